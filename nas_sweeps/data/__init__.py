@@ -1,0 +1,1 @@
+"""Images: sources, long-tailed subsets, augmentation."""

@@ -1,0 +1,1 @@
+"""The cell search space: operations, supernet, genotype and evaluation network."""

@@ -1,0 +1,1 @@
+"""Where results live: layout, atomic publish, ledger, Parquet tables."""

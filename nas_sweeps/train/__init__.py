@@ -1,0 +1,1 @@
+"""The search and retrain loops, losses and metrics."""

@@ -1,0 +1,272 @@
+"""What a trial is: frozen specs, and the identity derived from them.
+
+A spec holds exactly the fields that can change a result, so ``trial_id`` is a hash of all
+of them and of nothing else: no path, host, time, resource or grid name. Each numeric field
+carries its range; ``nas_sweeps.grid`` turns violations into messages.
+
+``mu`` is the imbalance factor of the paper (arXiv 2406.16949): the tail-to-head ratio of
+training images per class, in (0, 1]. The literature's imbalance ratio is 1/mu.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from nas_sweeps.space.genotype import Genotype
+
+SCHEMA_VERSION = 1  # part of every identity: raise it when a spec's meaning changes
+_STRICT = {"extra": "forbid"}  # read by pydantic: unknown keys are errors
+LABEL = {"identity": False}  # metadata of a field that only names something for people
+
+Positive = Annotated[int, Gt(0)]
+Count = Annotated[int, Ge(0)]
+Rate = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+Mu = Annotated[float, Gt(0), Le(1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one trial occupies while it runs. Never part of an identity.
+
+    ``gpus`` below 1 shares a device between trials; above 1 it must be whole.
+    ``cpus`` is also the number of threads torch uses in the trial.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    gpus: NonNegative = 0.0
+    cpus: Positive = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where this machine finds and keeps images. Never part of an identity."""
+
+    path: str | None = None  # of a custom data set: a folder or file, absolute
+    downloads: str | None = None  # torchvision's root; None: the cache folder
+    cache: str | None = None  # decoded images; None: $NAS_SWEEPS_CACHE or ~/.cache/nas_sweeps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distribution:
+    """A label distribution over K classes (paper section IV-A).
+
+    ``balance`` keeps every image; ``exp`` and ``step`` follow the profile with ``mu``;
+    ``uniform`` keeps ``total // K`` images of each class, the control that separates
+    imbalance from data size.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    kind: Literal["balance", "exp", "step", "uniform"]
+    mu: Mu | None = None
+    total: Positive | None = None
+
+    def __str__(self) -> str:
+        if self.kind == "uniform":
+            return f"uniform({self.total})"
+        return self.kind if self.mu is None else f"{self.kind} mu={self.mu:g}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """A data set and the rule that draws training images from it.
+
+    ``dataset`` is a built-in name; a data set read from a path is ``custom``, identified by
+    the ``fingerprint`` of its content and labelled for people.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    dataset: Literal["digits", "cifar10", "cifar100", "custom"]
+    label: str = field(metadata=LABEL, compare=False)
+    fingerprint: str | None = None
+    image_size: Annotated[int, Ge(8)] | None = None  # pixels; None keeps the source's own size
+    n_max: Positive | None = None  # training images of the largest class before mu; None: all
+    test_n_max: Positive | None = None  # balanced test images per class; None: all
+    subset_seed: Count = 0  # which images a class keeps (LDAM: numpy RandomState(0))
+    split_seed: Count = 0  # which half of a class goes to T and which to V
+    class_order_seed: Count | None = None  # None: classes as labelled, class 0 is the head
+    long_tailed_test: Distribution | None = None  # profile of the long-tailed test set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Barlow:
+    """Barlow Twins: loss (paper Eq 8, 9), projector and its scale in the bilevel problem."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    lambda_: Rate = 0.0051  # facebookresearch/barlowtwins main.py, default of --lambd
+    dim: Positive = 512  # off-diagonal noise floor lambda*(D-1)/(N-1) is 4 % at N=64
+    hidden: Positive = 512
+    centered: bool = True  # Eq 9 as printed does not centre and then admits collapse
+    scale: Rate | None = None  # None: 1/dim, so the loss starts near 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pretrain:
+    """Self-supervised training of the evaluation network before its labels are used."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    epochs: Positive = 150
+    then: Literal["finetune", "linear"] = "finetune"  # all weights, or a linear head only
+    barlow: Barlow = field(default_factory=Barlow)
+
+
+Loss = Literal[
+    "ce",
+    "inv_freq",
+    "inv_sqrt",
+    "effective",
+    "focal",
+    "ghm",
+    "ldam",
+    "logit_adjust",
+]
+Augment = Literal["crop_flip", "crop", "none"]
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRecipe:
+    """How a supernet is trained. Defaults: paper section IV-C, else DARTS train_search.py."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    channels: Annotated[int, Ge(2)] = 16  # DARTS --init_channels; the paper does not say
+    layers: Annotated[int, Ge(3)] = 8  # paper: 6 normal and 2 reduction cells
+    epochs: Positive = 40  # paper
+    batch_size: Annotated[int, Ge(2)] = 64  # paper
+    lr: Rate = 0.025  # paper; cosine per epoch down to lr_min
+    lr_min: NonNegative = 0.001  # paper
+    momentum: Fraction = 0.9  # paper, whose text swaps this number with the next
+    weight_decay: NonNegative = 3e-4  # paper
+    grad_clip: Rate = 5.0  # DARTS --grad_clip; over the weights only
+    augment: Augment = "crop_flip"  # DARTS utils.py: padding 4 at 32 pixels, scaled with size
+    loss: Loss = "ce"  # of the supervised steps, with the class counts of T
+    bn_stats_in_arch_step: Literal["update", "freeze"] = "update"  # DARTS updates
+    test_every: Positive = 1  # epochs between tests; the last epoch is always tested
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainRecipe:
+    """How an evaluation network is trained. Defaults: paper section IV-C (preset ``paper``)."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    channels: Annotated[int, Ge(2)] = 16  # the paper does not say; DARTS uses 36
+    layers: Annotated[int, Ge(3)] = 8  # the paper does not say; DARTS uses 20
+    epochs: Positive = 150  # paper
+    batch_size: Annotated[int, Ge(2)] = 64  # paper
+    lr: Rate = 0.025  # paper
+    lr_min: NonNegative = 0.001  # paper; DARTS goes to 0
+    momentum: Fraction = 0.9
+    weight_decay: NonNegative = 3e-4
+    grad_clip: Rate = 5.0
+    augment: Augment = "crop_flip"
+    cutout: Count = 0  # side in pixels, 0 is off; DARTS --cutout 16
+    auxiliary: NonNegative = 0.0  # weight of the auxiliary head's loss, 0 is off; DARTS 0.4
+    drop_path: Fraction = 0.0  # final probability, rising linearly from 0; DARTS 0.2
+    drop_path_on: Literal["edge", "node"] = "edge"  # DARTS edge, FairDARTS node
+    images: Literal["full", "search_half"] = "full"  # train on T and V, or on T alone
+    loss: Loss = "ce"
+    pretrain: Pretrain | None = None
+    test_every: Positive = 1
+    precision: Precision = "fp32"
+
+
+Knob = bool | int | float | str | None | tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodSpec:
+    """A registered search method by name, with every knob resolved and sorted by name."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: str
+    knobs: tuple[tuple[str, Knob], ...] = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class _Identified:
+    """What both phases share: the identity and its JSON form."""
+
+    __slots__ = ()
+
+    @property
+    def trial_id(self) -> str:
+        """``s-`` or ``r-`` and 16 hexadecimal digits: equal specs, equal id, anywhere."""
+        return _trial_id(self)  # type: ignore[arg-type]
+
+    def to_json(self) -> str:
+        """The resolved spec; ``trial_from_json`` reads it back."""
+        return json.dumps(_plain(self), sort_keys=True, allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchTrial(_Identified):
+    """Train one supernet and read a genotype from it."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    phase: Literal["search"] = "search"
+    data: Data
+    distribution: Distribution
+    method: MethodSpec
+    recipe: SearchRecipe
+    seed: Count  # weights, batch order, augmentation; subset and split have seeds of their own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainTrial(_Identified):
+    """Train one genotype from scratch, whoever found it."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    phase: Literal["retrain"] = "retrain"
+    data: Data
+    distribution: Distribution
+    genotype: Genotype
+    recipe: RetrainRecipe
+    seed: Count
+
+
+Trial = SearchTrial | RetrainTrial
+
+
+def trial_from_json(text: str) -> Trial:
+    """Read what ``Trial.to_json`` wrote. Raises ``ValueError`` on anything else."""
+    trial: Trial = _adapter().validate_json(text)
+    return trial
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> Any:
+    from pydantic import Field, TypeAdapter
+
+    return TypeAdapter(Annotated[Trial, Field(discriminator="phase")])
+
+
+@lru_cache(maxsize=65536)
+def _trial_id(trial: Trial) -> str:
+    spec = _plain(trial, identity=True) | {"schema": SCHEMA_VERSION}
+    text = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return f"{trial.phase[0]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _plain(value: Any, *, identity: bool = False) -> Any:
+    """Dataclasses to dicts. For an identity: labels are left out and 1.0 is 1."""
+    if is_dataclass(value):
+        return {
+            f.name: _plain(getattr(value, f.name), identity=identity)
+            for f in fields(value)
+            if not (identity and f.metadata.get("identity") is False)
+        }
+    if isinstance(value, (tuple, list)):
+        return [_plain(item, identity=identity) for item in value]
+    if identity and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
