@@ -1,0 +1,64 @@
+"""SSF-NAS: FairDARTS whose losses see no labels (the paper, Eq 5, 6, 8 and 9).
+
+The paper says that Barlow Twins "replaces the supervised loss"; in which step, and with which
+projector and scale, is our reading, hence the knobs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from nas_sweeps.methods.contract import Objective, register
+from nas_sweeps.methods.fairdarts import FairDARTS
+from nas_sweeps.trial import Barlow, Positive, Rate
+
+_OBJECTIVES: dict[str, tuple[Objective, Objective]] = {  # of the weights, of alpha
+    "both": ("barlow", "barlow"),
+    "w_only": ("barlow", "supervised"),
+    "alpha_only": ("supervised", "barlow"),
+    "joint": ("joint", "joint"),
+}
+
+
+@register("ssf_nas")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SSFNAS(FairDARTS):
+    """Barlow Twins in place of cross-entropy; a linear probe on the side reads accuracy.
+
+    Where no label reaches the weights, a linear classifier on detached features is trained
+    beside them; under ``w_only`` the architecture's cross-entropy goes through it.
+    """
+
+    pretrain: ClassVar[bool] = True  # "searched and trained by SSF-NAS" (the paper, section IV)
+
+    where: Literal["both", "w_only", "alpha_only", "joint"] = "both"  # which step it replaces
+    joint_weight: Rate = 1.0  # ours; of where=joint: cross-entropy + joint_weight * barlow
+    barlow_lambda: Rate = 0.0051  # barlowtwins main.py --lambd
+    barlow_dim: Positive = 512  # ours: at batch 64 a wider output drowns in off-diagonal noise
+    barlow_hidden: Positive = 512  # ours; barlowtwins main.py has 8192 for ImageNet
+    barlow_centered: bool = True  # barlowtwins main.py; false is the paper's Eq 9 as printed
+    barlow_scale: Rate | None = None  # None: 1/dim, else the loss starts near dim and clips
+    probe: Literal["online"] = "online"  # ours; the paper does not say how accuracy was read
+    probe_lr: Rate = 0.1  # ours; SGD, momentum 0.9, no weight decay
+
+    @property
+    def weight_objective(self) -> Objective:
+        """By ``where``."""
+        return _OBJECTIVES[self.where][0]
+
+    @property
+    def arch_objective(self) -> Objective:
+        """By ``where``; the zero-one loss is added to it."""
+        return _OBJECTIVES[self.where][1]
+
+    @property
+    def barlow(self) -> Barlow:
+        """The ``barlow_*`` knobs together."""
+        return Barlow(
+            lambda_=self.barlow_lambda,
+            dim=self.barlow_dim,
+            hidden=self.barlow_hidden,
+            centered=self.barlow_centered,
+            scale=self.barlow_scale,
+        )
