@@ -1,0 +1,71 @@
+"""Streams of index batches: shuffled, seeded, and resumable bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def epoch_batches(
+    index: Tensor, batch_size: int, generator: torch.Generator, drop_last: bool = False
+) -> tuple[Tensor, ...]:
+    """One shuffled pass over ``index`` (1-D, on the generator's device), cut into batches.
+
+    The last batch is smaller unless ``drop_last`` (Barlow Twins' statistics want full ones).
+
+    Raises:
+        ValueError: ``drop_last`` would leave no batch at all.
+    """
+    if drop_last and len(index) < batch_size:
+        raise ValueError(
+            f"batch_size {batch_size} is larger than the {len(index)} training images and this "
+            f"loss drops incomplete batches; lower batch_size to at most {len(index)}"
+        )
+    batches = torch.split(_shuffled(index, generator), batch_size)
+    return batches[:-1] if drop_last and len(index) % batch_size else batches
+
+
+class Endless:
+    """Full batches from ``index`` for ever, reshuffled when a pass has too few images left.
+
+    The remainder of a pass (fewer than ``batch_size`` images, others each time) is skipped, so
+    every batch has the same shape and no image occurs twice in one; where ``index`` is shorter
+    than ``batch_size`` a batch is all of it. DARTS draws ``next(iter(loader))``, a fresh
+    shuffle for every batch: the same distribution batch by batch, without the even coverage.
+    """
+
+    def __init__(self, index: Tensor, batch_size: int, generator: torch.Generator) -> None:
+        assert len(index) > 0, "an endless stream needs an image"
+        self._index = index
+        self._size = min(batch_size, len(index))
+        self._generator = generator
+        self._order = _shuffled(index, generator)
+        self._position = 0
+
+    def next(self) -> Tensor:
+        """The next batch of indices, shape (min(batch_size, len(index)),)."""
+        if self._position + self._size > len(self._order):
+            self._order = _shuffled(self._index, self._generator)
+            self._position = 0
+        start, self._position = self._position, self._position + self._size
+        return self._order[start : self._position]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Order, position and generator: what ``next`` depends on."""
+        return {
+            "order": self._order.clone(),
+            "position": self._position,
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken. The generator is set too."""
+        self._order = state["order"].to(self._index.device, copy=True)
+        self._position = state["position"]
+        self._generator.set_state(state["generator"].cpu())
+
+
+def _shuffled(index: Tensor, generator: torch.Generator) -> Tensor:
+    return index[torch.randperm(len(index), generator=generator, device=index.device)]

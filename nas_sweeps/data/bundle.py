@@ -1,0 +1,156 @@
+"""Everything a trial needs to know about its images, on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas_sweeps.data.longtail import (
+    Group,
+    Labels,
+    by_label,
+    class_counts,
+    class_groups,
+    class_order,
+    draw_subset,
+    lt_test_profile,
+    split_half,
+)
+from nas_sweeps.data.sources import Statistics, load_images
+from nas_sweeps.trial import Data, Distribution, Places
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bundle:
+    """A data set under one distribution. Images are uint8 (N, 3, S, S), labels int64 (N,).
+
+    ``full_index`` is the long-tailed training set, ``t_index`` and ``v_index`` its stratified
+    halves; all three index ``images``. Counts and groups are per label. ``lt_test_counts`` are
+    the weights of the exact long-tailed test accuracy (the expectation over subsamples), and
+    ``lt_test_index`` is one such subsample of ``test_images``.
+    """
+
+    images: Tensor
+    labels: Tensor
+    full_index: Tensor
+    t_index: Tensor
+    v_index: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    lt_test_index: Tensor
+    class_names: tuple[str, ...]
+    num_classes: int
+    train_counts: tuple[int, ...]
+    t_counts: tuple[int, ...]
+    v_counts: tuple[int, ...]
+    lt_test_counts: tuple[int, ...]
+    groups: tuple[Group, ...]
+    mean: Statistics
+    std: Statistics
+    image_size: int
+
+
+def prepare(
+    data: Data, distribution: Distribution, places: Places, device: torch.device | str
+) -> Bundle:
+    """Load, draw the long-tailed subset, split it, and move it to ``device``.
+
+    Raises:
+        ValueError: as ``load_images``; or the distribution asks a class for more images than
+            there are, or leaves it fewer than the two that T and V need.
+    """
+    images = load_images(data, places)
+    names = images.class_names
+    order = class_order(data.class_order_seed, len(names))
+    labels = images.train_labels.numpy()
+    counts = _train_counts(data, distribution, labels, order, names)
+    full = draw_subset(labels, counts, data.subset_seed, order)
+    t_index, v_index = split_half(labels, full, data.split_seed)
+    kept = _test_index(data, images.test_labels.numpy(), names)
+    test_labels = images.test_labels.numpy()[kept]
+    lt_counts = _lt_test_counts(data, distribution, test_labels, len(names))
+    lt_index = draw_subset(test_labels, lt_counts, data.subset_seed, order)
+    train_counts = by_label(counts, order)
+
+    def put(values: Labels | Tensor) -> Tensor:
+        return torch.as_tensor(values).to(device)
+
+    return Bundle(
+        images=put(images.train_NCHW),
+        labels=put(images.train_labels),
+        full_index=put(full),
+        t_index=put(t_index),
+        v_index=put(v_index),
+        test_images=put(images.test_NCHW if len(kept) == len(images.test_labels)
+                        else images.test_NCHW[torch.from_numpy(kept)]),
+        test_labels=put(test_labels),
+        lt_test_index=put(lt_index),
+        class_names=names,
+        num_classes=len(names),
+        train_counts=train_counts,
+        t_counts=_count(labels[t_index], len(names)),
+        v_counts=_count(labels[v_index], len(names)),
+        lt_test_counts=by_label(lt_counts, order),
+        groups=class_groups(distribution, train_counts, order),
+        mean=images.mean,
+        std=images.std,
+        image_size=images.train_NCHW.shape[-1],
+    )  # fmt: skip
+
+
+def _train_counts(
+    data: Data,
+    distribution: Distribution,
+    labels: Labels,
+    order: Sequence[int],
+    names: Sequence[str],
+) -> tuple[int, ...]:
+    """Images per rank. ``n_max`` None: as many as the smallest class has, but all for balance."""
+    available = _count(labels, len(names))
+    if distribution.kind == "balance" and data.n_max is None:
+        counts = tuple(available[label] for label in order)
+    else:
+        counts = class_counts(distribution, data.n_max or min(available), len(names))
+    for label, count in zip(order, counts, strict=True):
+        if count > available[label]:
+            raise ValueError(
+                f"{distribution}: class '{names[label]}' should keep {count} training images and "
+                f"has {available[label]}; lower data.n_max"
+            )
+        if count < 2:
+            raise ValueError(
+                f"{distribution}: class '{names[label]}' would keep {count} training images and "
+                f"needs 2, one for each half of the search; raise mu, total or data.n_max"
+            )
+    return counts
+
+
+def _test_index(data: Data, test_labels: Labels, names: Sequence[str]) -> Labels:
+    """The balanced test set: all test images, or ``test_n_max`` of each class."""
+    if data.test_n_max is None:
+        return np.arange(len(test_labels))
+    available = _count(test_labels, len(names))
+    smallest = int(np.argmin(available))
+    if data.test_n_max > available[smallest]:
+        raise ValueError(
+            f"data.test_n_max: {data.test_n_max} images of each class were asked for and "
+            f"'{names[smallest]}' has {available[smallest]}; lower it to {available[smallest]}"
+        )
+    return np.sort(draw_subset(test_labels, [data.test_n_max] * len(names), data.subset_seed))
+
+
+def _lt_test_counts(
+    data: Data, distribution: Distribution, test_labels: Labels, num_classes: int
+) -> tuple[int, ...]:
+    """Test images per rank; small test sets keep one image where the profile says less."""
+    n_max = min(_count(test_labels, num_classes))
+    profile = lt_test_profile(distribution, data.long_tailed_test)
+    return tuple(max(1, count) for count in class_counts(profile, n_max, num_classes))
+
+
+def _count(labels: Labels, num_classes: int) -> tuple[int, ...]:
+    return tuple(np.bincount(labels, minlength=num_classes).tolist())

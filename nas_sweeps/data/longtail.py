@@ -1,0 +1,169 @@
+"""Long-tailed subsets: how many images a class keeps, which ones, and the stratified split.
+
+NumPy only. Profiles and the drawing rule are those of LDAM-DRW's imbalance_cifar.py (paper
+section IV-A). "Rank" is a class's place from head (0) to tail (K-1); ``order[rank]`` is the
+label that holds it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_sweeps.trial import Distribution
+
+Group = Literal["head", "medium", "tail"]
+Labels = NDArray[np.int64]
+
+# CIFAR-100-LT's custom since OLTR (Liu et al. 2019): many-, medium- and few-shot classes.
+MANY_SHOT, FEW_SHOT = 100, 20
+SHOT_CLASSES = 100  # data sets with fewer classes have no such custom: groups go by rank
+LT_TEST_DEFAULT = Distribution(kind="exp", mu=0.1)  # where training itself is not long-tailed
+
+
+def class_counts(distribution: Distribution, n_max: int, num_classes: int) -> tuple[int, ...]:
+    """Images per rank, from head to tail.
+
+    ``exp``: n_max * mu^(i/(K-1)); ``step``: n_max, and n_max * mu for the latter half. Both
+    truncate as LDAM does, after adding 1e-9: 5000 * 0.0006 is 2.9999999999999996 in floating
+    point and means 3.
+
+    Raises:
+        ValueError: fewer than two classes; ``mu`` or ``total`` is missing; ``step`` with an odd
+            number of classes; ``uniform`` asks for more than ``n_max`` images of a class.
+    """
+    if num_classes < 2:
+        raise ValueError(f"a distribution needs at least 2 classes, not {num_classes}")
+    match distribution.kind:
+        case "balance":
+            return (n_max,) * num_classes
+        case "uniform":
+            return (_uniform_count(distribution, n_max, num_classes),) * num_classes
+        case "exp":
+            mu = _mu(distribution)
+            shares = [mu ** (rank / (num_classes - 1)) for rank in range(num_classes)]
+        case "step":
+            if num_classes % 2:
+                raise ValueError(f"'step' halves the classes, and {num_classes} is odd; use 'exp'")
+            shares = [1.0 if 2 * rank < num_classes else _mu(distribution)
+                      for rank in range(num_classes)]  # fmt: skip
+    return tuple(math.floor(n_max * share + 1e-9) for share in shares)
+
+
+def class_order(seed: int | None, num_classes: int) -> tuple[int, ...]:
+    """Labels from head to tail: as they are (None), or permuted by ``seed``."""
+    if seed is None:
+        return tuple(range(num_classes))
+    return tuple(np.random.RandomState(seed).permutation(num_classes).tolist())
+
+
+def by_label(counts: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
+    """Counts per rank to counts per label."""
+    rank_of = {label: rank for rank, label in enumerate(order)}
+    return tuple(counts[rank_of[label]] for label in range(len(order)))
+
+
+def draw_subset(
+    labels: Labels, counts: Sequence[int], seed: int, order: Sequence[int] | None = None
+) -> Labels:
+    """Indices of the images kept, grouped by label; ``counts`` are per rank.
+
+    LDAM's rule: one RandomState shuffles each class in turn, in label order, and a class keeps
+    its first ``n``. Every class consumes the same random numbers whatever is kept, so with one
+    seed a smaller count draws a subset of a larger one, for any mu and any ``order``.
+
+    Raises:
+        ValueError: a class has fewer images than it should keep.
+    """
+    kept = by_label(counts, order or range(len(counts)))
+    random = np.random.RandomState(seed)
+    chosen = []
+    for label, count in enumerate(kept):
+        of_class = np.flatnonzero(labels == label)
+        if count > len(of_class):
+            raise ValueError(f"class {label} has {len(of_class)} images and {count} were asked for")
+        random.shuffle(of_class)
+        chosen.append(of_class[:count])
+    return np.concatenate(chosen)
+
+
+def split_half(labels: Labels, index: Labels, seed: int) -> tuple[Labels, Labels]:
+    """Split ``index`` into T (weights) and V (architecture), class by class.
+
+    Of n images ceil(n/2) go to T and the rest to V. DARTS cuts the list in the middle, which
+    on images grouped by class would give T the head and V the tail.
+
+    Raises:
+        ValueError: a class has a single image, so V would miss it.
+    """
+    random = np.random.RandomState(seed)
+    halves: tuple[list[Any], list[Any]] = ([], [])
+    for label in np.unique(labels[index]).tolist():
+        of_class = random.permutation(index[labels[index] == label])
+        if len(of_class) < 2:
+            raise ValueError(f"class {label} keeps 1 image, so it cannot be split into T and V")
+        middle = (len(of_class) + 1) // 2
+        halves[0].append(of_class[:middle])
+        halves[1].append(of_class[middle:])
+    return np.concatenate(halves[0]), np.concatenate(halves[1])
+
+
+def class_groups(
+    distribution: Distribution, counts: Sequence[int], order: Sequence[int] | None = None
+) -> tuple[Group, ...]:
+    """The shot group of each label; ``counts`` are training images per label.
+
+    ``step``: head and tail halves. ``exp`` with 100 classes or more: over 100 images head,
+    under 20 tail (a group may be empty). Otherwise by rank of size, equal sizes in class
+    order: K // 3 head and as many tail (10 classes: 3, 4, 3), so that the groups of a balanced
+    run are those of the long-tailed runs beside it.
+    """
+    num_classes = len(counts)
+    if distribution.kind == "exp" and num_classes >= SHOT_CLASSES:
+        return tuple(_shot_group(count) for count in counts)
+    end = num_classes // 2 if distribution.kind == "step" else max(1, num_classes // 3)
+    ranked = sorted(order or range(num_classes), key=lambda label: -counts[label])
+    head, tail = set(ranked[:end]), set(ranked[-end:])
+    return tuple(
+        "head" if label in head else "tail" if label in tail else "medium"
+        for label in range(num_classes)
+    )
+
+
+def lt_test_profile(distribution: Distribution, chosen: Distribution | None) -> Distribution:
+    """The profile of the long-tailed test set: the chosen one, else that of training.
+
+    Training that is not long-tailed (``balance``, ``uniform``) is tested on exp mu=0.1. The
+    paper does not say which profile Figure 7(b) uses.
+    """
+    if chosen is not None:
+        return chosen
+    return distribution if distribution.kind in ("exp", "step") else LT_TEST_DEFAULT
+
+
+def _shot_group(count: int) -> Group:
+    if count > MANY_SHOT:
+        return "head"
+    return "tail" if count < FEW_SHOT else "medium"
+
+
+def _mu(distribution: Distribution) -> float:
+    if distribution.mu is None:
+        raise ValueError(f"distribution '{distribution.kind}' needs mu, in (0, 1]")
+    return distribution.mu
+
+
+def _uniform_count(distribution: Distribution, n_max: int, num_classes: int) -> int:
+    if distribution.total is None:
+        raise ValueError("distribution 'uniform' needs total, the number of training images")
+    count = distribution.total // num_classes
+    if count > n_max:
+        raise ValueError(
+            f"{distribution} asks for {count} images of each class and there are {n_max}; "
+            f"lower total to at most {n_max * num_classes}"
+        )
+    return count

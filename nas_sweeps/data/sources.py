@@ -1,0 +1,194 @@
+"""Image sources: every data set as uint8 tensors, decoded once per machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.nn import functional as F
+
+from nas_sweeps.data.cache import cache_folder, published
+from nas_sweeps.data.custom import read_custom
+from nas_sweeps.data.decode import Pixels, decode, resized, to_NCHW
+from nas_sweeps.data.identity import find_files, fingerprint
+from nas_sweeps.trial import Data, Places
+
+Statistics = tuple[float, float, float]
+
+# Mean and standard deviation of the training images: DARTS utils.py, FairDARTS utils.py.
+NORMALISATION: dict[str, tuple[Statistics, Statistics]] = {
+    "cifar10": ((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)),
+    "cifar100": ((0.50707519, 0.48654887, 0.44091785), (0.26733428, 0.25643846, 0.27615049)),
+}
+CACHE_FORMAT = "v1"  # raise it when the same files decode to other tensors
+DIGITS_SIZE = 16  # the source's 8 pixels are too few for two reductions
+DIGITS_TRAIN, DIGITS_TEST = 116, 58  # images a class; the smallest class has 174
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Images:
+    """A decoded data set. Images are uint8 (N, 3, S, S); labels int64 (N,), from 0.
+
+    ``mean`` and ``std`` are per channel of the training images, in units of the full range.
+    """
+
+    train_NCHW: Tensor
+    train_labels: Tensor
+    test_NCHW: Tensor
+    test_labels: Tensor
+    class_names: tuple[str, ...]
+    mean: Statistics
+    std: Statistics
+
+
+def load_images(data: Data, places: Places) -> Images:
+    """The images that ``data`` names, all of them, on the CPU.
+
+    All but digits are kept decoded in the cache folder, one file for each content and
+    ``image_size``, memory-mapped when read: processes on one machine share its pages.
+
+    Raises:
+        ValueError: a custom data set without a path, changed since it was planned, or with any
+            of the mistakes that ``find_files``, ``read_custom`` and ``decode`` name.
+    """
+    if data.dataset == "digits":
+        return _digits(data.image_size or DIGITS_SIZE)
+    if data.dataset == "custom":
+        key = data.fingerprint or fingerprint(_custom_path(places), places)
+        return _cached(key, data, places, _custom)
+    return _cached(data.dataset, data, places, _torchvision)
+
+
+def _digits(size: int) -> Images:
+    """scikit-learn's 8x8 digits, bilinear to ``size``, three equal channels.
+
+    Split for good: of each class the first 116 images train and the next 58 test (by other
+    writers, mostly), so both splits are balanced like CIFAR's.
+    """
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    gray = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) * (255 / 16)  # values are 0..16
+    gray = F.interpolate(gray, size=(size, size), mode="bilinear", align_corners=False)
+    images = gray.round().to(torch.uint8).expand(-1, 3, -1, -1)
+    members = [np.flatnonzero(labels == digit) for digit in range(10)]
+    last = DIGITS_TRAIN + DIGITS_TEST
+    train = np.sort(np.concatenate([of_class[:DIGITS_TRAIN] for of_class in members]))
+    test = np.sort(np.concatenate([of_class[DIGITS_TRAIN:last] for of_class in members]))
+    target = torch.from_numpy(labels).long()
+    names = tuple(str(digit) for digit in range(10))
+    return _images(images[train], target[train], images[test], target[test], names)
+
+
+def _torchvision(data: Data, places: Places) -> Images:
+    from torchvision import datasets
+
+    root = Path(places.downloads or cache_folder(places) / "downloads").expanduser()
+    root.mkdir(parents=True, exist_ok=True)
+    source = datasets.CIFAR10 if data.dataset == "cifar10" else datasets.CIFAR100
+    train, test = (source(str(root), train=flag, download=True) for flag in (True, False))
+    return _images(
+        to_NCHW(_resized_all(train.data, data.image_size)),
+        torch.tensor(train.targets),
+        to_NCHW(_resized_all(test.data, data.image_size)),
+        torch.tensor(test.targets),
+        tuple(train.classes),
+        NORMALISATION[data.dataset],
+    )
+
+
+def _custom(data: Data, places: Places) -> Images:
+    path = _custom_path(places)
+    if data.fingerprint not in (None, fingerprint(path, places)):
+        raise ValueError(
+            f"data path {path}: the files are not those that were planned (fingerprint "
+            f"{str(data.fingerprint)[:12]}...); plan again, or bring the old files back"
+        )
+    train, test, names = read_custom(find_files(path))
+    train_NCHW, test_NCHW = decode((train, test), data.image_size)
+    labels = torch.from_numpy(train.labels), torch.from_numpy(test.labels)
+    return _images(train_NCHW, labels[0], test_NCHW, labels[1], names)
+
+
+def _custom_path(places: Places) -> str:
+    if places.path is None:
+        raise ValueError("data set 'custom' needs a path: name its folder as data path")
+    return places.path
+
+
+def _images(
+    train_NCHW: Tensor,
+    train_labels: Tensor,
+    test_NCHW: Tensor,
+    test_labels: Tensor,
+    class_names: tuple[str, ...],
+    normalisation: tuple[Statistics, Statistics] | None = None,
+) -> Images:
+    mean, std = normalisation or _statistics(train_NCHW)
+    return Images(
+        train_NCHW=train_NCHW,
+        train_labels=train_labels,
+        test_NCHW=test_NCHW,
+        test_labels=test_labels,
+        class_names=class_names,
+        mean=mean,
+        std=std,
+    )
+
+
+def _statistics(images_NCHW: Tensor) -> tuple[Statistics, Statistics]:
+    """Exact per-channel mean and standard deviation, from histograms (integers do not drift)."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in images_NCHW.unbind(1):
+        shares = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        mean.append(float(shares @ levels))
+        variance = float(shares @ (levels - mean[-1]) ** 2)
+        std.append(max(variance**0.5, 1 / 255))  # a constant channel must not divide by zero
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+
+
+def _resized_all(pixels_NHWC: Pixels, size: int | None) -> Pixels:
+    from PIL import Image
+
+    if size in (None, pixels_NHWC.shape[1]):
+        return pixels_NHWC
+    return np.stack([np.asarray(resized(Image.fromarray(image), size)) for image in pixels_NHWC])
+
+
+def _cached(
+    key: str, data: Data, places: Places, build: Callable[[Data, Places], Images]
+) -> Images:
+    """Read the decoded images, or build and publish them; one process a machine builds."""
+    file = cache_folder(places) / "images" / f"{key}-{data.image_size or 'own'}-{CACHE_FORMAT}.pt"
+    images = _read(file)
+    if images is not None:
+        return images
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        images = _read(file)  # another process may have built it while this one waited
+        if images is None:
+            images = build(data, places)
+            with published(file) as scratch:
+                torch.save({f.name: getattr(images, f.name) for f in fields(Images)}, scratch)
+    return images
+
+
+def _read(file: Path) -> Images | None:
+    if not file.exists():
+        return None
+    try:
+        stored: dict[str, Any] = torch.load(file, mmap=True, weights_only=True)
+        return Images(**{field.name: stored[field.name] for field in fields(Images)})
+    except Exception as error:  # whatever is wrong with a cache file, the remedy is the same
+        log.warning("cache file %s cannot be read (%s); decoding the images again", file, error)
+        return None

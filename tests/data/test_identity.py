@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from nas_sweeps.data import identity
+from nas_sweeps.data.cache import published
+from nas_sweeps.data.identity import cache_folder, find_files, fingerprint
+from nas_sweeps.trial import Places
+
+
+def test_identity_imports_neither_torch_nor_pyarrow():
+    code = (
+        "import sys, nas_sweeps.data.identity as i; "
+        "print({'torch', 'torchvision', 'pyarrow', 'ray', 'numpy'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+def test_cache_folder_is_the_place_then_the_variable_then_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("NAS_SWEEPS_CACHE", str(tmp_path))
+    assert cache_folder(Places(cache="/elsewhere")) == Path("/elsewhere")
+    assert cache_folder(Places()) == tmp_path
+    monkeypatch.delenv("NAS_SWEEPS_CACHE")
+    assert cache_folder(Places()) == Path.home() / ".cache/nas_sweeps"
+
+
+def test_fingerprint_is_of_contents_and_relative_names(dataset, places, tmp_path):
+    folder = dataset()
+    first = fingerprint(folder, places())
+    assert len(first) == 64
+    moved = folder.rename(tmp_path / "moved")
+    assert fingerprint(moved, places()) == first
+    (moved / "README.md").write_text("not data")
+    (moved / ".hidden.parquet").write_text("not data")
+    assert fingerprint(moved, places()) == first
+    file = next(moved.glob("train*"))
+    renamed = file.rename(moved / "train-other.parquet")
+    assert fingerprint(moved, places()) != first
+    renamed.rename(file)
+    assert fingerprint(moved, places()) == first
+    file.write_bytes(file.read_bytes() + b"x")
+    assert fingerprint(moved, places()) != first
+
+
+def test_second_fingerprint_reads_no_image(dataset, places, monkeypatch):
+    folder = dataset()
+    first = fingerprint(folder, places())
+    monkeypatch.setattr(identity, "_hash_contents", lambda files: pytest.fail("read again"))
+    assert fingerprint(folder, places()) == first
+
+
+def test_a_touched_file_is_read_again_and_keeps_its_fingerprint(dataset, places):
+    folder = dataset()
+    first = fingerprint(folder, places())
+    file = next(folder.glob("train*"))
+    same_size = bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:]
+    os.utime(file, ns=(0, 1))
+    assert fingerprint(folder, places()) == first
+    file.write_bytes(same_size)
+    assert fingerprint(folder, places()) != first
+
+
+def test_a_broken_or_unwritable_memo_only_costs_time(dataset, places, tmp_path):
+    folder = dataset()
+    first = fingerprint(folder, places())
+    (memo,) = (cache_folder(places()) / "fingerprints").iterdir()
+    memo.write_bytes(b"\xff garbage")
+    assert fingerprint(folder, places()) == first
+    assert memo.read_text() == first
+    (tmp_path / "a file").touch()
+    assert fingerprint(folder, Places(cache=str(tmp_path / "a file"))) == first
+
+
+def test_image_folders_through_links_are_found(tmp_path, png):
+    real = tmp_path / "real" / "cat"
+    real.mkdir(parents=True)
+    (real / "1.PNG").write_bytes(png())
+    for split in ("train", "test"):
+        (tmp_path / "set" / split).mkdir(parents=True)
+        (tmp_path / "set" / split / "cat").symlink_to(real)
+    files = find_files(tmp_path / "set")
+    assert files.layout == "folder"
+    assert [file.name for file in files.train + files.test] == ["1.PNG", "1.PNG"]
+
+
+@pytest.mark.parametrize(
+    ("present", "message"),
+    [
+        ((), "is empty"),
+        (("notes.txt",), "holds no data set"),
+        (("train-0.parquet",), "train images but no test"),
+        (("test/cat/1.png",), "test images but no train"),
+        (("train/1.png", "test/1.png"), "holds no data set"),
+    ],
+)
+def test_a_folder_that_is_no_data_set_says_what_it_needs(tmp_path, present, message):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in present:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    with pytest.raises(ValueError, match=message) as error:
+        find_files(folder)
+    assert str(folder) in str(error.value)
+    assert "train*.parquet and test*.parquet, or train/<class>/" in str(error.value)
+
+
+def test_a_missing_path_or_a_file_is_named(tmp_path):
+    (tmp_path / "one.parquet").touch()
+    with pytest.raises(ValueError, match=r"one\.parquet is a file"):
+        fingerprint(tmp_path / "one.parquet")
+    with pytest.raises(ValueError, match="nowhere does not exist"):
+        fingerprint(tmp_path / "nowhere")
+
+
+def test_publishing_shows_the_whole_file_or_none(tmp_path):
+    target = tmp_path / "new folder" / "file"
+    with suppress(KeyError), published(target) as scratch:
+        scratch.write_text("half")
+        raise KeyError
+    assert list(target.parent.iterdir()) == []
+    with published(target) as scratch:
+        scratch.write_text("whole")
+        assert not target.exists()
+    assert [file.read_text() for file in target.parent.iterdir()] == ["whole"]
