@@ -65,7 +65,9 @@ class Genotype:
             for operation, source, node in edges:
                 if operation not in OPERATIONS or operation == "none":
                     known = ", ".join(OPERATIONS[1:])
-                    raise ValueError(f"{cell}: unknown operation '{operation}'; choose from {known}")
+                    raise ValueError(
+                        f"{cell}: unknown operation '{operation}'; choose from {known}"
+                    )
                 if (source, node) not in EDGES:
                     raise ValueError(f"{cell}: there is no edge from node {source} to node {node}")
             if len(set(edges)) < len(edges):
