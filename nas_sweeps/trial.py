@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -49,7 +49,7 @@ class Resources:
 class Places:
     """Where this machine finds and keeps images. Never part of an identity."""
 
-    path: str | None = None  # of a custom data set: a folder or file, absolute
+    path: str | None = None  # of a custom data set: a folder, absolute
     downloads: str | None = None  # torchvision's root; None: the cache folder
     cache: str | None = None  # decoded images; None: $NAS_SWEEPS_CACHE or ~/.cache/nas_sweeps
 
@@ -201,7 +201,7 @@ class _Identified:
     @property
     def trial_id(self) -> str:
         """``s-`` or ``r-`` and 16 hexadecimal digits: equal specs, equal id, anywhere."""
-        return _trial_id(self)  # type: ignore[arg-type]
+        return _trial_id(self)
 
     def to_json(self) -> str:
         """The resolved spec; ``trial_from_json`` reads it back."""
@@ -235,6 +235,39 @@ class RetrainTrial(_Identified):
 
 
 Trial = SearchTrial | RetrainTrial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who asked for a retrain: a search, or a grid that names a published genotype.
+
+    Never part of an identity: a retrain trial may have several origins. ``method`` is the
+    search method's or the genotype's name, ``search_id`` and ``seed`` are the search trial's
+    and None for a published genotype.
+    """
+
+    method: str
+    variant: str = ""  # the method's knobs that are not defaults, e.g. "order=second"
+    search_id: str | None = None
+    seed: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Equal origins, equal key: linking twice is linking once."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Origin:
+        """Raises ``ValueError`` for anything but an origin's ``asdict``."""
+        try:
+            origin = cls(**value)
+        except TypeError as error:
+            raise ValueError(f"not an origin: {error}") from None
+        texts = isinstance(origin.method, str) and isinstance(origin.variant, str)
+        search = isinstance(origin.search_id, str | None) and isinstance(origin.seed, int | None)
+        if not (texts and search):
+            raise ValueError("not an origin: a value of another type than an origin's")
+        return origin
 
 
 def trial_from_json(text: str) -> Trial:

@@ -1,0 +1,147 @@
+"""The command line: verbs, no logic. Everything heavy is imported inside a verb."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from nas_sweeps.grid import Grid
+
+app = typer.Typer(
+    help="Grids of neural-architecture searches on long-tailed image data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+USER_ERROR, NOT_ALL_DONE, INTERRUPTED = 2, 1, 130
+
+GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="The grid file (YAML).")]
+StoreFolder = Annotated[Path, typer.Argument(metavar="STORE", help="The folder with results.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a grid entry: --set search.seeds=[0,1]"
+    ),
+]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help="Where results go; default runs/<grid name>.")
+]
+
+
+class ExecutorName(StrEnum):
+    """Where trials run."""
+
+    ray = "ray"
+    inline = "inline"
+
+
+class Retry(StrEnum):
+    """Which settled trials run again."""
+
+    none = "none"
+    failed = "failed"
+
+
+def _grid(path: Path, overrides: list[str] | None) -> Grid:
+    from nas_sweeps.grid import load_grid
+
+    return load_grid(path, overrides or [])
+
+
+@app.command()
+def plan(
+    grid_file: GridFile,
+    overrides: Overrides = None,
+    store: StoreOption = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Every trial and every resolved value.")
+    ] = False,
+) -> None:
+    """Show what a grid would run: trials by phase and method, and what is done already."""
+    from nas_sweeps.report.text import plan_view
+
+    grid = _grid(grid_file, overrides)
+    out.print(*plan_view(grid, store or Path("runs") / grid.name, verbose), sep="\n")
+
+
+@app.command()
+def run(
+    grid_file: GridFile,
+    overrides: Overrides = None,
+    store: StoreOption = None,
+    executor: Annotated[
+        ExecutorName, typer.Option(help="ray, or inline: this process, one trial at a time.")
+    ] = ExecutorName.ray,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster; `auto` finds a local one.")
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="At most so many trials at once.")
+    ] = None,
+    retry: Annotated[Retry, typer.Option(help="`failed` runs failed trials again.")] = Retry.none,
+) -> None:
+    """Run what is planned and not done. The same command starts, continues and extends a grid."""
+    from nas_sweeps.report.text import results_view
+    from nas_sweeps.sweep.run import run as run_grid
+
+    summary = run_grid(
+        _grid(grid_file, overrides),
+        store,
+        executor=executor.value,
+        address=address,
+        slots=slots,
+        retry=retry.value,
+        console=out,
+    )
+    if not summary.started:
+        out.print("nothing to run: every planned trial is settled")
+    out.print(*results_view(summary.store, "accuracy_balanced"), sep="\n")
+    out.print(f"{summary}", soft_wrap=True)
+    if not summary.complete:
+        raise typer.Exit(NOT_ALL_DONE)
+
+
+@app.command()
+def status(store: StoreFolder) -> None:
+    """What is done, running, waiting and failed. Reads the store only, from any machine."""
+    from nas_sweeps.report.text import status_view
+
+    out.print(*status_view(store), sep="\n")
+
+
+@app.command()
+def table(
+    store: StoreFolder,
+    value: Annotated[
+        str, typer.Option(metavar="COLUMN", help="A numeric column of the trials table.")
+    ] = "accuracy_balanced",
+) -> None:
+    """Method by distribution: mean and standard deviation over seeds, and their number."""
+    from nas_sweeps.report.text import results_view
+
+    out.print(*results_view(store, value), sep="\n")
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except ValueError as error:
+        err.print(str(error), markup=False, soft_wrap=True, style="red")
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        err.print("stopped; the same command goes on from the last finished epochs")
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

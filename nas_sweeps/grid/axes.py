@@ -1,0 +1,238 @@
+"""The short forms of a grid file, unfolded: ``{exp: [0.1, 0.01]}``, ``seeds: 3``, presets.
+
+Each function takes what YAML gave and returns what the model wants, or the value as it is
+where pydantic's own message will do. ``short`` functions are the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from pydantic import ValidationError, ValidationInfo, WrapValidator
+
+from nas_sweeps import methods
+from nas_sweeps.grid.messages import Problems, describe, prepared, problem, shown, unknown
+from nas_sweeps.trial import Barlow, Distribution, MethodSpec, Pretrain
+
+MAX_TRIALS = 1_000_000  # a plan is held in memory and hashed: about 0.1 ms a trial
+KINDS = ("balance", "exp", "step", "uniform")
+_FORMS = "balance, exp, step, {exp: 0.1}, {step: [0.1, 0.01]}, {uniform: 20431}"
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "search": {
+        "paper": {},  # section IV-C: the defaults of SearchRecipe
+        "darts": {"epochs": 50, "batch_size": 64},  # DARTS train_search.py
+        "fairdarts": {"epochs": 50, "batch_size": 128, "lr": 0.005},  # FairDARTS train_search.py
+    },
+    "retrain": {
+        "paper": {},  # section IV-C: the defaults of RetrainRecipe
+        "darts": {  # DARTS train.py with --auxiliary --cutout, as its README runs it
+            "channels": 36,
+            "layers": 20,
+            "epochs": 600,
+            "batch_size": 96,
+            "lr_min": 0.0,
+            "cutout": 16,
+            "auxiliary": 0.4,
+            "drop_path": 0.2,
+        },
+    },
+}
+
+
+def section(value: Any) -> Any:
+    """An empty section means its defaults."""
+    return {} if value is None else value
+
+
+def listed(value: Any) -> Any:
+    """One value stands for a list of one; a list, from JSON, becomes the tuple of a model."""
+    if value is None or isinstance(value, dict):
+        return value
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def seeds(value: Any) -> Any:
+    """``3`` for 0, 1, 2; a list as it is."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return listed(value)
+    if not 0 < value <= MAX_TRIALS:
+        raise problem(f"{value} is not a number of seeds; write 3 for 0, 1, 2, or a list")
+    return tuple(range(value))
+
+
+def seed_or_trial(value: Any) -> Any:
+    """A seed, or ``trial``: the seed of whichever trial uses the data."""
+    if value == "trial" or (type(value) is int and 0 <= value < 2**32):
+        return value
+    raise problem(f"{shown(value)} is not a seed; write a whole number from 0 up, or trial")
+
+
+def recipe(phase: str) -> WrapValidator:
+    """Replace ``preset`` by the settings it names; settings beside it win."""
+    presets = PRESETS[phase]
+
+    def unfold(value: Any, found: Problems) -> Any:
+        if not isinstance(value, dict):
+            return section(value)
+        preset = value.get("preset", "paper")
+        if not isinstance(preset, str) or preset not in presets:
+            found.add(unknown("preset", preset, presets), "preset")
+            preset = "paper"
+        if "pretrain" in value:
+            found.add(
+                "is not part of a recipe: set retrain.pretrain and retrain.barlow", "pretrain"
+            )
+        own = {key: value[key] for key in value if key not in ("preset", "pretrain")}
+        return presets[preset] | own
+
+    return prepared(unfold)
+
+
+def resources(value: Any, found: Problems) -> Any:
+    """A section, or nothing; devices are shared out in fractions or given whole."""
+    gpus = value.get("gpus") if isinstance(value, dict) else None
+    if isinstance(gpus, float) and gpus > 1 and not gpus.is_integer():
+        found.add(f"{gpus:g} GPUs cannot be shared out; above 1 write a whole number", "gpus")
+    return section(value)
+
+
+def pretrain(value: Any, found: Problems) -> Any:
+    """The flat ``retrain.barlow`` section as a ``Pretrain`` with a ``Barlow`` inside."""
+    if not isinstance(value, dict):
+        return section(value)
+    inner = {field.name for field in fields(Barlow)}
+    outer: dict[str, Any] = {key: value[key] for key in value if key not in inner}
+    if "barlow" in outer:
+        found.add("write its settings one level up", "barlow")
+    return outer | {"barlow": {key: value[key] for key in value if key in inner}}
+
+
+def short_pretrain(value: Pretrain) -> dict[str, Any]:
+    loss = {field.name: getattr(value.barlow, field.name) for field in fields(Barlow)}
+    return {"epochs": value.epochs, "then": value.then} | loss
+
+
+def method_specs(value: Any) -> Any:
+    """``[darts, {fairdarts: {zero_one: l1}}]`` with every knob resolved."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    found = Problems()
+    specs = [_method(entry, found, index) for index, entry in enumerate(value)]
+    found.check()
+    return tuple(dict.fromkeys(spec for spec in specs if spec))
+
+
+def _method(entry: Any, found: Problems, index: int) -> MethodSpec | None:
+    if isinstance(entry, str):
+        entry = {entry: {}}
+    if not isinstance(entry, dict) or len(entry) != 1:
+        found.add(f"write a method's name or {{name: {{knob: value}}}}, not {shown(entry)}", index)
+        return None
+    [(name, knobs)] = entry.items()
+    if name not in methods.names():
+        found.add(unknown("method", name, methods.names()), index)
+    elif not isinstance(section(knobs), dict):
+        found.add(f"must hold knobs, `knob: value`, not {shown(knobs)}", index, name)
+    else:
+        return _resolved(name, section(knobs), found, index)
+    return None
+
+
+def _resolved(
+    name: str, knobs: Mapping[str, Any], found: Problems, index: int
+) -> MethodSpec | None:
+    try:
+        spec = methods.resolve(name, knobs)
+    except ValidationError as error:
+        known = [knob for knob, _ in methods.resolve(name, {}).knobs]
+        for details in error.errors():
+            found.add(describe(details, lambda _: known), index, name, *details["loc"])
+        return None
+    for knob, value in spec.knobs:  # pydantic would read true as 1 and "3" as 3
+        given = knobs.get(knob)
+        if isinstance(given, (bool, str)) and type(given) is not type(value):
+            found.add(f"{shown(given)} is not a number", index, name, knob)
+    return spec
+
+
+def short_method(spec: MethodSpec) -> dict[str, Any]:
+    return {spec.name: dict(spec.knobs)}
+
+
+def distributions(value: Any, info: ValidationInfo) -> Any:
+    """``[balance, exp, {step: 0.01}]``, where ``search.mu`` completes a bare ``exp``."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    found = Problems()
+    mus = info.data.get("mu")  # None: it is wrong itself, and reported as such
+    cells: list[Distribution] = []
+    for index, entry in enumerate(value):
+        if entry in ("exp", "step") and mus is not None:
+            cells += [Distribution(kind=entry, mu=mu) for mu in mus]
+            if not mus:
+                found.add(f"needs a mu: list search.mu, or write {{{entry}: 0.1}}", index)
+        elif entry not in ("exp", "step"):
+            cells += _distributions(entry, found, index)
+    found.check()
+    return tuple(dict.fromkeys(cells))
+
+
+def _distributions(entry: Any, found: Problems, *place: str | int) -> Iterable[Distribution]:
+    if entry == "balance":
+        return [Distribution(kind="balance")]
+    kind, values = next(iter(entry.items())) if isinstance(entry, dict) and entry else (entry, ())
+    if kind not in KINDS:
+        found.add(unknown("distribution", kind, KINDS), *place)
+    elif not isinstance(entry, dict) or len(entry) != 1 or kind == "balance":
+        found.add(f"{shown(entry)} is not a distribution; write one of {_FORMS}", *place)
+    else:
+        many = isinstance(values, (list, tuple))
+        return [
+            made
+            for number, one in enumerate(values if many else [values])
+            if (made := _one(kind, one, found, *place, kind, *([number] if many else [])))
+        ]
+    return []
+
+
+def _one(kind: Any, value: Any, found: Problems, *place: str | int) -> Distribution | None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind == "uniform":
+        if type(value) is int and value > 0:
+            return Distribution(kind=kind, total=value)
+        found.add(f"{shown(value)} is not a number of training images; write 20431", *place)
+    elif number and 0 < value <= 1:
+        return Distribution(kind=kind, mu=float(value))
+    else:
+        hint = (
+            f"; for an imbalance ratio of {value:g} write {1 / value:.3g}"
+            if number and value > 1
+            else ""
+        )
+        found.add(f"{shown(value)} is not a mu, the tail-to-head ratio in (0, 1]{hint}", *place)
+    return None
+
+
+def short_distribution(cell: Distribution) -> str | dict[str, Any]:
+    if cell.kind == "balance":
+        return "balance"
+    return {cell.kind: cell.total if cell.kind == "uniform" else cell.mu}
+
+
+def long_tailed_test(value: Any) -> Distribution | None:
+    """``match`` for the profile of the training images, or one ``{exp: mu}``, ``{step: mu}``."""
+    if value == "match":
+        return None
+    if not isinstance(value, dict) or not {"exp", "step"} & set(value):
+        raise problem(
+            f"{shown(value)} is not known; choose from match, {{exp: 0.1}}, {{step: 0.1}}"
+        )
+    found = Problems()
+    cells = list(_distributions(value, found))
+    if not found and len(cells) != 1:
+        found.add("name one mu: there is one long-tailed test set")
+    found.check()
+    return cells[0]

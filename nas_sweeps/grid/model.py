@@ -1,0 +1,260 @@
+"""``Grid``, a whole grid file checked and resolved, and how one is read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
+
+from nas_sweeps.data.identity import fingerprint
+from nas_sweeps.grid import axes, source
+from nas_sweeps.grid.messages import GridError, Place, Problems, describe, dotted, problem, shown
+from nas_sweeps.grid.sections import (
+    Cell,
+    DataSection,
+    Phase,
+    RetrainSection,
+    Rule,
+    SearchSection,
+    Section,
+)
+from nas_sweeps.trial import (
+    Barlow,
+    Distribution,
+    Places,
+    Resources,
+    RetrainRecipe,
+    SearchRecipe,
+)
+
+
+class Grid(Section):
+    """What to try: ``nas_sweeps.plan`` turns it into trials.
+
+    ``name``, ``data.path``, ``data.label`` and the resources are in no identity: grids that
+    differ in them have the same trials.
+    """
+
+    name: str  # also of the folder that results go to unless another is named
+    data: DataSection
+    search: SearchSection
+    retrain: Annotated[RetrainSection, BeforeValidator(axes.section)] = Field(
+        default=RetrainSection(), validate_default=True
+    )
+    exclude: Annotated[
+        tuple[Rule, ...], BeforeValidator(lambda v: () if v is None else axes.listed(v))
+    ] = ()
+
+    @property
+    def places(self) -> Places:
+        """Where this machine finds the images."""
+        return Places(path=self.data.path)
+
+    def resources(self, phase: Phase) -> Resources:
+        """What a trial of this phase occupies."""
+        return self.search.resources if phase == "search" else self.retrain.resources
+
+    def searches(self) -> list[Cell]:
+        """Method, distribution and seed of every search that no rule excludes."""
+        return [
+            cell
+            for cell in self.search.cells()
+            if not any(rule.matches((cell[0].name,), *cell[1:]) for rule in self.exclude)
+        ]
+
+    def published(self) -> list[tuple[str, Distribution, int]]:
+        """Name, distribution and retrain seed of every published genotype to retrain."""
+        cells = self.retrain.published(self.search.distributions)
+        return [
+            cell
+            for cell in cells
+            if not any(rule.matches(("published", cell[0]), *cell[1:]) for rule in self.exclude)
+        ]
+
+    @field_validator("name")
+    @classmethod
+    def _can_name_a_folder(cls, name: str) -> str:
+        if not name.strip(".") or set(name) & set("/\\\0"):
+            raise problem(f"{shown(name)} cannot name a folder; leave out slashes")
+        return name
+
+    @field_validator("retrain")
+    @classmethod
+    def _fits_search(cls, retrain: RetrainSection, info: ValidationInfo) -> RetrainSection:
+        data, search = info.data.get("data"), info.data.get("search")
+        found = Problems()
+        if retrain.winners == "best_of_seeds" and data and data.follows_trial:
+            advice = "retrain each, or give data a fixed subset_seed and split_seed"
+            found.add(f"best_of_seeds compares searches on the same images; {advice}", "winners")
+        if search:
+            cells = list(retrain.published(search.distributions))
+            searches = len(search.methods) * len(search.distributions) * len(search.seeds)
+            retrains = searches * len(retrain.pretrain) * len(retrain.seeds)
+            if not searches and not cells:
+                found.add("there is nothing to try: list search.methods or some genotypes")
+            if searches + retrains + len(cells) > axes.MAX_TRIALS:
+                found.add(f"the grid has more than {axes.MAX_TRIALS:,} trials: divide it")
+        found.check()
+        return retrain
+
+    @field_validator("exclude")
+    @classmethod
+    def _rules_drop_something(
+        cls, rules: tuple[Rule, ...], info: ValidationInfo
+    ) -> tuple[Rule, ...]:
+        search, retrain = info.data.get("search"), info.data.get("retrain")
+        if not search or not retrain:
+            return rules
+        cells = [((method.name,), *rest) for method, *rest in search.cells()]
+        cells += [
+            (("published", name), *rest) for name, *rest in retrain.published(search.distributions)
+        ]
+        found = Problems()
+        for index, rule in enumerate(rules):
+            if not any(rule.matches(*cell) for cell in cells):
+                found.add("matches no cell of the grid; correct it or remove it", index)
+        if all(any(rule.matches(*cell) for rule in rules) for cell in cells):
+            found.add("drops every cell of the grid; nothing is left to try")
+        found.check()
+        return rules
+
+    def to_json(self) -> str:
+        """The resolved grid, to be read by ``from_json`` on any machine.
+
+        The data's fingerprint is in it, so planning needs no images; ``data.path`` is a hint.
+        """
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Grid:
+        """Read what ``to_json`` wrote. Raises ``GridError`` on anything else."""
+        try:
+            tree = json.loads(text)
+        except ValueError as error:
+            raise GridError(f"grid: not JSON: {error}") from None
+        return cls.from_dict(tree)
+
+    @classmethod
+    def from_dict(
+        cls, tree: Mapping[str, Any], source: str = "grid", base: Path | None = None
+    ) -> Grid:
+        """A grid from the plain dicts and lists of a grid file.
+
+        Args:
+            tree: the sections.
+            source: what messages call it, and its name unless it has one.
+            base: the folder that ``data.path`` is relative to; None: the current one.
+
+        Raises:
+            GridError: with every mistake.
+        """
+        if not isinstance(tree, Mapping):
+            raise GridError(f"{source}: holds sections: data, search, retrain, exclude")
+        return _checked(tree, source, Path(source).stem, base or Path.cwd())
+
+
+def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
+    """Read and check a grid file, with ``section.setting=value`` overrides on top.
+
+    Raises:
+        GridError: the file cannot be read, or holds mistakes: all of them, a line each.
+    """
+    try:
+        tree, wrong = source.read(Path(path))
+    except source.Unreadable as error:
+        raise GridError(f"{path}: {error}") from None
+    places, more = source.override(tree, overrides)
+    file = Path(path)
+    return _checked(tree, str(path), file.stem, file.absolute().parent, places, [*wrong, *more])
+
+
+def _checked(
+    tree: Mapping[str, Any],
+    source: str,
+    name: str,
+    base: Path,
+    overridden: Sequence[Place] = (),
+    wrong: Sequence[str] = (),
+) -> Grid:
+    lines = list(wrong)
+    sections = {key: value for key, value in _plain(tree).items() if (key, value) != ("name", None)}
+    text = json.dumps({"name": name} | sections, default=str)
+    try:
+        # JSON, because there strict types still take an object for a dataclass
+        grid = Grid.model_validate_json(text, strict=True, context={"base": base})
+    except ValidationError as error:
+        lines += [_line(found, overridden) for found in error.errors() if not _echo(found)]
+    if lines:
+        raise GridError(*(f"{source}: {line}" for line in lines))
+    return _identified(grid, source)
+
+
+def _identified(grid: Grid, source: str) -> Grid:
+    """The grid with the fingerprint of its images, read where no one gave it."""
+    if grid.data.path is None or grid.data.fingerprint is not None:
+        return grid
+    try:
+        content = fingerprint(grid.data.path, grid.places)
+    except (ValueError, OSError) as error:
+        raise GridError(f"{source}: data.path: {error}") from None
+    data = grid.data.model_copy(update={"fingerprint": content})
+    return grid.model_copy(update={"data": data})
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold; ``.inf`` and ``.nan`` become text, which no number field takes."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+
+
+def _names(*types: Any) -> list[str]:
+    return [field.name for kind in types for field in fields(kind)]
+
+
+_SETTINGS: dict[tuple[str, ...], list[str]] = {
+    (): list(Grid.model_fields),
+    ("data",): list(DataSection.model_fields),
+    ("search",): list(SearchSection.model_fields),
+    ("search", "recipe"): ["preset", *_names(SearchRecipe)],
+    ("search", "resources"): _names(Resources),
+    ("retrain",): list(RetrainSection.model_fields),
+    ("retrain", "recipe"): [
+        "preset",
+        *(name for name in _names(RetrainRecipe) if name != "pretrain"),
+    ],
+    ("retrain", "barlow"): ["epochs", "then", *_names(Barlow)],
+    ("retrain", "resources"): _names(Resources),
+    ("exclude",): list(Rule.model_fields),
+}
+
+
+def _settings(place: Place) -> list[str]:
+    return _SETTINGS[tuple(part for part in place if isinstance(part, str))]
+
+
+def _echo(details: ErrorDetails) -> bool:
+    """Pydantic calls a list empty when each of its items is wrong."""
+    return details["type"] == "too_short" and bool(details["input"])
+
+
+def _line(details: ErrorDetails, overridden: Sequence[Place]) -> str:
+    place = details["loc"]
+    if (
+        place[:3] == ("retrain", "barlow", "barlow") and len(place) > 3
+    ):  # flat in the file, nested in the spec
+        place = place[:2] + place[3:]
+    text = describe(details, _settings)
+    for setting in overridden:
+        made_it = text.startswith("unknown setting") and setting[: len(place)] == place
+        if made_it or place[: len(setting)] == setting:
+            return f"--set {dotted(setting if made_it else place)}: {text}"
+    return f"{dotted(place)}: {text}" if place else text

@@ -1,0 +1,232 @@
+"""The sections of a grid file as pydantic models.
+
+A model holds resolved values: methods with every knob, one ``Distribution`` a cell, recipes
+with their presets applied. Dumped, it is written in the grid language again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from annotated_types import Ge, Lt, MinLen
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from nas_sweeps import methods
+from nas_sweeps.data.identity import find_files
+from nas_sweeps.grid import axes
+from nas_sweeps.grid.messages import Problems, prepared, problem, unknown
+from nas_sweeps.space.published import PUBLISHED
+from nas_sweeps.trial import (
+    Data,
+    Distribution,
+    MethodSpec,
+    Mu,
+    Positive,
+    Pretrain,
+    Resources,
+    RetrainRecipe,
+    SearchRecipe,
+)
+
+Phase = Literal["search", "retrain"]
+Cell = tuple[MethodSpec, Distribution, int]  # of the search: method, distribution, seed
+Seed = Annotated[int, Ge(0), Lt(2**32)]  # the range of numpy's RandomState, which draws subsets
+Seeds = Annotated[tuple[Seed, ...], MinLen(1), BeforeValidator(axes.seeds)]
+SeedOrTrial = Annotated[int | Literal["trial"], PlainValidator(axes.seed_or_trial)]
+Dataset = Literal["digits", "cifar10", "cifar100"]
+
+
+_Share = Annotated[Resources, prepared(axes.resources)]
+
+
+class Section(BaseModel):
+    """Unknown settings are errors, values are immutable, ``"3"`` is no number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataSection(Section):
+    """``data``: a built-in ``dataset``, or a ``path`` with a fingerprint of its content."""
+
+    dataset: Dataset | None = None
+    fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    path: str | None = Field(default=None, validate_default=True)
+    label: str | None = None
+    image_size: Annotated[int, Ge(8)] | None = None
+    n_max: Positive | None = None
+    test_n_max: Positive | None = None
+    subset_seed: SeedOrTrial = 0
+    split_seed: SeedOrTrial = 0
+    class_order_seed: Seed | None = None
+    long_tailed_test: Annotated[
+        Distribution | None,
+        PlainValidator(axes.long_tailed_test),
+        PlainSerializer(lambda cell: axes.short_distribution(cell) if cell else "match"),
+    ] = None
+
+    @field_validator("path")
+    @classmethod
+    def _exists(cls, path: str | None, info: ValidationInfo) -> str | None:
+        if "dataset" not in info.data or "fingerprint" not in info.data:
+            return path
+        custom = path is not None or info.data["fingerprint"] is not None
+        if custom == (info.data["dataset"] is not None):
+            choices = "digits, cifar10, cifar100"
+            raise problem(f"give either data.dataset ({choices}) or data.path, not both or neither")
+        if path is None:
+            return None
+        assert info.context is not None
+        path = os.path.abspath(Path(info.context["base"], os.path.expanduser(path)))
+        if info.data["fingerprint"] is None:
+            try:
+                find_files(path)
+            except OSError as error:
+                raise problem(f"{path} cannot be read: {error.strerror}") from None
+        return path
+
+    @property
+    def follows_trial(self) -> bool:
+        """Whether a trial's seed decides which images it sees."""
+        return "trial" in (self.subset_seed, self.split_seed)
+
+    def spec(self, seed: int) -> Data:
+        """The data of a trial with this seed."""
+        subset = seed if self.subset_seed == "trial" else self.subset_seed
+        split = seed if self.split_seed == "trial" else self.split_seed
+        return Data(
+            dataset=self.dataset or "custom",
+            label=self.label or self.dataset or Path(self.path or "custom").name,
+            fingerprint=self.fingerprint,
+            image_size=self.image_size,
+            n_max=self.n_max,
+            test_n_max=self.test_n_max,
+            subset_seed=subset,
+            split_seed=split,
+            class_order_seed=self.class_order_seed,
+            long_tailed_test=self.long_tailed_test,
+        )
+
+
+class SearchSection(Section):
+    """``search``: methods x distributions x seeds, all with one recipe."""
+
+    methods: Annotated[
+        tuple[Annotated[MethodSpec, PlainSerializer(axes.short_method)], ...],
+        BeforeValidator(axes.method_specs),
+    ]
+    mu: Annotated[tuple[Mu, ...], BeforeValidator(axes.listed)] = ()
+    distributions: Annotated[
+        tuple[Annotated[Distribution, PlainSerializer(axes.short_distribution)], ...],
+        MinLen(1),
+        BeforeValidator(axes.distributions),
+    ]
+    seeds: Seeds = (0,)
+    recipe: Annotated[SearchRecipe, axes.recipe("search")] = SearchRecipe()
+    resources: _Share = Resources()
+
+    @model_validator(mode="after")
+    def _limited(self) -> Self:
+        count = len(self.methods) * len(self.distributions) * len(self.seeds)
+        if count > axes.MAX_TRIALS:
+            raise problem(f"{count:,} searches; the limit is {axes.MAX_TRIALS:,}: divide the grid")
+        return self
+
+    def cells(self) -> Iterator[Cell]:
+        """Every search, in the order of the file, before ``exclude``."""
+        yield from product(self.methods, self.distributions, dict.fromkeys(self.seeds))
+
+
+class RetrainSection(Section):
+    """``retrain``: which genotypes are trained from scratch, and how."""
+
+    winners: Literal["each", "best_of_seeds", "none"] = "each"
+    seeds: Seeds = (0,)
+    recipe: Annotated[
+        RetrainRecipe,
+        axes.recipe("retrain"),
+        PlainSerializer(lambda r: {k: v for k, v in asdict(r).items() if k != "pretrain"}),
+    ] = RetrainRecipe()
+    pretrain: Annotated[
+        tuple[Literal["by_method", "none", "barlow"], ...],
+        MinLen(1),
+        BeforeValidator(axes.listed),
+    ] = ("by_method",)
+    barlow: Annotated[Pretrain, prepared(axes.pretrain), PlainSerializer(axes.short_pretrain)] = (
+        Pretrain()
+    )
+    genotypes: Annotated[tuple[str, ...], BeforeValidator(axes.listed)] = ()
+    resources: _Share = Resources()
+
+    def published(
+        self, distributions: tuple[Distribution, ...]
+    ) -> Iterator[tuple[str, Distribution, int]]:
+        """Published genotypes on every distribution with every retrain seed."""
+        yield from product(dict.fromkeys(self.genotypes), distributions, dict.fromkeys(self.seeds))
+
+    @field_validator("pretrain")
+    @classmethod
+    def _by_method_alone(cls, choices: tuple[str, ...]) -> tuple[str, ...]:
+        if "by_method" in choices and len(choices) > 1:
+            raise problem("by_method stands alone; for both losses write [none, barlow]")
+        return choices
+
+    @field_validator("genotypes")
+    @classmethod
+    def _published(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        found = Problems()
+        for index, name in enumerate(names):
+            if name not in PUBLISHED:
+                found.add(unknown("genotype", name, PUBLISHED), index)
+        found.check()
+        return names
+
+
+class Rule(Section):
+    """One ``exclude`` rule: a cell is dropped if it matches every key that is given.
+
+    ``method`` is a search method, a published genotype, or ``published`` for all of these;
+    a published genotype's seed is its retrain seed.
+    """
+
+    method: Annotated[tuple[str, ...] | None, BeforeValidator(axes.listed)] = None
+    distribution: Annotated[
+        tuple[Literal["balance", "exp", "step", "uniform"], ...] | None,
+        BeforeValidator(axes.listed),
+    ] = None
+    mu: Annotated[tuple[Mu, ...] | None, BeforeValidator(axes.listed)] = None
+    seed: Annotated[tuple[Seed, ...] | None, BeforeValidator(axes.listed)] = None
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        choices = [*methods.names(), "published", *PUBLISHED]
+        found = Problems()
+        for index, name in enumerate(names or ()):
+            if name not in choices:
+                found.add(unknown("method", name, choices), index)
+        found.check()
+        return names
+
+    def matches(self, names: tuple[str, ...], distribution: Distribution, seed: int) -> bool:
+        """Whether the rule drops a cell; ``names`` are those its method goes by."""
+        return (
+            (self.method is None or any(name in self.method for name in names))
+            and (self.distribution is None or distribution.kind in self.distribution)
+            and (self.mu is None or distribution.mu in self.mu)
+            and (self.seed is None or seed in self.seed)
+        )

@@ -1,0 +1,175 @@
+"""Reading a grid file: YAML into plain dicts and lists, and ``--set`` on top of them.
+
+Stricter than YAML where leniency hides mistakes or costs memory: a key written twice is an
+error, aliases may not repeat themselves into something huge, and ``1e-3`` is a number.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nas_sweeps.grid.messages import Place, dotted
+
+MAX_BYTES = 2**20  # a grid is written by a person: a file above this is another file
+_MAX_NODES = 100_000  # after aliases are expanded, which could otherwise fill the memory
+
+
+class Unreadable(ValueError):
+    """What is wrong with a text as YAML, with line and column where they are known."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads ``1e-3`` as YAML 1.2 does; PyYAML's 1.1 makes it a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The tree of a grid file, and what is wrong with it that does not stop the reading.
+
+    Raises:
+        Unreadable: no such file, too large, not text, not YAML, not a mapping.
+    """
+    tree, twice = parse(_text(path))
+    if not isinstance(tree, dict):
+        raise Unreadable("a grid file holds sections: data, search, retrain, exclude")
+    return tree, twice
+
+
+def parse(text: str) -> tuple[Any, list[str]]:
+    """YAML to plain values, and a line for every key that is written twice.
+
+    Raises:
+        Unreadable: it is not YAML, or its aliases recur or explode.
+    """
+    try:
+        return _parse(text)
+    except yaml.MarkedYAMLError as error:
+        words = ", ".join(filter(None, (error.context, error.problem)))
+        raise Unreadable(f"{_at(error.problem_mark)}{words}") from None
+    except RecursionError:
+        raise Unreadable("it is nested too deeply") from None
+    except Unreadable:
+        raise
+    except (yaml.YAMLError, ValueError) as error:  # a control character, a number of 5,000 digits
+        raise Unreadable(f"not YAML: {' '.join(str(error).split())}") from None
+
+
+def _parse(text: str) -> tuple[Any, list[str]]:
+    loader = _Loader(text)
+    twice: list[str] = []
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None, twice
+        if _size(node, {}, twice) > _MAX_NODES:
+            raise Unreadable(
+                f"more than {_MAX_NODES:,} values, aliases expanded: this is no grid file"
+            )
+        return loader.construct_document(node), twice
+    finally:
+        loader.dispose()
+
+
+def override(tree: dict[str, Any], settings: Sequence[str]) -> tuple[list[Place], list[str]]:
+    """Apply ``place=value`` settings to the tree: the places set, and lines on bad ones.
+
+    Missing sections are created. ``data.path`` is relative to the current folder, as every
+    path on a command line is.
+    """
+    places: list[Place] = []
+    wrong: list[str] = []
+    for setting in settings:
+        text, equals, value = setting.partition("=")
+        place = tuple(text.strip().split("."))
+        try:
+            if not equals or not all(place):
+                raise Unreadable("write section.setting=value, such as search.seeds=[0,1]")
+            _put(tree, place, _value(place, value))
+            places.append(place)
+        except Unreadable as error:
+            wrong.append(f"--set {text.strip()}: {error}")
+    return places, wrong
+
+
+def _value(place: Place, text: str) -> Any:
+    value, twice = parse(text)
+    if twice:
+        raise Unreadable(twice[0])
+    if place == ("data", "path") and isinstance(value, str):
+        return os.path.abspath(os.path.expanduser(value))
+    return value
+
+
+def _put(tree: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
+    for depth, part in enumerate(place[:-1], start=1):
+        inner = tree.get(part)
+        if inner is None:
+            inner = tree[part] = {}
+        if not isinstance(inner, dict):
+            raise Unreadable(f"{dotted(place[:depth])} is not a section; set it as a whole")
+        tree = inner
+    tree[place[-1]] = value
+
+
+def _text(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise Unreadable(f"larger than {MAX_BYTES // 1024} KiB: this is not a grid file")
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise Unreadable("no such file") from None
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"not UTF-8 text at byte {error.start}") from None
+
+
+def _at(mark: yaml.Mark | None) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+
+
+def _size(node: yaml.Node, sizes: dict[int, int], twice: list[str]) -> int:
+    """How many values a node stands for once aliases are expanded; notes repeated keys."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) in sizes:
+        if not sizes[id(node)]:
+            raise Unreadable(f"{_at(node.start_mark)}an alias contains itself")
+        return sizes[id(node)]
+    sizes[id(node)] = 0  # being counted
+    if isinstance(node, yaml.MappingNode):
+        _note_repeated(node, twice)
+        children = [child for pair in node.value for child in pair]
+    else:
+        children = list(node.value)
+    sizes[id(node)] = 1 + sum(_size(child, sizes, twice) for child in children)
+    return sizes[id(node)]
+
+
+def _note_repeated(node: yaml.MappingNode, twice: list[str]) -> None:
+    first: dict[str, int] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        line = key.start_mark.line + 1
+        if key.value in first:
+            was = first[key.value]
+            twice.append(
+                f"{_at(key.start_mark)}'{key.value}' is written twice (first on line {was});"
+                " keep one"
+            )
+        first.setdefault(key.value, line)

@@ -1,0 +1,1 @@
+"""What people look at: plans, status and result tables in the terminal."""

@@ -1,0 +1,146 @@
+"""Plans, status and results as terminal tables. No torch, no ray; pandas only for results."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from nas_sweeps import methods
+from nas_sweeps.chain import PHASES, STATES, Chain
+from nas_sweeps.grid import Grid, RetrainSlot, plan
+from nas_sweeps.standing import standing
+from nas_sweeps.store.ledger import Store, read_attempt
+from nas_sweeps.store.records import State
+from nas_sweeps.trial import SearchTrial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def plan_view(grid: Grid, store: Path, verbose: bool) -> Iterator[RenderableType]:
+    """Every trial of a grid, counted by phase and method, against what a store holds."""
+    chain = standing(plan(grid), Store(store))
+    yield counts_table(f"{grid.name}: {len(plan(grid))} trials", chain)
+    for phase in PHASES:
+        resources = grid.resources(phase)
+        yield f"a {phase} trial takes {resources.gpus:g} GPU and {resources.cpus} CPU"
+    held = "holds what is done" if store.is_dir() else "is not there yet"
+    yield f"store {store} {held}"
+    if verbose:
+        yield trials_table(chain)
+        yield Text(json.dumps(json.loads(grid.to_json()), indent=2))
+
+
+def counts_table(title: str, chain: Chain) -> Table:
+    """Planned trials by phase, method and state."""
+    found = Counter((*who(entry), state) for entry, state in chain.states())
+    shown = [s for s in STATES if s in ("done", "waiting") or any(k[2] == s for k in found)]
+    table = Table("phase", "method", title=title, title_justify="left")
+    for name in (*shown, "planned"):
+        table.add_column("to do" if name == "waiting" else name, justify="right")
+    for phase, method in dict.fromkeys(key[:2] for key in found):
+        numbers = [found[phase, method, state] for state in shown]
+        table.add_row(phase, method, *map(str, numbers), str(sum(numbers)))
+    totals = [sum(n for key, n in found.items() if key[2] == state) for state in shown]
+    table.add_section()
+    table.add_row("all", "", *map(str, totals), str(sum(totals)))
+    return table
+
+
+def trials_table(chain: Chain) -> Table:
+    """One line per planned trial. A retrain's id depends on the genotype yet to be found."""
+    table = Table("phase", "method", "distribution", "seed", "state", "trial")
+    for entry, state in chain.states():
+        name = entry.trial_id if isinstance(entry, SearchTrial) else ""
+        table.add_row(*who(entry), str(entry.distribution), str(entry.seed), state, name)
+    return table
+
+
+def who(entry: SearchTrial | RetrainSlot) -> tuple[str, str]:
+    """The phase, and the method with what sets it apart from its namesakes."""
+    if isinstance(entry, SearchTrial):
+        variant = methods.variant(entry.method)
+        return "search", f"{entry.method.name} ({variant})" if variant else entry.method.name
+    origin = entry.origin
+    name = f"{origin.method} ({origin.variant})" if origin.variant else origin.method
+    return "retrain", f"{name} + barlow" if entry.recipe.pretrain else name
+
+
+def status_view(store: Path) -> Iterator[RenderableType]:
+    """Each grid that was run into a store, what is running, and what failed and why.
+
+    Raises:
+        ValueError: there is no store.
+    """
+    keeper = Store(store)
+    if not keeper.layout.trials.is_dir():
+        raise ValueError(
+            f"'{store}' is no store: it has no folder 'trials'; check the path, or start a "
+            "sweep that writes there"
+        )
+    for grid in map(Grid.from_dict, keeper.grids()):
+        yield counts_table(grid.name, standing(plan(grid), keeper))
+    states = keeper.states()
+    running = [t for t, state in states.items() if state is State.RUNNING]
+    yield f"{len(running)} running, {len(states)} trials started in {store}"
+    for trial_id in running:
+        held = read_attempt(keeper.layout.trial(trial_id)) or {}
+        yield f"running {trial_id} on {held.get('host')} (attempt {held.get('attempt')})"
+    for trial_id, state in states.items():
+        result = keeper.result(trial_id) if state is State.FAILED else None
+        if result is not None:
+            log = keeper.layout.trial(trial_id).log
+            yield Text(f"failed {trial_id}: {result.error_class}: {result.error_message}; {log}")
+
+
+def results_view(store: Path, value: str) -> Iterator[RenderableType]:
+    """Method by distribution: mean and standard deviation over trials, and their number.
+
+    Accuracies are in percent. A retrain that several searches led to counts for each.
+
+    Raises:
+        ValueError: there is no store, or ``value`` is no numeric column.
+    """
+    from nas_sweeps.store import load, summarise
+
+    frame = summarise(load(store), value)
+    if frame.empty:
+        yield f"no retrain is done yet in {store}"
+        return
+    percent = value.startswith("accuracy") or value == "macro_f1"
+    shown = "mean ± sd over seeds, n" + (", in percent" if percent else "")
+    table = Table(title=f"{value} of retrained networks: {shown}", title_justify="left")
+    names = [" ".join(str(part) for part in key if part) for key in _keys(frame.index)]
+    table.add_column(" ".join(map(str, frame.index.names)))
+    cells = [frame.iloc[:, i : i + 3] for i in range(0, frame.shape[1], 3)]
+    for cell in cells:
+        table.add_column(_heading(_keys(cell.columns)[0][:-1]), justify="right")
+    for row, name in enumerate(names):
+        entries = (_entry(cell.iloc[row].tolist(), 100 if percent else 1) for cell in cells)
+        table.add_row(name, *entries)
+    yield table
+
+
+def _keys(index: pd.Index[Any]) -> list[tuple[Any, ...]]:
+    return [key if isinstance(key, tuple) else (key,) for key in index.tolist()]
+
+
+def _heading(cell: tuple[Any, ...]) -> str:
+    kind, mu, *rest = cell
+    text = str(kind) if mu != mu else f"{kind} mu={mu:g}"
+    return " ".join([text, *(str(part) for part in rest if part == part)])
+
+
+def _entry(statistics: list[float], scale: float) -> str:
+    mean, sd, n = statistics
+    if not n > 0:
+        return "-"
+    spread = f" ± {sd * scale:.2f}" if n > 1 else ""
+    return f"{mean * scale:.2f}{spread} ({n:.0f})"

@@ -1,0 +1,103 @@
+"""What the ledger says of a trial: its state and its result."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Literal
+
+# What a result's ``metrics`` may hold: each is a column of the trials table. Accuracies are
+# fractions in [0, 1] on the test set unless named otherwise.
+ACCURACIES = (
+    "accuracy_balanced",
+    "accuracy_long_tailed",
+    "accuracy_long_tailed_sampled",
+    "accuracy_macro",
+    "accuracy_head",
+    "accuracy_medium",
+    "accuracy_tail",
+    "macro_f1",
+    "accuracy_validation",
+    "accuracy_best",
+)
+COUNTS = ("epochs", "num_params", "macs")
+METRICS = frozenset(ACCURACIES + COUNTS)
+
+
+class State(enum.StrEnum):
+    """How far a trial is.
+
+    ``blocked`` is a retrain whose search failed. It has no genotype and so no folder: a plan
+    can tell, a store cannot, and the store never answers it.
+    """
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+
+    @property
+    def settled(self) -> bool:
+        """It has a result; a run leaves it alone unless told to retry failures."""
+        return self in (State.DONE, State.FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a trial ended. Times are UTC in ISO 8601; ``cost`` adds up over its attempts.
+
+    ``metrics`` are those of the last epoch (``METRICS``). ``genotype`` is ``[normal, reduce]``,
+    each a list of ``[operation, source, node]``. ``genotype_facts`` says how a search read it
+    off: rule, threshold, fallback_used, gaps, margins, entropies. ``cost`` has wall_s, cpu_s,
+    gpu_hours, peak_mem_gib; ``versions`` has python, torch, ray, nas_sweeps. ``attempt`` is None
+    where a driver speaks for workers that died: it becomes the last attempt's number.
+    """
+
+    trial_id: str
+    phase: Literal["search", "retrain"]
+    state: Literal["done", "failed"]
+    started_at: str
+    finished_at: str
+    attempt: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    genotype: list[Any] | None = None
+    genotype_facts: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+    error_class: str | None = None
+    error_message: str | None = None
+    traceback: str | None = None
+    host: str | None = None
+    device: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    git_sha: str | None = None
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Result:
+        """Read back ``asdict``; keys of a later version are left out, null numbers are NaN.
+
+        Raises:
+            ValueError: a key is missing or holds what cannot be a result.
+        """
+        parts = {part: _with_nan(value[part]) for part in ("metrics", "cost") if part in value}
+        result: Result = _adapter().validate_python(value | parts)
+        for time in (result.started_at, result.finished_at):
+            datetime.fromisoformat(time)
+        return result
+
+
+def _with_nan(numbers: Any) -> Any:
+    """Undo what JSON cannot say. Anything but a dictionary is left for validation to refuse."""
+    if not isinstance(numbers, dict):
+        return numbers
+    return {key: math.nan if number is None else number for key, number in numbers.items()}
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Result)

@@ -1,0 +1,206 @@
+"""From one trial's files to its rows. A file that cannot be read costs its own columns only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from datetime import datetime
+from math import isfinite, nan
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.store.layout import TrialFiles
+from nas_sweeps.store.ledger import read_attempt, read_origins, read_result, state_of
+from nas_sweeps.store.publish import read_json, warn_skipped
+from nas_sweeps.store.records import ACCURACIES, COUNTS, Result
+from nas_sweeps.store.schemas import CLASSES, EPOCHS, conform
+from nas_sweeps.trial import Distribution, Origin, RetrainTrial, SearchTrial, Trial, trial_from_json
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrialRows:
+    """Everything the tables say about one trial."""
+
+    trial: Row
+    epochs: pa.Table
+    classes: pa.Table
+    genotype: Genotype | None
+
+    @property
+    def fixed(self) -> bool:
+        """Its row changes only when a file does: nothing in it depends on the time of reading."""
+        return self.trial["attempt"] is None or self.trial["finished_at"] is not None
+
+
+def read_trial(files: TrialFiles) -> TrialRows:
+    """Read a trial in any state, also while it is being written."""
+    result, attempt = read_result(files), read_attempt(files)
+    spec, variant = _read_spec(files)
+    genotype = _genotype(files, spec, result)
+    epochs = _read_table(files.epochs, EPOCHS)
+    row: Row = {
+        "trial_id": files.trial_id,
+        "phase": "search" if files.trial_id.startswith("s-") else "retrain",
+        "state": state_of(result, attempt).value,
+        "genotype_id": genotype.genotype_id if genotype else None,
+        "parents": [],
+        "attempt": attempt["attempt"] if attempt else None,
+        "started_at": _time(attempt["started_at"]) if attempt else None,
+        "finished_at": None,
+        "host": attempt["host"] if attempt else None,
+        "epochs": len(epochs),
+        "accuracy_best": pc.max(epochs["accuracy_balanced"]).as_py(),
+    }
+    row |= _spec_columns(spec) if spec else {}
+    if isinstance(spec, SearchTrial):
+        row |= {"method": spec.method.name, "variant": variant}
+    if row["phase"] == "retrain":
+        row |= _origin_columns(read_origins(files))
+    row |= _result_columns(result) if result else {}
+    return TrialRows(row, epochs, _read_table(files.classes, CLASSES), genotype)
+
+
+def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """A trial's Parquet file in the shape of ``schema``; empty if missing or (warning) torn."""
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read(use_threads=False)  # threads only cost on a file this small
+        table = conform(table, schema, path)
+        # Rows belong to the trial whose folder they lie in, whatever they say.
+        owner = pa.DictionaryArray.from_arrays(
+            pa.array([0] * len(table), pa.int32()), pa.array([path.parent.name])
+        )
+        return table.set_column(0, schema.field("trial_id"), owner)
+    except FileNotFoundError:
+        pass
+    except (OSError, pa.ArrowException) as error:
+        warn_skipped(path, error)
+    return schema.empty_table()
+
+
+def genotype_rows(genotype: Genotype) -> Iterator[Row]:
+    """Rows of the genotypes table."""
+    for cell in ("normal", "reduce"):
+        for operation, source, node in genotype.cell(cell == "reduce"):
+            row = {"cell": cell, "node": node, "source": source, "operation": operation}
+            yield {"genotype_id": genotype.genotype_id} | row
+
+
+def setting(trial: Trial) -> str:
+    """Recipe and data fields that are not default, as ``epochs=2,data.n_max=40``.
+
+    Two results compare only if their settings are equal. Left out: seeds, and what has a column
+    of its own (data set, distribution, method, how a retrain is pre-trained).
+    """
+    return ",".join([*_differences(trial.recipe), *_differences(trial.data, "data.")])
+
+
+def _differences(value: Any, prefix: str = "") -> Iterator[str]:
+    for field in fields(value):
+        item: Any = getattr(value, field.name)
+        default = _default(field)
+        if default is MISSING or item == default or field.name.endswith(("seed", "then")):
+            continue
+        if isinstance(item, Distribution) or not is_dataclass(item):
+            # Eight digits of a fingerprint tell two versions of a data set apart.
+            text = str(item)[: 8 if field.name == "fingerprint" else None]
+            yield f"{prefix}{field.name.rstrip('_')}={text}"
+        else:
+            yield from _differences(item, f"{prefix}{field.name}.")
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _read_spec(files: TrialFiles) -> tuple[Trial | None, str]:
+    """What was asked, and the variant's name."""
+    asked = read_json(files.spec)
+    if asked is None:
+        return None, ""
+    try:
+        return trial_from_json(json.dumps(asked.get("spec"))), str(asked.get("variant", ""))
+    except ValueError as error:
+        warn_skipped(files.spec, error)
+        return None, ""
+
+
+def _genotype(files: TrialFiles, spec: Trial | None, result: Result | None) -> Genotype | None:
+    """What a retrain trains, or what a search found."""
+    if isinstance(spec, RetrainTrial):
+        return spec.genotype
+    if result is None or result.genotype is None:
+        return None
+    try:
+        normal, reduce = (tuple(tuple(edge) for edge in cell) for cell in result.genotype)
+        return Genotype(normal, reduce)
+    except (TypeError, ValueError) as error:
+        warn_skipped(files.result, f"not a genotype: {error}")
+        return None
+
+
+def _spec_columns(spec: Trial) -> Row:
+    row = {
+        "distribution": spec.distribution.kind,
+        "mu": spec.distribution.mu,
+        "total": spec.distribution.total,
+        "seed": spec.seed,
+        "dataset": spec.data.label,
+        "setting": setting(spec),
+        "spec": spec.to_json(),
+    }
+    if isinstance(spec, RetrainTrial):
+        pretrain = spec.recipe.pretrain
+        row["pretrain"] = f"barlow_{pretrain.then}" if pretrain else "none"
+    return row
+
+
+def _origin_columns(origins: tuple[Origin, ...]) -> Row:
+    return {
+        "method": _joined(o.method for o in origins) or None,
+        "variant": _joined(o.variant for o in origins),
+        "parents": sorted({o.search_id for o in origins if o.search_id is not None}),
+        "origins": json.dumps([asdict(o) for o in origins]),
+    }
+
+
+def _joined(names: Iterable[str]) -> str:
+    return "+".join(sorted({name for name in names if name}))
+
+
+def _result_columns(result: Result) -> Row:
+    row: Row = {
+        "attempt": result.attempt,
+        "started_at": _time(result.started_at),
+        "finished_at": _time(result.finished_at),
+        "host": result.host,
+        "device": result.device,
+        "error_class": result.error_class,
+        "error_message": result.error_message,
+        "fallback_used": _if_a(bool, result.genotype_facts.get("fallback_used")),
+        "discretisation_rule": _if_a(str, result.genotype_facts.get("rule")),
+        "git_sha": result.git_sha,
+    }
+    row |= {k: result.metrics[k] for k in ACCURACIES if k in result.metrics}
+    row |= {k: int(result.metrics[k]) for k in COUNTS if isfinite(result.metrics.get(k, nan))}
+    for key in ("wall_s", "gpu_hours", "cpu_s", "peak_mem_gib"):
+        row[key] = result.cost.get(key)
+    for package in ("python", "torch", "ray", "nas_sweeps"):
+        row[f"{package}_version"] = result.versions.get(package)
+    return row
+
+
+def _if_a(kind: type, value: Any) -> Any:
+    return value if isinstance(value, kind) else None
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

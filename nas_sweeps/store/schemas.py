@@ -1,0 +1,126 @@
+"""The four tables, column by column, and their way to pandas.
+
+Readers cast to these schemas, so a file written before a column existed reads as null there and
+a column that only later files have is never lost. Accuracies and recalls are fractions in
+[0, 1]; times are UTC.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from nas_sweeps.store.records import ACCURACIES
+
+SCHEMA_VERSION = 1  # raise it when a column changes its meaning: compacted tables are rebuilt
+
+TEXT = pa.string()
+REPEATED = pa.dictionary(pa.int32(), pa.string())  # strings that recur over many rows
+COUNT = pa.int64()
+NUMBER = pa.float64()
+FLAG = pa.bool_()
+TIME = pa.timestamp("us", tz="UTC")
+
+
+def _schema(*groups: tuple[pa.DataType, Iterable[str]]) -> pa.Schema:
+    return pa.schema([(name, kind) for kind, names in groups for name in names])
+
+
+TRIALS = _schema(  # one row per trial, whatever its state
+    (TEXT, ["trial_id", "phase", "method", "variant", "distribution"]),
+    (NUMBER, ["mu"]),
+    (COUNT, ["total", "seed"]),  # total: images of a uniform distribution
+    (TEXT, ["dataset", "setting"]),  # setting: recipe and data fields that are not default
+    (TEXT, ["state"]),
+    (COUNT, ["epochs"]),
+    (NUMBER, ACCURACIES),  # accuracy_best is the best epoch's, for information
+    (TEXT, ["genotype_id"]),
+    (pa.list_(TEXT), ["parents"]),  # of a retrain: the searches that asked for it
+    (TEXT, ["origins"]),  # of a retrain: JSON list of who asked for it
+    (TEXT, ["pretrain"]),  # of a retrain: none, barlow_finetune, barlow_linear
+    (FLAG, ["fallback_used"]),
+    (TEXT, ["discretisation_rule"]),
+    (COUNT, ["num_params", "macs"]),
+    (NUMBER, ["wall_s", "gpu_hours", "cpu_s", "peak_mem_gib"]),
+    (COUNT, ["attempt"]),
+    (TEXT, ["error_class", "error_message"]),
+    (TIME, ["started_at", "finished_at"]),
+    (TEXT, ["host", "device"]),
+    (TEXT, ["python_version", "torch_version", "ray_version", "nas_sweeps_version", "git_sha"]),
+    (TEXT, ["spec"]),  # JSON
+)
+
+EPOCHS = _schema(  # one row per epoch; epoch counts from 1 over all stages of a trial
+    (REPEATED, ["trial_id", "stage"]),  # stage: search, or pretrain, finetune, train
+    (COUNT, ["epoch"]),
+    (NUMBER, ["loss_weights", "loss_arch", "regulariser"]),
+    (NUMBER, ["accuracy_train", "accuracy_validation", "accuracy_balanced"]),
+    (NUMBER, ["accuracy_long_tailed", "accuracy_macro"]),
+    (NUMBER, ["lr", "arch_lr"]),
+    (NUMBER, ["alpha_entropy_normal", "alpha_entropy_reduce"]),  # nats
+    (NUMBER, ["margin_normal", "margin_reduce"]),
+    (COUNT, ["num_skip_normal", "num_skip_reduce"]),
+    (REPEATED, ["genotype_id", "genotype"]),  # genotype: JSON [normal, reduce]
+    (NUMBER, ["epoch_s", "images_per_s", "peak_mem_gib"]),
+)
+
+CLASSES = _schema(  # one row per trial and class, after the last epoch
+    (REPEATED, ["trial_id"]),
+    (COUNT, ["class_index"]),
+    (REPEATED, ["class_name"]),
+    (COUNT, ["train_count"]),
+    (NUMBER, ["recall"]),
+    (REPEATED, ["group"]),  # head, medium, tail
+)
+
+GENOTYPES = _schema(  # one row per edge of every genotype that a trial found or trained
+    (TEXT, ["genotype_id", "cell"]),  # cell: normal, reduce
+    (COUNT, ["node", "source"]),
+    (TEXT, ["operation"]),
+)
+
+SCHEMAS = {"trials": TRIALS, "epochs": EPOCHS, "classes": CLASSES, "genotypes": GENOTYPES}
+
+
+def build(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """A table from rows; keys that a row lacks are null, keys that the schema lacks assert."""
+    rows = list(rows)
+    unknown = sorted({key for row in rows for key in row} - set(schema.names))
+    assert not unknown, f"rows with keys that are no columns: {unknown}"
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def conform(table: pa.Table, schema: pa.Schema, source: object) -> pa.Table:
+    """A table read from ``source`` in the shape of ``schema``. Raises ``pa.ArrowInvalid``."""
+    if table.schema.equals(schema):
+        return table
+    strange = sorted(set(table.column_names) - set(schema.names))
+    if strange:
+        warnings.warn(f"'{source}' has columns of another version: {strange}", stacklevel=2)
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+_PANDAS_TYPES = {COUNT: pd.Int64Dtype(), FLAG: pd.BooleanDtype()}
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """As pandas: nullable integers and booleans, times with their zone, recurring strings as
+    categories in alphabetical order, lists as lists."""
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_PANDAS_TYPES.get)
+    for field in table.schema:
+        if pa.types.is_dictionary(field.type):
+            used = frame[field.name].cat.remove_unused_categories()
+            frame[field.name] = used.cat.set_categories(sorted(used.cat.categories))
+        elif pa.types.is_list(field.type):
+            frame[field.name] = pd.Series(table[field.name].to_pylist(), dtype=object)
+    return frame

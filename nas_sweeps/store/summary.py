@@ -1,0 +1,115 @@
+"""Answers from the tables: pure functions from frames to frames."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from nas_sweeps.store.tables import Frames
+
+# Averages over these would compare what does not compare: each gets rows, or for the size of a
+# uniform distribution columns, of its own as soon as one cell of the table would mix two values.
+_SPLIT_ROWS = ("dataset", "variant", "search_setting", "pretrain", "setting")
+_SPLIT_COLUMNS = ("total",)
+
+
+def attributed(frames: Frames) -> pd.DataFrame:
+    """Retrain trials, one row per trial and origin.
+
+    The columns are those of ``frames.trials``, with ``method`` and ``variant`` of the one
+    origin, and ``search_id``, ``search_seed`` and ``search_setting`` of its search (null for a
+    published genotype). A retrain that several searches share counts for each of them. One
+    whose origins are lost has one row and no method.
+    """
+    retrains = frames.trials[frames.trials["phase"] == "retrain"]
+    asked = [json.loads(text) or [{}] for text in retrains["origins"]]
+    origins: list[dict[str, Any]] = [origin for group in asked for origin in group]
+    position = [i for i, group in enumerate(asked) for _ in group]
+    out = retrains.iloc[position].drop(columns=["origins", "parents"]).reset_index(drop=True)
+    out["method"] = _text([o.get("method") for o in origins])
+    out["variant"] = _text([o.get("variant", "") for o in origins])
+    out["search_id"] = _text([o.get("search_id") for o in origins])
+    out["search_seed"] = pd.array([o.get("seed") for o in origins], dtype="Int64")
+    settings = frames.trials.set_index("trial_id")["setting"]
+    out["search_setting"] = out["search_id"].map(settings)
+    return out
+
+
+def _text(values: list[str | None]) -> pd.Series[Any]:
+    return pd.Series(values, dtype=pd.Series([""]).dtype)
+
+
+def summarise(
+    frames: Frames,
+    value: str = "accuracy_balanced",
+    rows: Sequence[str] = ("method",),
+    columns: Sequence[str] = ("distribution", "mu"),
+) -> pd.DataFrame:
+    """Mean, sample standard deviation and number of the retrains that are done.
+
+    Args:
+        value: a numeric column of the trials table.
+        rows, columns: columns of ``attributed``. Data set, variant, pre-training and settings
+            become rows as well, and the size of a uniform distribution a column, where a
+            cell would otherwise mix two values.
+
+    Returns:
+        One row per combination of ``rows`` (the index). The columns' levels are ``columns`` and
+        then "statistic": mean, sd (NaN for one retrain), n (0 for a cell without retrains).
+
+    Raises:
+        ValueError: a name is no column, ``value`` is not numeric, or ``rows`` is empty.
+    """
+    found = attributed(frames)
+    _check(found, value, rows, columns)
+    found = found[found["state"] == "done"]
+    rows = [*rows, *_splitting(found, _SPLIT_ROWS, (*rows, *columns))]
+    columns = [*columns, *_splitting(found, _SPLIT_COLUMNS, (*rows, *columns))]
+    cells = found.groupby([*rows, *columns], dropna=False, observed=True)[value]
+    table = pd.DataFrame({"mean": cells.mean(), "sd": cells.std(), "n": cells.count()})
+    return _pivoted(table, columns) if columns else table
+
+
+def _pivoted(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Some index levels of (mean, sd, n) become column levels, above the statistic."""
+    wide = pd.DataFrame(table.unstack(list(columns)))
+    statistics = list(table.columns)
+    keys: list[tuple[Any, ...]] = [(*key[1:], key[0]) for key in wide.columns]
+    order = sorted(
+        range(len(keys)), key=lambda i: (_sortable(keys[i][:-1]), statistics.index(keys[i][-1]))
+    )
+    # By position: a mu that is missing cannot be looked up.
+    parts = [(wide.iloc[:, i], keys[i][-1]) for i in order]
+    whole = [part.fillna(0).astype("int64") if kind == "n" else part for part, kind in parts]
+    out = pd.DataFrame(dict(enumerate(whole)), index=wide.index)
+    out.columns = pd.MultiIndex.from_tuples([keys[i] for i in order], names=[*columns, "statistic"])
+    return out
+
+
+def _check(found: pd.DataFrame, value: str, rows: Sequence[str], columns: Sequence[str]) -> None:
+    numeric = [str(name) for name in found if pd.api.types.is_numeric_dtype(found[name])]
+    if value not in numeric:
+        raise ValueError(f"value: no numeric column '{value}'; choose from {', '.join(numeric)}")
+    for name in (*rows, *columns):
+        if name not in found:
+            raise ValueError(f"no column '{name}'; choose from {', '.join(map(str, found))}")
+    if not rows:
+        raise ValueError("rows: name at least one column")
+
+
+def _splitting(found: pd.DataFrame, names: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """Those of ``names``, in their order, without which a cell would hold two values of one."""
+    chosen: list[str] = []
+    for name in names:
+        if name not in taken:
+            cells = found.groupby([*taken, *chosen], dropna=False, observed=True)[name]
+            chosen += [name] if (cells.nunique(dropna=False) > 1).any() else []
+    return chosen
+
+
+def _sortable(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Missing before present, as in balance (no mu) before exp."""
+    return tuple((False, 0) if pd.isna(part) else (True, part) for part in key)

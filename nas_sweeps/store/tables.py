@@ -1,0 +1,197 @@
+"""The tables: one Parquet file per trial while it runs, four compacted files for everything.
+
+``load`` takes from the compacted files every trial whose folder has not changed since, and from
+the trial's own files the rest. So a compaction is never needed for a right answer, and loading
+right after one opens four files. Both may happen while a sweep writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nas_sweeps.store.layout import Layout, TrialFiles
+from nas_sweeps.store.ledger import Store
+from nas_sweeps.store.publish import publish, publish_json, read_json, warn_skipped
+from nas_sweeps.store.rows import TrialRows, genotype_rows, read_trial
+from nas_sweeps.store.schemas import (
+    CLASSES,
+    EPOCHS,
+    GENOTYPES,
+    SCHEMA_VERSION,
+    SCHEMAS,
+    TRIALS,
+    build,
+    conform,
+    to_frame,
+)
+
+Tables = dict[str, pa.Table]
+# A folder that changed less than this before a compaction may change again without its time
+# moving (clock ticks are up to 2 s on FAT, 1 s on HFS+ and old NFS): it is read again.
+_RACY_NS = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frames:
+    """The tables as pandas, sorted by trial (genotypes by genotype). See ``schemas``."""
+
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    classes: pd.DataFrame
+    genotypes: pd.DataFrame
+
+
+def write_epochs(files: TrialFiles, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Publish all epochs of a trial so far. Keys are columns of ``EPOCHS``."""
+    _write_rows(files.epochs, files.trial_id, rows, EPOCHS)
+
+
+def write_classes(files: TrialFiles, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Publish a trial's rows per class. Keys are columns of ``CLASSES``."""
+    _write_rows(files.classes, files.trial_id, rows, CLASSES)
+
+
+def _write_rows(
+    path: Path, trial_id: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema
+) -> None:
+    named = [{"trial_id": trial_id, **row} for row in rows]
+    assert all(row["trial_id"] == trial_id for row in named), "rows of another trial"
+    with publish(path) as scratch:
+        pq.write_table(build(named, schema), scratch, compression="zstd")
+
+
+def load(store: Store | str | Path) -> Frames:
+    """Every trial in a store, whatever its state.
+
+    A file that cannot be read is reported as a warning and hides nothing else.
+
+    Raises:
+        ValueError: there is no store.
+    """
+    tables, _ = _gather(_layout(store))
+    return Frames(**{name: to_frame(table) for name, table in tables.items()})
+
+
+def compact(store: Store | str | Path) -> None:
+    """Write ``tables/*.parquet`` anew from what changed since they were last written.
+
+    Raises:
+        ValueError: there is no store.
+    """
+    layout = _layout(store)
+    settled_before = _file_system_now(layout.tables) - _RACY_NS
+    tables, stamps = _gather(layout)
+    index = {
+        "schema": SCHEMA_VERSION,
+        "compaction": uuid4().hex,
+        "trials": {t: s if s < settled_before else 0 for t, s in stamps.items()},
+    }
+    metadata = {"compaction": index["compaction"], "schema": str(SCHEMA_VERSION)}
+    with ExitStack() as stack:  # all are written before any is published
+        for name, table in tables.items():
+            scratch = stack.enter_context(publish(layout.table(name)))
+            pq.write_table(table.replace_schema_metadata(metadata), scratch, compression="zstd")
+    publish_json(layout.index, index)
+
+
+def _layout(store: Store | str | Path) -> Layout:
+    layout = (store if isinstance(store, Store) else Store(store)).layout
+    if not layout.trials.is_dir():
+        raise ValueError(
+            f"'{layout.root}' is no store: it has no folder 'trials'; "
+            "check the path, or start a sweep that writes there"
+        )
+    return layout
+
+
+def _file_system_now(folder: Path) -> int:
+    """By the clock that stamps files there, which need not be this machine's (ns)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=folder, prefix=".clock.") as file:
+        return os.stat(file.name).st_mtime_ns
+
+
+def _gather(layout: Layout) -> tuple[Tables, dict[str, int]]:
+    """All tables, and of each trial the stamp up to which they are right (0: read it again)."""
+    stamps = layout.stamps()  # before any file is opened: a later change gives a later stamp
+    old, known = _compacted(layout)
+    kept = {t for t, stamp in stamps.items() if known.get(t) == stamp}
+    fresh = [read_trial(layout.trial(t)) for t in stamps if t not in kept]
+    stamps |= {rows.trial["trial_id"]: 0 for rows in fresh if not rows.fixed}
+    if not fresh and len(kept) == len(known):
+        return old, stamps
+    return _merge({name: _only(table, kept) for name, table in old.items()}, fresh), stamps
+
+
+def _compacted(layout: Layout) -> tuple[Tables, dict[str, int]]:
+    """The compacted tables and their stamps; empty where they are missing, torn, or of two
+    compactions because one is being published right now."""
+    nothing = {name: schema.empty_table() for name, schema in SCHEMAS.items()}, dict[str, int]()
+    index = read_json(layout.index)
+    if index is None or index.get("schema") != SCHEMA_VERSION:
+        return nothing
+    tables: Tables = {}
+    for name, schema in SCHEMAS.items():
+        try:
+            with pq.ParquetFile(layout.table(name)) as file:
+                table = file.read()
+            metadata = table.schema.metadata or {}
+            if metadata.get(b"compaction", b"").decode() != index.get("compaction"):
+                return nothing
+            if table.column_names != schema.names:
+                return nothing
+            tables[name] = conform(table, schema, layout.table(name))
+        except (OSError, pa.ArrowException) as error:
+            warn_skipped(layout.table(name), error)
+            return nothing
+    return tables, index["trials"]
+
+
+def _only(table: pa.Table, trial_ids: set[str]) -> pa.Table:
+    """The rows of these trials. The genotypes table has no trials: ``_merge`` sees to it."""
+    if "trial_id" not in table.column_names:
+        return table
+    return table.filter(pc.is_in(table["trial_id"], value_set=pa.array(trial_ids, pa.string())))
+
+
+def _merge(old: Tables, fresh: list[TrialRows]) -> Tables:
+    """Old rows and fresh ones, sorted by trial; a trial's own rows keep their order."""
+    trials = pa.concat_tables([old["trials"], build((rows.trial for rows in fresh), TRIALS)])
+    epochs = pa.concat_tables([old["epochs"], *(rows.epochs for rows in fresh)])
+    classes = pa.concat_tables([old["classes"], *(rows.classes for rows in fresh)])
+    known = set(old["genotypes"]["genotype_id"].to_pylist())
+    found = {g.genotype_id: g for g in (rows.genotype for rows in fresh) if g is not None}
+    added = (row for key, g in found.items() if key not in known for row in genotype_rows(g))
+    genotypes = pa.concat_tables([old["genotypes"], build(added, GENOTYPES)])
+    used = pc.is_in(genotypes["genotype_id"], value_set=trials["genotype_id"].combine_chunks())
+    return {
+        "trials": _sorted(trials, "trial_id"),
+        "epochs": _sorted(epochs, "trial_id"),
+        "classes": _sorted(classes, "trial_id"),
+        "genotypes": _sorted(genotypes.filter(used), "genotype_id"),
+    }
+
+
+def _sorted(table: pa.Table, key: str) -> pa.Table:
+    """Stably sorted by a text column, with one dictionary per dictionary column."""
+    table = table.unify_dictionaries().combine_chunks()
+    column = table[key].combine_chunks()
+    if pa.types.is_dictionary(column.type):
+        rank = np.argsort(np.argsort(np.array(column.dictionary.to_pylist(), dtype=str)))
+        values = rank[column.indices.to_numpy()]
+    else:
+        values = np.array(column.to_pylist(), dtype=str)
+    return table.take(pa.array(np.argsort(values, kind="stable")))

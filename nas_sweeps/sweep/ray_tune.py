@@ -1,0 +1,284 @@
+"""The Ray executor: one Tuner, a thin searcher around the chain, one actor a trial.
+
+Ray Tune decides where and when; the chain decides what; the worker owns the results. Nothing is
+read back from Tune: a settled trial is looked up in the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+# Read by Ray when it is imported, hence before. `uv run` would otherwise ship the working
+# directory to every worker and build an environment there; auto-loggers write five files a trial.
+for _name, _value in {
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # the searcher itself never asks for more than fits
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshot is never read
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+from nas_sweeps.chain import PHASES  # noqa: E402
+from nas_sweeps.store import Result, Store  # noqa: E402
+from nas_sweeps.sweep.executor import Job  # noqa: E402
+from nas_sweeps.trial import Places, Resources, Trial, trial_from_json  # noqa: E402
+
+MAX_FAILURES = 3  # restarts of a trial whose worker or node was lost; own errors are not retried
+REPORTED = ("stage", "epoch", "epochs_total", "loss_weights", "accuracy_balanced", "epoch_s")
+
+
+class RayExecutor:
+    """Trials as actors on a Ray cluster, each pinned to its GPUs.
+
+    Args:
+        address: of a running cluster (``auto`` finds a local one); None starts one here.
+        num_gpus: logical GPUs of a cluster started here; None counts the real ones.
+        slots: at most so many trials at once; None: as many as the cluster's resources hold.
+    """
+
+    def __init__(
+        self, address: str | None = None, num_gpus: int | None = None, slots: int | None = None
+    ) -> None:
+        self.address, self.num_gpus, self.slots = address, num_gpus, slots
+
+    def run(self, job: Job) -> None:
+        """Raises ValueError when no node of the cluster could ever hold a trial."""
+        with self._session():
+            for phase in PHASES:
+                require_room(phase, job.resources(phase))
+            searcher = ChainSearcher(job, self.slots)
+            with contextlib.redirect_stdout(io.StringIO()):
+                tune.Tuner(
+                    _trainable(job),
+                    tune_config=tune.TuneConfig(
+                        search_alg=searcher,
+                        num_samples=-1,  # any number would cut the chain short without a word
+                        # A new process costs seconds of imports. One that held a GPU is not
+                        # used again: its memory would be the next trial's loss.
+                        reuse_actors=not any(job.resources(phase).gpus for phase in PHASES),
+                    ),
+                    run_config=_run_config(job, searcher),
+                ).fit()
+            shutil.rmtree(_scratch(job.store), ignore_errors=True)
+            if searcher.error is not None:
+                raise searcher.error
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[None]:
+        """A Ray session: the caller's if there is one, else one that ends with the run."""
+        if ray.is_initialized():
+            yield
+            return
+        options: dict[str, Any] = {"address": self.address or "local"}
+        if self.address is None:
+            options |= {"num_gpus": self.num_gpus, "include_dashboard": False}
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except ConnectionError as error:
+            raise ValueError(
+                f"--address {self.address}: no Ray cluster answers there ({error}); "
+                "start one with `ray start --head`, or leave --address out"
+            ) from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def require_room(phase: str, resources: Resources) -> None:
+    """Refuse at once what would otherwise wait for ever.
+
+    Raises:
+        ValueError: when no node of the cluster has the GPUs and CPUs of one trial.
+    """
+    nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
+    most_gpus = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
+    if resources.gpus > most_gpus:
+        raise ValueError(
+            f"{phase}.resources.gpus: {resources.gpus:g} asked for one trial, but no node of this "
+            f"Ray cluster has more than {most_gpus:g}; use --set {phase}.resources.gpus=0 to run "
+            "on the CPU, or --address to name a cluster that has GPUs"
+        )
+    if not any(
+        node.get("CPU", 0.0) >= resources.cpus and node.get("GPU", 0.0) >= resources.gpus
+        for node in nodes
+    ):
+        raise ValueError(
+            f"{phase}.resources.cpus: no node of this Ray cluster has {resources.cpus} CPUs "
+            f"beside {resources.gpus:g} GPUs; use --set {phase}.resources.cpus=1"
+        )
+
+
+class ChainSearcher(Searcher):
+    """Hands Tune the chain's ready trials, never more than the cluster holds.
+
+    With nothing queued, every freed slot asks again, and retrains go before new searches.
+    An exception in a hook would abort Tune's loop without a word: it is kept for the driver,
+    and no new trial is started.
+    """
+
+    def __init__(self, job: Job, slots: int | None) -> None:
+        super().__init__()
+        self.job, self.slots = job, slots
+        self.live: dict[str, Trial] = {}  # by Tune's id
+        self.error: BaseException | None = None
+
+    def suggest(self, trial_id: str) -> Any:
+        """A trial's config, None for "ask again", or FINISHED when none can follow."""
+        try:
+            work = self.job.hand_out() if self.error is None and self._room() else None
+        except Exception as error:
+            self.error, work = error, None
+        if work is not None:
+            self.live[trial_id] = work.trial
+            return {"trial": work.trial.to_json(), "phase": work.trial.phase}
+        # FINISHED latches: never while a live search may still release retrains. With nothing
+        # live and nothing ready, None would leave the driver waiting for ever.
+        return None if self.live else Searcher.FINISHED
+
+    def _room(self) -> bool:
+        """Whether the next trial of either phase fits beside the live ones."""
+        if self.slots is not None and len(self.live) >= self.slots:
+            return False
+        total = _cluster_resources()
+        live = [self.job.resources(trial.phase) for trial in self.live.values()]
+        phase = self.job.chain.next_phase
+        if phase is None:
+            return False
+        new = self.job.resources(phase)
+        cpus = sum(r.cpus for r in live) + new.cpus
+        gpus = sum(r.gpus for r in live) + new.gpus - 1e-9  # fractions add up to a bit more
+        return cpus <= total.get("CPU", 0.0) and gpus <= total.get("GPU", 0.0)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Settle the chain from what the worker published."""
+        trial = self.live.pop(trial_id)
+        try:
+            published = self.job.store.result(trial.trial_id)
+            if published is None:
+                published = lost(trial, self.job.store)
+            self.job.settle(trial, published)
+        except Exception as problem:
+            self.error = self.error or problem
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the store is the truth, and Tune's restore is not used."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as for ``save``."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing again: Tune pickles its searcher when it starts."""
+        return {}
+
+
+class _Progress(tune.Callback):
+    """Passes what workers report on to the watcher."""
+
+    def __init__(self, job: Job, searcher: ChainSearcher) -> None:
+        self.job, self.searcher = job, searcher
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as for the searcher."""
+        return {}
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
+    ) -> None:
+        ours = self.searcher.live.get(trial.trial_id)
+        if ours is None or "epoch" not in result:
+            return
+        try:
+            self.job.watcher.epoch(ours, {k: result[k] for k in REPORTED if k in result})
+        except Exception as problem:
+            self.searcher.error = self.searcher.error or problem
+
+
+def lost(trial: Trial, store: Store) -> Result:
+    """Record, for a worker that died on every attempt, what it could not record itself."""
+    from nas_sweeps.sweep.worker import environment
+
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    result = Result(
+        trial_id=trial.trial_id,
+        phase=trial.phase,
+        state="failed",
+        error_class="WorkerLost",
+        error_message=f"its worker died {MAX_FAILURES + 1} times without a word; out of memory?",
+        traceback="".join(traceback.format_stack(limit=1)),
+        started_at=now,
+        finished_at=now,
+        **environment(),
+    )
+    store.finish(trial.trial_id, result)
+    return result
+
+
+def _trainable(job: Job) -> Any:
+    store, places = str(Path(job.store.root).resolve()), job.places
+    by_phase = {phase: job.resources(phase) for phase in PHASES}
+
+    def train(config: dict[str, Any]) -> None:
+        run_in_actor(config["trial"], store, places, by_phase[config["phase"]])
+
+    def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        resources = by_phase[config["phase"]]
+        return tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}])
+
+    return tune.with_resources(train, bundle)
+
+
+def run_in_actor(spec: str, store: str, places: Places, resources: Resources) -> None:
+    """The body of an actor. A trial without a GPU must not see those of its node."""
+    if not resources.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    from nas_sweeps.sweep.worker import run_trial
+
+    report: Callable[[dict[str, Any]], None] = lambda row: tune.report(  # noqa: E731
+        {k: row[k] for k in REPORTED if k in row}
+    )
+    run_trial(trial_from_json(spec), Store(store), places, resources, on_epoch=report)
+
+
+def _nodes() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes
+
+
+def _cluster_resources() -> dict[str, float]:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources
+
+
+def _scratch(store: Store) -> Path:
+    """Tune's own files: on the store, because every node has to see the same folder."""
+    return Path(store.root).resolve() / ".tune"
+
+
+def _run_config(job: Job, searcher: ChainSearcher) -> tune.RunConfig:
+    return tune.RunConfig(
+        name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f"),
+        storage_path=str(_scratch(job.store)),
+        failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+        callbacks=[_Progress(job, searcher)],
+        verbose=0,
+    )

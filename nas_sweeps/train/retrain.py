@@ -1,0 +1,242 @@
+"""The retrain loop: one genotype, trained from scratch, one epoch at a time.
+
+A recipe without ``pretrain`` is one stage, ``train``. With it there are two: ``pretrain``
+(Barlow Twins on the same images, unlabelled) and ``finetune`` (labels; all weights, or a linear
+head on frozen features). Each stage has an optimiser and a cosine schedule of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from nas_sweeps.data.batches import epoch_batches
+from nas_sweeps.data.bundle import Bundle
+from nas_sweeps.space.network import Network, count_macs, count_params
+from nas_sweeps.train.common import (
+    EPOCH_ACCURACIES,
+    Meter,
+    Outcome,
+    Row,
+    accuracy,
+    class_rows,
+    clip_and_step,
+    evaluate,
+    evaluating,
+    generator,
+    precision,
+    seeded,
+)
+from nas_sweeps.train.losses import cosine_classifier, supervised_loss
+from nas_sweeps.train.objective import BarlowHead, make_batch
+from nas_sweeps.trial import RetrainTrial
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of epochs with one loss and one set of trained weights."""
+
+    name: Literal["pretrain", "finetune", "train"]
+    epochs: int
+    frozen: bool = False  # only the classifier learns
+
+
+def stages(trial: RetrainTrial) -> tuple[Stage, ...]:
+    """What a trial goes through, in order."""
+    recipe = trial.recipe
+    if recipe.pretrain is None:
+        return (Stage("train", recipe.epochs),)
+    linear = recipe.pretrain.then == "linear"
+    return Stage("pretrain", recipe.pretrain.epochs), Stage("finetune", recipe.epochs, linear)
+
+
+class RetrainRun:
+    """One retrain trial. Same trial, bundle and threads: same bits, interrupted or not (CPU).
+
+    Raises:
+        ValueError: fewer images than the one whole batch that Barlow Twins needs.
+        TrainingDiverged: a loss is no longer finite at the end of an epoch.
+    """
+
+    def __init__(self, trial: RetrainTrial, bundle: Bundle, device: torch.device) -> None:
+        self.trial, self.bundle, self.device = trial, bundle, device
+        self.recipe = trial.recipe
+        self.stages = stages(trial)
+        self.epochs_done, self.epochs_total = 0, sum(s.epochs for s in self.stages)
+        self.tested: Row = {}  # the last test's numbers
+        self.best = 0.0  # accuracy_balanced of the best epoch: for information, never the headline
+        half = self.recipe.images == "search_half"
+        self.index = bundle.t_index if half else bundle.full_index
+        counts = bundle.t_counts if half else bundle.train_counts
+        self.supervised = supervised_loss(self.recipe.loss, counts)
+        self._make_network()
+        self._enter(self.stages[0])
+        self.order = generator(trial.seed, "order", device)
+        self.draws = generator(trial.seed, "augment", device)
+
+    def _make_network(self) -> None:
+        recipe, trial = self.recipe, self.trial
+        with seeded(trial.seed, "weights"):
+            self.network = Network(
+                trial.genotype,
+                recipe.channels,
+                recipe.layers,
+                self.bundle.num_classes,
+                auxiliary=recipe.auxiliary > 0,
+                drop_path_on=recipe.drop_path_on,
+            )
+            if recipe.loss == "ldam":
+                self.network.classifier = cosine_classifier(self.network.classifier)
+            self.barlow = None
+            if recipe.pretrain is not None:
+                self.barlow = BarlowHead(self.network.feature_dim, recipe.pretrain.barlow)
+                self.barlow.to(self.device)
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _enter(self, stage: Stage) -> None:
+        """A stage's weights, optimiser and schedule."""
+        self.stage, recipe = stage, self.recipe
+        if stage.name == "pretrain":
+            assert self.barlow is not None
+            self.weights: list[Tensor] = [*self.network.parameters(), *self.barlow.parameters()]
+        elif stage.frozen:
+            self.weights = list(self.network.classifier.parameters())
+        else:
+            self.weights = list(self.network.parameters())
+        self.sgd = torch.optim.SGD(
+            self.weights, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        self.schedule = CosineAnnealingLR(self.sgd, stage.epochs, recipe.lr_min)
+
+    def _stage_at(self, epochs_done: int) -> Stage:
+        """The stage that the next epoch belongs to; after the last epoch, the last stage."""
+        for stage in self.stages:
+            if epochs_done < stage.epochs:
+                return stage
+            epochs_done -= stage.epochs
+        return self.stages[-1]
+
+    # One epoch
+
+    def run_epoch(self) -> Row:
+        """Train one epoch; its row holds the epochs table's columns, less the trial's id."""
+        stage, recipe = self._stage_at(self.epochs_done), self.recipe
+        if stage != self.stage:
+            self._enter(stage)
+        meter, pretraining = Meter(self.device), stage.name == "pretrain"
+        row: Row = {"stage": stage.name, "lr": self.sgd.param_groups[0]["lr"]}
+        with precision(recipe.precision, self.device):
+            for index in epoch_batches(self.index, recipe.batch_size, self.order, pretraining):
+                if pretraining:
+                    self._pretrain_step(index, meter)
+                else:
+                    self._step(index, meter)
+            self.epochs_done += 1
+            last = self.epochs_done == self.epochs_total
+            if not pretraining and (last or self.epochs_done % recipe.test_every == 0):
+                self.tested = self._test()
+                self.best = max(self.best, self.tested["accuracy_balanced"])
+                row |= {k: v for k, v in self.tested.items() if k in EPOCH_ACCURACIES}
+        self.schedule.step()
+        return row | {"epoch": self.epochs_done} | meter.row()
+
+    def _step(self, index: Tensor, meter: Meter) -> None:
+        recipe = self.recipe
+        batch = make_batch(
+            self.bundle, index, "supervised", recipe.augment, self.draws, recipe.cutout
+        )
+        logits, auxiliary = self._logits(batch.images[0])
+        loss = self.supervised(logits, batch.labels_B)
+        if auxiliary is not None:
+            loss = loss + recipe.auxiliary * self.supervised(auxiliary, batch.labels_B)
+        clip_and_step(loss, self.weights, self.sgd, recipe.grad_clip)
+        right = (logits.detach().argmax(1) == batch.labels_B).double().mean()
+        meter.add("loss_weights", loss.detach(), len(index))
+        meter.add("accuracy_train", right, len(index))
+        meter.images += len(index)
+
+    def _logits(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.stage.frozen:
+            with evaluating(self.network), torch.no_grad():
+                features_BF = self.network.features(x_BCHW)
+            return self.network.classifier(features_BF), None
+        logits: tuple[Tensor, Tensor | None] = self.network(x_BCHW, self._drop_path(), self.draws)
+        return logits
+
+    def _drop_path(self) -> float:
+        """Rises linearly over the epochs that use labels (DARTS train.py)."""
+        since = self.epochs_done - (self.epochs_total - self.recipe.epochs)
+        return self.recipe.drop_path * since / self.recipe.epochs
+
+    def _pretrain_step(self, index: Tensor, meter: Meter) -> None:
+        assert self.barlow is not None
+        batch = make_batch(self.bundle, index, "barlow", self.recipe.augment, self.draws)
+        loss = self.barlow(*(self.network.features(view) for view in batch.views))
+        clip_and_step(loss, self.weights, self.sgd, self.recipe.grad_clip)
+        meter.add("loss_weights", loss.detach(), len(index))
+        meter.images += len(index)
+
+    # What it learned
+
+    def _test(self) -> Row:
+        def logits(x_BCHW: Tensor) -> Tensor:
+            out: Tensor = self.network(x_BCHW)[0]
+            return out
+
+        with evaluating(self.network):
+            row = evaluate(logits, self.bundle)
+            if self.recipe.images == "search_half":
+                row["accuracy_validation"] = accuracy(
+                    logits, self.bundle.images, self.bundle.v_index, self.bundle
+                )
+        return row
+
+    def outcome(self) -> Outcome:
+        """Metrics of the last epoch, which are the headline, and the best epoch's accuracy."""
+        tested = dict(self.tested)
+        recall = tested.pop("recall")
+        counts = {
+            "accuracy_best": self.best,
+            "epochs": self.epochs_done,
+            "num_params": count_params(self.network),
+            "macs": count_macs(self.network, self.bundle.image_size),
+        }
+        return Outcome(
+            metrics=tested | counts,
+            genotype=self.trial.genotype,
+            facts={},
+            classes=class_rows(recall, self.bundle),
+        )
+
+    # Checkpoint
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the next epoch depends on: tensors and plain values only."""
+        return {
+            "epochs_done": self.epochs_done,
+            "tested": self.tested,
+            "best": self.best,
+            "network": self.network.state_dict(),
+            "barlow": self.barlow.state_dict() if self.barlow else None,
+            "stage": self.stages.index(self.stage),
+            "sgd": self.sgd.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generators": [self.order.get_state(), self.draws.get_state()],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state_dict``'s value as if there had been no interruption."""
+        self.epochs_done = state["epochs_done"]
+        self.tested, self.best = state["tested"], state["best"]
+        self.network.load_state_dict(state["network"])
+        if self.barlow is not None:
+            self.barlow.load_state_dict(state["barlow"])
+        self._enter(self.stages[state["stage"]])
+        self.sgd.load_state_dict(state["sgd"])
+        self.schedule.load_state_dict(state["schedule"])
+        for stream, value in zip((self.order, self.draws), state["generators"], strict=True):
+            stream.set_state(value.cpu())

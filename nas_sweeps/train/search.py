@@ -1,0 +1,332 @@
+"""The search loop: bilevel optimisation of a supernet, one epoch at a time.
+
+One step (DARTS train_search.py) takes a batch of T and one of V, first moves the architecture
+on V at the current weights, then the weights on T at the new architecture. An epoch is one pass
+over T. Which losses the two steps minimise, how alpha becomes edge weights, what is added to the
+architecture loss and how a genotype is read off is the method's business, none of this file's.
+
+Under a self-supervised weight objective the classifier is an online probe: it learns from
+detached features with an optimiser of its own, so labels never reach the weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from nas_sweeps import methods
+from nas_sweeps.data.batches import Endless, epoch_batches
+from nas_sweeps.data.bundle import Bundle
+from nas_sweeps.space.discretise import Discretised
+from nas_sweeps.space.genotype import EDGES
+from nas_sweeps.space.network import count_macs, count_params
+from nas_sweeps.space.supernet import Supernet
+from nas_sweeps.train.bilevel import first_order, second_order
+from nas_sweeps.train.common import (
+    EPOCH_ACCURACIES,
+    Meter,
+    Outcome,
+    Row,
+    accuracy,
+    class_rows,
+    clip_and_step,
+    evaluate,
+    evaluating,
+    generator,
+    precision,
+    seeded,
+    stream,
+)
+from nas_sweeps.train.losses import supervised_loss
+from nas_sweeps.train.objective import Batch, SearchModel, make_batch
+from nas_sweeps.trial import SearchTrial
+
+
+class SearchRun:
+    """One search trial. Same trial, bundle and threads: same bits, interrupted or not (CPU).
+
+    Raises:
+        ValueError: fewer images than the one whole batch that Barlow Twins needs.
+        TrainingDiverged: a loss is no longer finite at the end of an epoch.
+    """
+
+    def __init__(self, trial: SearchTrial, bundle: Bundle, device: torch.device) -> None:
+        self.trial, self.bundle, self.device = trial, bundle, device
+        self.recipe = trial.recipe
+        self.method = methods.build(trial.method)
+        self.epochs_done, self.epochs_total = 0, trial.recipe.epochs
+        self.tested: Row = {}  # the last test's numbers
+        self._make_model()
+        self._make_optimisers()
+        self._make_streams()
+
+    def _make_model(self) -> None:
+        recipe, method, seed = self.recipe, self.method, self.trial.seed
+        with seeded(seed, "weights"):
+            model = SearchModel(
+                Supernet(
+                    recipe.channels, recipe.layers, self.bundle.num_classes, method.operations
+                ),
+                supervised_loss(recipe.loss, self.bundle.t_counts),
+                method.barlow,
+                method.joint_weight,
+                cosine=recipe.loss == "ldam",
+            )
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        draw = torch.Generator().manual_seed(stream(seed, "alpha"))
+        self.alphas = [
+            method.initial_alpha(len(EDGES), draw).to(self.device).requires_grad_()
+            for _ in ("normal", "reduce")
+        ]
+
+    def _make_optimisers(self) -> None:
+        recipe, method = self.recipe, self.method
+        named = dict(self.model.named_parameters())
+        self.probed = method.weight_objective == "barlow"
+        head = [n for n in named if n.startswith("supernet.classifier.")]
+        self.names = [n for n in named if not (self.probed and n in head)]
+        self.weights: list[Tensor] = [named[n] for n in self.names]
+        self.sgd = torch.optim.SGD(
+            self.weights, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        self.adam = torch.optim.Adam(
+            self.alphas,
+            method.arch_lr,
+            betas=(method.arch_beta1, method.arch_beta2),
+            weight_decay=method.arch_weight_decay,
+        )
+        self.probe = torch.optim.SGD([named[n] for n in head], method.probe_lr, momentum=0.9)
+        self.schedules = {"sgd": CosineAnnealingLR(self.sgd, recipe.epochs, recipe.lr_min)}
+        if self.probed:
+            self.schedules["probe"] = CosineAnnealingLR(self.probe, recipe.epochs)
+
+    def _make_streams(self) -> None:
+        seed, device = self.trial.seed, self.device
+        self.drop_last = self.method.barlow is not None  # its BatchNorm needs whole batches
+        self.order = generator(seed, "order", device)
+        self.draws = generator(seed, "augment", device)
+        self.validation = Endless(
+            self.bundle.v_index, self.recipe.batch_size, generator(seed, "validation", device)
+        )
+
+    # One epoch
+
+    def run_epoch(self) -> Row:
+        """Train one epoch; its row holds the epochs table's columns, less the trial's id."""
+        meter, recipe = Meter(self.device), self.recipe
+        rates = {"lr": self.sgd.param_groups[0]["lr"], "arch_lr": self.method.arch_lr}
+        with precision(recipe.precision, self.device):
+            for index in epoch_batches(
+                self.bundle.t_index, recipe.batch_size, self.order, self.drop_last
+            ):
+                self._step(index, self.validation.next(), meter)
+            self.epochs_done += 1
+            if self.epochs_done % recipe.test_every == 0 or self.epochs_done == self.epochs_total:
+                self.tested = self._test()
+                rates |= {k: v for k, v in self.tested.items() if k in EPOCH_ACCURACIES}
+        for schedule in self.schedules.values():
+            schedule.step()
+        found = _architecture_columns(self.discretise(strict=False))
+        return {"stage": "search", "epoch": self.epochs_done} | rates | found | meter.row()
+
+    def _step(self, t_index: Tensor, v_index: Tensor, meter: Meter) -> None:
+        method = self.method
+        train = self._batch(t_index, method.weight_objective)
+        held_out = self._batch(v_index, method.arch_objective)
+        self._architecture_step(train, held_out, meter)
+        with torch.no_grad():
+            edge_weights = self._edge_weights(self.alphas)
+        loss, features = self.model(method.weight_objective, train, edge_weights)
+        clip_and_step(loss, self.weights, self.sgd, self.recipe.grad_clip)
+        meter.add("loss_weights", loss.detach(), len(t_index))
+        meter.add("accuracy_train", self._classified(features, train.labels_B), len(t_index))
+        meter.images += len(t_index) + len(v_index)
+
+    def _classified(self, features: list[Tensor], labels_B: Tensor) -> Tensor:
+        """Accuracy on the training batch; a probe learns from its detached features."""
+        seen = torch.cat(features).detach()
+        labels = labels_B.repeat(len(features))
+        logits = self.model.supernet.classifier(seen)
+        if self.probed:
+            self.probe.zero_grad()
+            self.model.supervised(logits, labels).backward()
+            self.probe.step()
+        right: Tensor = logits.detach().argmax(1) == labels
+        return right.double().mean()
+
+    def _architecture_step(self, train: Batch, held_out: Batch, meter: Meter) -> None:
+        method = self.method
+
+        def on_training(weights: Sequence[Tensor], alphas: Sequence[Tensor]) -> Tensor:
+            edge_weights = self._edge_weights(alphas)
+            return self._loss_at(weights, method.weight_objective, train, edge_weights)
+
+        def on_validation(weights: Sequence[Tensor], alphas: Sequence[Tensor]) -> Tensor:
+            edge_weights = self._edge_weights(alphas)
+            loss = self._loss_at(
+                weights, method.arch_objective, held_out, edge_weights, own_statistics=True
+            )
+            extra = method.regulariser(edge_weights)
+            meter.add("loss_arch", loss.detach(), len(held_out.labels_B))
+            meter.add("regulariser", extra, len(held_out.labels_B))
+            return loss + extra
+
+        with frozen_statistics(self.model, self.recipe.bn_stats_in_arch_step == "freeze"):
+            if method.order == "first":
+                gradients = first_order(on_validation, self.weights, self.alphas)
+            else:
+                gradients = second_order(
+                    on_training,
+                    on_validation,
+                    self.weights,
+                    self.alphas,
+                    buffers=[self.sgd.state[w].get("momentum_buffer") for w in self.weights],
+                    lr=self.sgd.param_groups[0]["lr"],
+                    momentum=self.recipe.momentum,
+                    weight_decay=self.recipe.weight_decay,
+                    hvp=method.hvp,
+                )
+        for alpha, gradient in zip(self.alphas, gradients, strict=True):
+            alpha.grad = gradient
+        self.adam.step()
+
+    def _loss_at(
+        self,
+        weights: Sequence[Tensor],
+        objective: Any,
+        batch: Batch,
+        edge_weights: Sequence[Tensor],
+        own_statistics: bool = False,
+    ) -> Tensor:
+        """The objective at ``weights``; other weights may have BatchNorm statistics of their own.
+
+        As in DARTS architect.py, whose unrolled model is a copy, statistics included.
+        """
+        if all(a is b for a, b in zip(weights, self.weights, strict=True)):
+            loss: Tensor = self.model(objective, batch, edge_weights)[0]
+            return loss
+        state = dict(zip(self.names, weights, strict=True))
+        if own_statistics:
+            state |= {name: b.clone() for name, b in self.model.named_buffers()}
+        unrolled: Tensor = functional_call(self.model, state, (objective, batch, edge_weights))[0]
+        return unrolled
+
+    def _batch(self, index: Tensor, objective: Any) -> Batch:
+        return make_batch(self.bundle, index, objective, self.recipe.augment, self.draws)
+
+    def _edge_weights(self, alphas: Sequence[Tensor]) -> list[Tensor]:
+        return [self.method.edge_weights(alpha) for alpha in alphas]
+
+    # What it found
+
+    def _test(self) -> Row:
+        with torch.no_grad():
+            edge_weights = self._edge_weights(self.alphas)
+
+        def logits(x_BCHW: Tensor) -> Tensor:
+            out: Tensor = self.model.supernet(x_BCHW, *edge_weights)
+            return out
+
+        with evaluating(self.model):
+            validation = accuracy(logits, self.bundle.images, self.bundle.v_index, self.bundle)
+            return evaluate(logits, self.bundle) | {"accuracy_validation": validation}
+
+    def discretise(self, strict: bool = True) -> Discretised | None:
+        """The genotype of the present alpha; None for one that the method refuses."""
+        with torch.no_grad():
+            normal, reduce = (w.double().tolist() for w in self._edge_weights(self.alphas))
+        try:
+            return self.method.discretise(normal, reduce)
+        except ValueError:
+            if strict:
+                raise
+            return None
+
+    def outcome(self) -> Outcome:
+        """Metrics of the last test and the genotype of the last alpha (not of the best)."""
+        found = self.discretise()
+        assert found is not None
+        tested = dict(self.tested)
+        recall = tested.pop("recall")
+        size = self.bundle.image_size
+        counts = {
+            "num_params": count_params(self.model.supernet),
+            "macs": count_macs(self.model.supernet, size),
+        }
+        facts = {k: v for k, v in asdict(found).items() if k != "genotype"}
+        return Outcome(
+            metrics=tested | counts | {"epochs": self.epochs_done},
+            genotype=found.genotype,
+            facts=facts,
+            classes=class_rows(recall, self.bundle),
+        )
+
+    # Checkpoint
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the next epoch depends on: tensors and plain values only."""
+        return {
+            "epochs_done": self.epochs_done,
+            "tested": self.tested,
+            "model": self.model.state_dict(),
+            "alphas": [a.detach() for a in self.alphas],
+            "optimisers": [o.state_dict() for o in (self.sgd, self.adam, self.probe)],
+            "schedules": {k: s.state_dict() for k, s in self.schedules.items()},
+            "generators": [self.order.get_state(), self.draws.get_state()],
+            "validation": self.validation.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state_dict``'s value as if there had been no interruption."""
+        self.epochs_done, self.tested = state["epochs_done"], state["tested"]
+        self.model.load_state_dict(state["model"])
+        for alpha, value in zip(self.alphas, state["alphas"], strict=True):
+            alpha.data.copy_(value)
+        for optimiser, value in zip(
+            (self.sgd, self.adam, self.probe), state["optimisers"], strict=True
+        ):
+            optimiser.load_state_dict(value)
+        for name, schedule in self.schedules.items():
+            schedule.load_state_dict(state["schedules"][name])
+        for stream_, value in zip((self.order, self.draws), state["generators"], strict=True):
+            stream_.set_state(value.cpu())
+        self.validation.load_state_dict(state["validation"])
+
+
+def _architecture_columns(found: Discretised | None) -> Row:
+    if found is None:
+        return {}
+    genotype = found.genotype
+    return {
+        "alpha_entropy_normal": found.entropy_normal,
+        "alpha_entropy_reduce": found.entropy_reduce,
+        "margin_normal": found.margin_normal,
+        "margin_reduce": found.margin_reduce,
+        "num_skip_normal": genotype.count("skip_connect"),
+        "num_skip_reduce": genotype.count("skip_connect", reduction=True),
+        "genotype_id": genotype.genotype_id,
+        "genotype": json.dumps([genotype.normal, genotype.reduce]),
+    }
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module, frozen: bool) -> Iterator[None]:
+    """With momentum 0 BatchNorm normalises by the batch but keeps its running statistics."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)] if frozen else []
+    before = [m.momentum for m in norms]
+    for m in norms:
+        m.momentum = 0.0
+    try:
+        yield
+    finally:
+        for m, momentum in zip(norms, before, strict=True):
+            m.momentum = momentum

@@ -1,0 +1,129 @@
+"""A store with little trials in it, written as workers write."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.store import Origin, Result, Store
+from nas_sweeps.store.tables import write_classes, write_epochs
+from nas_sweeps.trial import (
+    Data,
+    Distribution,
+    MethodSpec,
+    Pretrain,
+    RetrainRecipe,
+    RetrainTrial,
+    SearchRecipe,
+    SearchTrial,
+    Trial,
+)
+
+HOSTILE = "a store 'with' \"quotes\"\nand ümläut 漢字 #?%*[x]"
+CELL = Genotype((("sep_conv_3x3", 0, 2), ("skip_connect", 1, 2)), (("max_pool_3x3", 0, 2),))
+OTHER = Genotype((("dil_conv_5x5", 0, 2),), (("skip_connect", 1, 3),))
+EXP = Distribution(kind="exp", mu=0.1)
+TIMES = {"started_at": "2025-01-02T03:04:05+00:00", "finished_at": "2025-01-02T04:04:05+00:00"}
+
+
+@dataclass
+class Lab:
+    store: Store
+
+    def search(self, seed: int = 0, method: str = "darts", variant: str = "") -> SearchTrial:
+        trial = SearchTrial(
+            data=Data(dataset="digits", label="digits"),
+            distribution=EXP,
+            method=MethodSpec(name=method),
+            recipe=SearchRecipe(epochs=2),
+            seed=seed,
+        )
+        self.store.ask(trial, variant)
+        return trial
+
+    def retrain(
+        self,
+        seed: int = 0,
+        *origins: Origin,
+        genotype: Genotype = CELL,
+        distribution: Distribution = EXP,
+        pretrain: Pretrain | None = None,
+        epochs: int = 2,
+    ) -> RetrainTrial:
+        trial = RetrainTrial(
+            data=Data(dataset="digits", label="digits"),
+            distribution=distribution,
+            genotype=genotype,
+            recipe=RetrainRecipe(epochs=epochs, pretrain=pretrain),
+            seed=seed,
+        )
+        self.store.ask(trial)
+        for origin in origins:
+            self.store.link(trial.trial_id, origin)
+        return trial
+
+    def result(self, trial: Trial, attempt: int | None = 1, **fields: Any) -> Result:
+        values: dict[str, Any] = {"state": "done", **TIMES} | fields
+        if values["state"] == "done" and "genotype" not in values:
+            cell = trial.genotype if isinstance(trial, RetrainTrial) else OTHER
+            values["genotype"] = [[list(e) for e in c] for c in (cell.normal, cell.reduce)]
+        return Result(trial_id=trial.trial_id, phase=trial.phase, attempt=attempt, **values)
+
+    def epochs(self, trial: Trial, accuracies: tuple[float, ...] = (0.5, 0.25)) -> None:
+        stage = "search" if trial.phase == "search" else "train"
+        write_epochs(
+            self.store.layout.trial(trial.trial_id),
+            [
+                {"stage": stage, "epoch": i, "accuracy_balanced": a, "epoch_s": 1.5}
+                for i, a in enumerate(accuracies, 1)
+            ],
+        )
+
+    def finish(self, trial: Trial, accuracy: float = 0.25, **fields: Any) -> Trial:
+        """A whole attempt, rows and all."""
+        attempt = self.store.begin(trial.trial_id)
+        self.epochs(trial)
+        write_classes(
+            self.store.layout.trial(trial.trial_id),
+            [
+                {"class_index": k, "class_name": name, "train_count": 9 - k, "recall": 0.5}
+                for k, name in enumerate(("zero", "näull"))
+            ],
+        )
+        metrics = {"accuracy_balanced": accuracy, "epochs": 2}
+        assert self.store.finish(
+            trial.trial_id, self.result(trial, attempt, metrics=metrics, **fields)
+        )
+        return trial
+
+    def sweep(self) -> None:
+        """Trials in every state and phase."""
+        found = self.finish(self.search(0), cost={"wall_s": 2.0}, host="n1", versions={"ray": "2"})
+        origin = Origin(method="darts", search_id=found.trial_id, seed=0)
+        self.finish(self.retrain(0, origin))
+        self.finish(self.retrain(1, origin, Origin(method="DARTS_V2"), genotype=OTHER))
+        failure = {"state": "failed", "error_class": "ValueError", "error_message": "no"}
+        self.finish(self.search(1, "ssf_nas", "where=joint"), **failure)
+        running = self.search(2)
+        self.store.begin(running.trial_id)
+        self.epochs(running)
+        self.search(3)
+
+    def age(self) -> None:
+        """As if everything had been written an hour ago."""
+        for trial_id in self.store.layout.trial_ids():
+            folder = self.store.layout.trial(trial_id).dir
+            past = folder.stat().st_mtime_ns - 3600 * 10**9
+            os.utime(folder, ns=(past, past))
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    store = Store(tmp_path / HOSTILE)
+    store.create()
+    return Lab(store)

@@ -1,0 +1,285 @@
+"""The chain: each trial once, retrains first, nothing left behind, whatever the order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas_sweeps.chain import Chain, Outcome, Work
+from nas_sweeps.grid import Grid, Plan, plan
+from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.space.published import PUBLISHED
+from nas_sweeps.trial import Origin
+
+V1, V2, SNAS = PUBLISHED["DARTS_V1"], PUBLISHED["DARTS_V2"], PUBLISHED["SNAS"]
+FAILED = Outcome(state="failed")
+
+
+def planned(methods: int = 1, seeds: int = 1, **retrain: Any) -> Plan:
+    names = ["darts", "fairdarts", {"darts": {"order": "second"}}]
+    search = {"methods": names[:methods], "distributions": ["balance"], "seeds": seeds}
+    tree = {"data": {"dataset": "digits"}, "search": search, "retrain": retrain}
+    return plan(Grid.from_dict(tree))
+
+
+def done(genotype: Genotype = V1, accuracy: float | None = None) -> Outcome:
+    return Outcome(state="done", genotype=genotype, accuracy_validation=accuracy)
+
+
+def take(chain: Chain) -> Work:
+    work = chain.take()
+    assert work is not None
+    return work
+
+
+def take_all(chain: Chain) -> list[str]:
+    taken = []
+    while (work := chain.take()) is not None:
+        taken.append(work.trial.trial_id)
+    return taken
+
+
+def ids(of: Plan) -> list[str]:
+    return [trial.trial_id for trial in of.searches]
+
+
+def test_searches_come_in_plan_order_and_each_once() -> None:
+    of = planned(methods=2, seeds=3)
+    assert take_all(Chain(of)) == ids(of)
+
+
+def test_a_done_search_releases_its_retrain_before_the_next_search() -> None:
+    of = planned(seeds=3)
+    chain = Chain(of)
+    first, second = take(chain), take(chain)
+    assert (first.phase, first.origins) == ("search", ())
+    chain.settle(second.trial.trial_id, done(V2))
+    assert chain.next_phase == "retrain"
+    work = take(chain)
+    assert work.phase == "retrain"
+    assert work.trial == of.retrains[1].resolve(V2)
+    assert work.origins == (Origin(method="darts", search_id=ids(of)[1], seed=1),)
+    assert chain.next_phase == "search"
+    assert take(chain).trial == of.searches[2]
+    assert chain.next_phase is None
+
+
+def test_nothing_ready_is_not_the_end_while_a_search_is_live() -> None:
+    chain = Chain(planned())
+    search = take(chain)
+    assert chain.take() is None
+    assert not chain.finished
+    assert chain.live == (search.trial,)
+    chain.settle(search.trial.trial_id, done())
+    assert not chain.finished
+    retrain = take(chain)
+    chain.settle(retrain.trial.trial_id, done())
+    assert chain.finished
+    assert chain.take() is None
+
+
+def test_a_failed_search_blocks_its_own_retrains_only() -> None:
+    of = planned(seeds=2)
+    chain = Chain(of)
+    first, second = take(chain), take(chain)
+    chain.settle(first.trial.trial_id, FAILED)
+    chain.settle(second.trial.trial_id, done())
+    assert chain.blocked == (of.retrains[0],)
+    assert take(chain).trial == of.retrains[1].resolve(V1)
+
+
+def test_a_failed_retrain_blocks_nothing() -> None:
+    chain = Chain(planned(seeds=2))
+    for work in (take(chain), take(chain)):
+        chain.settle(work.trial.trial_id, done(V1 if work.trial.seed else V2))
+    chain.settle(take(chain).trial.trial_id, FAILED)
+    chain.settle(take(chain).trial.trial_id, done())
+    assert chain.finished
+    assert chain.counts()["retrain"] == {
+        "done": 1, "failed": 1, "running": 0, "waiting": 0, "blocked": 0,
+    }  # fmt: skip
+
+
+def test_two_searches_that_find_one_cell_share_its_retrain() -> None:
+    of = planned(methods=3)
+    chain = Chain(of)
+    works = [take(chain) for _ in of.searches]
+    chain.settle(works[0].trial.trial_id, done(V1))
+    chain.settle(works[1].trial.trial_id, done(V1))
+    retrain = take(chain)
+    assert [origin.method for origin in retrain.origins] == ["darts", "fairdarts"]
+    chain.settle(works[2].trial.trial_id, done(V1))  # while that retrain is live
+    assert chain.take() is None
+    chain.settle(retrain.trial.trial_id, done())
+    assert chain.finished
+    assert [(to, o.method, o.variant) for to, o in chain.links()] == [
+        (retrain.trial.trial_id, "darts", ""),
+        (retrain.trial.trial_id, "fairdarts", ""),
+        (retrain.trial.trial_id, "darts", "order=second"),
+    ]
+    assert chain.counts()["retrain"]["done"] == 3
+
+
+def test_published_genotypes_are_ready_at_once_and_share_with_searches() -> None:
+    of = planned(genotypes=["DARTS_V1"])
+    chain = Chain(of)
+    retrain, search = take(chain), take(chain)
+    assert (retrain.phase, retrain.origins) == ("retrain", (Origin(method="DARTS_V1"),))
+    chain.settle(search.trial.trial_id, done(V1))
+    assert chain.take() is None
+    assert len(chain.links()) == 2
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "winner"),
+    [
+        ([done(V1, 0.2), done(V2, 0.5), done(SNAS, 0.4)], 1),
+        ([done(V1, 0.5), done(V2, 0.5), done(SNAS, 0.4)], 0),
+        ([FAILED, done(V2, 0.1), done(SNAS, 0.4)], 2),
+        ([done(V1), done(V2, float("nan")), done(SNAS, 0.0)], 2),
+        ([done(V1), done(V2), FAILED], 0),
+        ([FAILED, FAILED, FAILED], None),
+    ],
+)
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_best_of_seeds_retrains_the_best_once_all_seeds_are_settled(
+    outcomes: list[Outcome], winner: int | None, order: tuple[int, ...]
+) -> None:
+    of = planned(seeds=3, winners="best_of_seeds")
+    chain = Chain(of)
+    take_all(chain)
+    for index in order:
+        assert chain.next_phase is None
+        assert chain.blocked == ()
+        chain.settle(ids(of)[index], outcomes[index])
+    if winner is None:
+        assert chain.finished
+        assert chain.blocked == of.retrains
+    else:
+        work = take(chain)
+        assert work.trial.genotype == outcomes[winner].genotype  # type: ignore[union-attr]
+        assert work.origins == (Origin(method="darts", search_id=ids(of)[winner], seed=winner),)
+
+
+def test_a_second_run_takes_only_the_rest_and_still_reports_every_link() -> None:
+    of = planned(seeds=2)
+    first, second = (slot.resolve(V1) for slot in of.retrains)
+    assert first == second
+    settled = {ids(of)[0]: done(V1), first.trial_id: done(), "s-of-another-grid": FAILED}
+    chain = Chain(of, settled)
+    assert chain.links() == [(first.trial_id, Origin(method="darts", search_id=ids(of)[0], seed=0))]
+    assert take_all(chain) == ids(of)[1:]
+    chain.settle(ids(of)[1], done(V1))
+    assert chain.finished
+    assert len(chain.links()) == 2
+
+
+def test_a_finished_plan_starts_nothing() -> None:
+    of = planned()
+    settled = {ids(of)[0]: done(V1), of.retrains[0].resolve(V1).trial_id: done()}
+    chain = Chain(of, settled)
+    assert chain.finished
+    assert chain.take() is None
+    assert chain.counts() == {
+        phase: {"done": 1, "failed": 0, "running": 0, "waiting": 0, "blocked": 0}
+        for phase in ("search", "retrain")
+    }
+
+
+def test_settling_what_is_not_running_is_our_mistake() -> None:
+    chain = Chain(planned())
+    with pytest.raises(AssertionError):
+        chain.settle("s-unknown", FAILED)
+
+
+outcomes = st.one_of(
+    st.just(FAILED),
+    st.builds(
+        done, st.sampled_from([V1, V2, SNAS]), st.sampled_from([None, 0.1, 0.5, float("nan")])
+    ),
+)
+
+
+class Oracle:
+    """What must be ready, by definition rather than by bookkeeping."""
+
+    def __init__(self, of: Plan, settled: dict[str, Outcome]) -> None:
+        self.plan, self.settled = of, settled
+
+    def target(self, slot: Any) -> str | None:
+        """The retrain a slot leads to; None before it is known; "" if it is blocked."""
+        if slot.genotype is not None:
+            return str(slot.resolve(slot.genotype).trial_id)
+        found = [self.settled.get(parent) for parent in slot.parents]
+        if None in found:
+            return None
+        best: Outcome | None = None
+        for outcome in found:
+            if outcome.state == "done" and (best is None or rank(outcome) > rank(best)):
+                best = outcome
+        return str(slot.resolve(best.genotype).trial_id) if best else ""
+
+    def ready(self, taken: set[str]) -> set[str]:
+        targets = {self.target(slot) for slot in self.plan.retrains} - {None, ""}
+        return {t for t in targets if t} - taken - set(self.settled)
+
+
+def rank(outcome: Outcome) -> float:
+    accuracy = outcome.accuracy_validation
+    return -1.0 if accuracy is None or accuracy != accuracy else accuracy
+
+
+PLANS = [
+    planned(methods=m, seeds=s, winners=w, pretrain=p, genotypes=g)
+    for m, s, w, p, g in [
+        (3, 3, "each", "by_method", []),
+        (2, 3, "best_of_seeds", ["none", "barlow"], ["DARTS_V1"]),
+        (2, 2, "each", ["none", "barlow"], ["DARTS_V2", "SNAS"]),
+        (2, 2, "none", "by_method", []),
+        (0, 1, "each", "by_method", ["DARTS_V1", "DARTS_V2"]),
+    ]
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), of=st.sampled_from(PLANS))
+def test_any_order_of_events_takes_each_trial_once_or_blocks_it(
+    data: st.DataObject, of: Plan
+) -> None:
+    before = data.draw(st.dictionaries(st.sampled_from(ids(of) or ["s-none"]), outcomes))
+    oracle = Oracle(of, dict(before))
+    for slot in of.retrains:  # some retrains of the earlier run are settled too
+        if oracle.target(slot) and data.draw(st.booleans()):
+            oracle.settled[str(oracle.target(slot))] = data.draw(outcomes)
+    earlier = set(oracle.settled)
+    chain, taken, live = Chain(of, dict(oracle.settled)), set[str](), list[str]()
+    while not chain.finished:
+        if not live or (chain.next_phase and data.draw(st.booleans())):
+            ready = oracle.ready(taken)
+            work = take(chain)  # never None while something must be ready
+            trial_id = work.trial.trial_id
+            assert (work.phase == "retrain") == bool(ready)
+            assert trial_id not in taken | earlier
+            assert trial_id in (ready or set(ids(of)))
+            taken.add(trial_id)
+            live.append(trial_id)
+        else:
+            trial_id = live.pop(data.draw(st.integers(0, len(live) - 1)))
+            oracle.settled[trial_id] = data.draw(outcomes)
+            chain.settle(trial_id, oracle.settled[trial_id])
+        for phase, total in (("search", of.searches), ("retrain", of.retrains)):
+            assert sum(chain.counts()[phase].values()) == len(total)  # type: ignore[index]
+
+    targets = [oracle.target(slot) for slot in of.retrains]
+    assert live == []
+    assert chain.take() is None
+    assert taken | earlier >= set(ids(of)) | {t for t in targets if t}
+    assert taken <= set(ids(of)) | {t for t in targets if t}
+    assert None not in targets
+    assert list(chain.blocked) == [
+        slot for slot, to in zip(of.retrains, targets, strict=True) if to == ""
+    ]
+    assert {to for to, _ in chain.links()} == {t for t in targets if t}
