@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nas_sweeps.data.cache import cache_folder, published
+from nas_sweeps.data.cache import cache_folder
+from nas_sweeps.publish import publish_text
 from nas_sweeps.trial import Places
 
 __all__ = ["LAYOUTS", "Files", "cache_folder", "find_files", "fingerprint"]
@@ -74,8 +75,8 @@ def fingerprint(path: str | Path, places: Places | None = None) -> str:
         if re.fullmatch("[0-9a-f]{64}", known):
             return known
     value = _hash_contents(files)
-    with suppress(OSError), published(memo) as scratch:  # planning works with a read-only cache
-        scratch.write_text(value)
+    with suppress(OSError):  # planning works with a read-only cache
+        publish_text(memo, value, durable=False)
     return value
 
 

@@ -14,10 +14,11 @@ from filelock import FileLock
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas_sweeps.data.cache import cache_folder, published
+from nas_sweeps.data.cache import cache_folder
 from nas_sweeps.data.custom import read_custom
 from nas_sweeps.data.decode import Pixels, decode, resized, to_NCHW
 from nas_sweeps.data.identity import find_files, fingerprint
+from nas_sweeps.publish import publish
 from nas_sweeps.trial import Data, Places
 
 Statistics = tuple[float, float, float]
@@ -178,7 +179,7 @@ def _cached(
         images = _read(file)  # another process may have built it while this one waited
         if images is None:
             images = build(data, places)
-            with published(file) as scratch:
+            with publish(file) as scratch:
                 torch.save({f.name: getattr(images, f.name) for f in fields(Images)}, scratch)
     return images
 

@@ -17,14 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nas_sweeps.store.layout import Layout, TrialFiles
-from nas_sweeps.store.publish import (
+from nas_sweeps.publish import (
     publish_json,
     publish_text,
     read_json,
     remove_scratch,
     warn_skipped,
 )
+from nas_sweeps.store.layout import Layout, TrialFiles
 from nas_sweeps.store.records import METRICS, Result, State
 from nas_sweeps.trial import Origin, Trial, trial_from_json
 

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from nas_sweeps.publish import read_json, warn_skipped
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.layout import TrialFiles
 from nas_sweeps.store.ledger import read_attempt, read_origins, read_result, state_of
-from nas_sweeps.store.publish import read_json, warn_skipped
 from nas_sweeps.store.records import ACCURACIES, COUNTS, Result
 from nas_sweeps.store.schemas import CLASSES, EPOCHS, conform
 from nas_sweeps.trial import Distribution, Origin, RetrainTrial, SearchTrial, Trial, trial_from_json

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from nas_sweeps.publish import publish, publish_json, read_json, warn_skipped
 from nas_sweeps.store.layout import Layout, TrialFiles
 from nas_sweeps.store.ledger import Store
-from nas_sweeps.store.publish import publish, publish_json, read_json, warn_skipped
 from nas_sweeps.store.rows import TrialRows, genotype_rows, read_trial
 from nas_sweeps.store.schemas import (
     CLASSES,

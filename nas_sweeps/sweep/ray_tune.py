@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import shutil
+import socket
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -79,6 +80,8 @@ class RayExecutor:
             shutil.rmtree(_scratch(job.store), ignore_errors=True)
             if searcher.error is not None:
                 raise searcher.error
+            if not job.chain.finished:  # Tune ends quietly, and with success, on SIGINT
+                raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
@@ -90,8 +93,9 @@ class RayExecutor:
         if self.address is None:
             options |= {"num_gpus": self.num_gpus, "include_dashboard": False}
         try:
+            _knock(self.address)
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except ConnectionError as error:
+        except OSError as error:
             raise ValueError(
                 f"--address {self.address}: no Ray cluster answers there ({error}); "
                 "start one with `ray start --head`, or leave --address out"
@@ -100,6 +104,13 @@ class RayExecutor:
             yield
         finally:
             ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raises OSError where nobody listens: Ray itself tries for minutes."""
+    host, _, port = (address or "").rpartition("://")[2].partition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def require_room(phase: str, resources: Resources) -> None:

@@ -25,9 +25,9 @@ from typing import Any
 import torch
 
 from nas_sweeps.data.bundle import prepare
+from nas_sweeps.publish import publish
 from nas_sweeps.store import Result, Store
 from nas_sweeps.store.layout import TrialFiles
-from nas_sweeps.store.publish import publish
 from nas_sweeps.store.tables import write_classes, write_epochs
 from nas_sweeps.train.common import Row, Run, choose_device, stream
 from nas_sweeps.train.retrain import RetrainRun

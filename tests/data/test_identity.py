@@ -3,13 +3,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from nas_sweeps.data import identity
-from nas_sweeps.data.cache import published
 from nas_sweeps.data.identity import cache_folder, find_files, fingerprint
 from nas_sweeps.trial import Places
 
@@ -118,15 +116,3 @@ def test_a_missing_path_or_a_file_is_named(tmp_path):
         fingerprint(tmp_path / "one.parquet")
     with pytest.raises(ValueError, match="nowhere does not exist"):
         fingerprint(tmp_path / "nowhere")
-
-
-def test_publishing_shows_the_whole_file_or_none(tmp_path):
-    target = tmp_path / "new folder" / "file"
-    with suppress(KeyError), published(target) as scratch:
-        scratch.write_text("half")
-        raise KeyError
-    assert list(target.parent.iterdir()) == []
-    with published(target) as scratch:
-        scratch.write_text("whole")
-        assert not target.exists()
-    assert [file.read_text() for file in target.parent.iterdir()] == ["whole"]

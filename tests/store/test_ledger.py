@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nas_sweeps.publish import read_json
 from nas_sweeps.store import Origin, Result, State, Store, ledger
-from nas_sweeps.store.publish import read_json
 
 GONE = 2**22 + 1  # beyond Linux's largest pid
 

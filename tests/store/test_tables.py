@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nas_sweeps.publish import publish
 from nas_sweeps.store import Frames, Origin, Store, compact, load
 from nas_sweeps.store import tables as tables_module
-from nas_sweeps.store.publish import publish
 from nas_sweeps.store.schemas import CLASSES, EPOCHS, SCHEMAS, TRIALS, build, conform
 from nas_sweeps.store.tables import write_classes, write_epochs
 from nas_sweeps.trial import Barlow, Pretrain

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nas_sweeps.store.publish import (
+from nas_sweeps.publish import (
     publish,
     publish_json,
     publish_text,

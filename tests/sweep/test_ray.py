@@ -1,0 +1,160 @@
+"""The Ray executor: the same bits as inline, pinned actors, and plain refusals.
+
+One Ray session, with logical GPUs, serves the whole module.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import nas_sweeps as ns
+from nas_sweeps.store import Store
+from nas_sweeps.store.ledger import read_attempt
+from nas_sweeps.sweep.run import run
+
+TINY = {
+    "name": "tiny",
+    "data": {"dataset": "digits", "image_size": 8, "n_max": 10, "test_n_max": 3},
+    "search": {
+        "methods": ["darts", "fairdarts"],
+        "distributions": [{"exp": 0.4}],
+        "seeds": [0],
+        "recipe": {"channels": 2, "layers": 3, "epochs": 1, "batch_size": 8},
+    },
+    "retrain": {"recipe": {"channels": 2, "layers": 3, "epochs": 1, "batch_size": 8}},
+}
+
+
+def grid(phase_resources: dict | None = None, **data: object) -> ns.Grid:
+    resources = {"resources": phase_resources or {"gpus": 0, "cpus": 1}}
+    return ns.Grid.from_dict(
+        TINY
+        | {
+            "data": TINY["data"] | data,
+            "search": TINY["search"] | resources,
+            "retrain": TINY["retrain"] | resources,
+        }
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    from nas_sweeps.sweep import ray_tune
+
+    ray_tune.ray.init(
+        num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level=40
+    )
+    yield
+    ray_tune.ray.shutdown()
+
+
+def run_on_ray(store: Path, a_grid: ns.Grid, **options: object):
+    return run(a_grid, store, executor="ray", console="none", **options)
+
+
+def test_ray_and_inline_give_the_same_bits(tmp_path: Path) -> None:
+    assert run_on_ray(tmp_path / "ray", grid()).complete
+    assert run(grid(), tmp_path / "inline", executor="inline", console="none").complete
+    ray_frames, inline_frames = ns.load(tmp_path / "ray"), ns.load(tmp_path / "inline")
+    times = ["epoch_s", "images_per_s", "peak_mem_gib"]
+    pd.testing.assert_frame_equal(
+        ray_frames.epochs.drop(columns=times), inline_frames.epochs.drop(columns=times)
+    )
+    for table in ("classes", "genotypes"):
+        pd.testing.assert_frame_equal(getattr(ray_frames, table), getattr(inline_frames, table))
+    metrics = [c for c in ray_frames.trials if c.startswith("accuracy")] + ["genotype_id"]
+    pd.testing.assert_frame_equal(ray_frames.trials[metrics], inline_frames.trials[metrics])
+
+
+def test_trials_are_pinned_to_the_gpus_they_were_given(tmp_path: Path) -> None:
+    summary = run_on_ray(tmp_path, grid({"gpus": 1, "cpus": 1}))
+    assert summary.complete
+    store = Store(tmp_path)
+    seen = [
+        read_attempt(store.layout.trial(trial_id))["visible_devices"] for trial_id in store.states()
+    ]
+    assert len(seen) == 4
+    assert set(seen) == {"0", "1"}, "two trials at a time, one device each"
+    assert not (tmp_path / ".tune").exists()
+
+
+def test_a_trial_without_a_gpu_sees_none(tmp_path: Path) -> None:
+    assert run_on_ray(tmp_path, grid({"gpus": 0, "cpus": 1})).complete
+    store = Store(tmp_path)
+    assert len(store.states()) == 4
+    for trial_id in store.states():
+        assert read_attempt(store.layout.trial(trial_id))["visible_devices"] == ""
+
+
+def test_more_gpus_than_any_node_has_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"search.resources.gpus: 3 asked .* more than 2"):
+        run_on_ray(tmp_path, grid({"gpus": 3, "cpus": 1}))
+    with pytest.raises(ValueError, match=r"no node of this Ray cluster has 64 CPUs"):
+        run_on_ray(tmp_path, grid({"gpus": 0, "cpus": 64}))
+    assert not any((tmp_path / "trials").iterdir())
+
+
+def test_a_trial_that_fails_is_recorded_and_does_not_stop_the_others(tmp_path: Path) -> None:
+    # exp mu=0.4 of 5 images leaves the last class 2; a batch is then larger than a half
+    failing = ns.Grid.from_dict(
+        TINY
+        | {
+            "data": TINY["data"] | {"n_max": 5},
+            "search": TINY["search"]
+            | {"methods": ["darts", {"ssf_nas": {"barlow_dim": 8}}]}
+            | {"recipe": TINY["search"]["recipe"] | {"batch_size": 64}},
+        }
+    )
+    summary = run_on_ray(tmp_path, failing)
+    assert summary.counts["search"]["failed"] == 1
+    assert summary.counts["retrain"]["blocked"] == 1
+    assert summary.counts["retrain"]["done"] == 1
+    trials = ns.load(tmp_path).trials
+    (failed,) = trials[trials.state == "failed"].itertuples()
+    assert failed.method == "ssf_nas"
+    assert failed.error_class == "ValueError"
+    assert failed.attempt == 1, "a mistake of the user's is not tried again"
+
+
+def test_a_worker_that_dies_is_started_again_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt kills itself after its first epoch's checkpoint."""
+    from nas_sweeps.sweep import ray_tune
+
+    body = ray_tune.run_in_actor
+
+    def dies_once(spec, store, places, resources):
+        from nas_sweeps.sweep import worker
+
+        begin, save = Store.begin, worker._save
+
+        def save_and_die(run, files, attempt, gpus):
+            save(run, files, attempt, gpus)
+            if attempt.number == 1 and files.trial_id.startswith("s-"):
+                os._exit(1)
+
+        worker._save = save_and_die
+        try:
+            body(spec, store, places, resources)
+        finally:
+            worker._save, Store.begin = save, begin
+
+    monkeypatch.setattr(ray_tune, "run_in_actor", dies_once)
+    one = ns.Grid.from_dict(
+        TINY
+        | {
+            "search": TINY["search"]
+            | {"methods": ["darts"], "recipe": TINY["search"]["recipe"] | {"epochs": 2}},
+            "retrain": {"winners": "none"},
+        }
+    )
+    assert run_on_ray(tmp_path, one).complete
+    frames = ns.load(tmp_path)
+    assert frames.trials.attempt.tolist() == [2]
+    assert frames.epochs.epoch.tolist() == [1, 2]
