@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.text import Text
 
 if TYPE_CHECKING:
     from nas_sweeps.grid import Grid
@@ -19,8 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
 USER_ERROR, NOT_ALL_DONE, INTERRUPTED = 2, 1, 130
 
@@ -57,6 +59,11 @@ def _grid(path: Path, overrides: list[str] | None) -> Grid:
     return load_grid(path, overrides or [])
 
 
+def _show(parts: Iterable[RenderableType]) -> None:
+    for part in parts:
+        out.print(part, soft_wrap=isinstance(part, (str, Text)))
+
+
 @app.command()
 def plan(
     grid_file: GridFile,
@@ -70,7 +77,7 @@ def plan(
     from nas_sweeps.report.text import plan_view
 
     grid = _grid(grid_file, overrides)
-    out.print(*plan_view(grid, store or Path("runs") / grid.name, verbose), sep="\n")
+    _show(plan_view(grid, store or Path("runs") / grid.name, verbose))
 
 
 @app.command()
@@ -93,20 +100,27 @@ def run(
     from nas_sweeps.report.text import results_view
     from nas_sweeps.sweep.run import run as run_grid
 
-    summary = run_grid(
-        _grid(grid_file, overrides),
-        store,
-        executor=executor.value,
-        address=address,
-        slots=slots,
-        retry=retry.value,
-        console=out,
-    )
+    grid = _grid(grid_file, overrides)
+    try:
+        summary = run_grid(
+            grid,
+            store,
+            executor=executor.value,
+            address=address,
+            slots=slots,
+            retry=retry.value,
+            console=out,
+        )
+    except KeyboardInterrupt:
+        err.print("stopped; the same command goes on after the last finished epochs")
+        raise typer.Exit(INTERRUPTED) from None
     if not summary.started:
         out.print("nothing to run: every planned trial is settled")
-    out.print(*results_view(summary.store, "accuracy_balanced"), sep="\n")
-    out.print(f"{summary}", soft_wrap=True)
+    _show(results_view(summary.store, "accuracy_balanced"))
+    _show([str(summary)])
     if not summary.complete:
+        err.print(f"not all done: see `nas-sweeps status {summary.store}`; --retry failed runs")
+        err.print("failed trials again, and with them the retrains that they block")
         raise typer.Exit(NOT_ALL_DONE)
 
 
@@ -115,7 +129,7 @@ def status(store: StoreFolder) -> None:
     """What is done, running, waiting and failed. Reads the store only, from any machine."""
     from nas_sweeps.report.text import status_view
 
-    out.print(*status_view(store), sep="\n")
+    _show(status_view(store))
 
 
 @app.command()
@@ -128,7 +142,7 @@ def table(
     """Method by distribution: mean and standard deviation over seeds, and their number."""
     from nas_sweeps.report.text import results_view
 
-    out.print(*results_view(store, value), sep="\n")
+    _show(results_view(store, value))
 
 
 def main() -> None:
@@ -136,11 +150,8 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except ValueError as error:
-        err.print(str(error), markup=False, soft_wrap=True, style="red")
+        err.print(str(error), soft_wrap=True, style="red")
         sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        err.print("stopped; the same command goes on from the last finished epochs")
-        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

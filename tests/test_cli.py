@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,8 @@ def test_plan_counts_every_trial(name: str, searches: int, retrains: int, tmp_pa
 def test_planning_and_help_import_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from nas_sweeps import cli\n"
-        f"sys.argv = ['nas-sweeps', 'plan', 'experiments/paper.yaml', '--store', {str(tmp_path)!r}]\n"
+        "sys.argv = ['nas-sweeps', 'plan', 'experiments/paper.yaml', "
+        f"'--store', {str(tmp_path)!r}]\n"
         "try: cli.main()\n"
         "except SystemExit as stop: assert not stop.code\n"
         "heavy = {'torch', 'torchvision', 'ray', 'pandas', 'pyarrow', 'sklearn', 'numpy'}\n"
@@ -133,3 +135,29 @@ def test_no_ray_cluster_at_the_address_is_one_message(tiny: Path, tmp_path: Path
     assert done.returncode == 2
     assert "--address 127.0.0.1:1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_ctrl_c_is_130_and_the_same_command_goes_on(executor: str, tmp_path: Path) -> None:
+    file = tmp_path / "long.yaml"
+    file.write_text(TINY.replace("epochs: 1", "epochs: 30", 1))
+    store = tmp_path / "store"
+    where = ["--store", store, "--executor", executor]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "nas_sweeps.cli", "run", file, *where],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+    )
+    assert running.stdout is not None
+    first = running.stdout.readline()
+    assert "search darts" in first, first
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 130, said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    again = cli("run", file, "--store", store, "--executor", "inline")
+    assert again.returncode == 0, again.stderr
+    assert "search     1/30" not in again.stdout, "a finished epoch is not computed again"

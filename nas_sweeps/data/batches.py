@@ -13,7 +13,8 @@ def epoch_batches(
 ) -> tuple[Tensor, ...]:
     """One shuffled pass over ``index`` (1-D, on the generator's device), cut into batches.
 
-    The last batch is smaller unless ``drop_last`` (Barlow Twins' statistics want full ones).
+    The last batch is smaller unless ``drop_last`` (Barlow Twins' statistics want full ones);
+    a last batch of a single image, of which BatchNorm can take no variance, is left out.
 
     Raises:
         ValueError: ``drop_last`` would leave no batch at all.
@@ -24,7 +25,8 @@ def epoch_batches(
             f"loss drops incomplete batches; lower batch_size to at most {len(index)}"
         )
     batches = torch.split(_shuffled(index, generator), batch_size)
-    return batches[:-1] if drop_last and len(index) % batch_size else batches
+    rest = len(index) % batch_size
+    return batches[:-1] if rest and len(batches) > 1 and (drop_last or rest == 1) else batches
 
 
 class Endless:

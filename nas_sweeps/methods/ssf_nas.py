@@ -39,7 +39,6 @@ class SSFNAS(FairDARTS):
     barlow_hidden: Positive = 512  # ours; barlowtwins main.py has 8192 for ImageNet
     barlow_centered: bool = True  # barlowtwins main.py; false is the paper's Eq 9 as printed
     barlow_scale: Rate | None = None  # None: 1/dim, else the loss starts near dim and clips
-    probe: Literal["online"] = "online"  # ours; the paper does not say how accuracy was read
     probe_lr: Rate = 0.1  # ours; SGD, momentum 0.9, no weight decay
 
     @property

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from nas_sweeps import methods
 from nas_sweeps.chain import PHASES, STATES, Chain
-from nas_sweeps.grid import Grid, RetrainSlot, plan
+from nas_sweeps.grid import Grid, GridError, RetrainSlot, plan
 from nas_sweeps.standing import standing
 from nas_sweeps.store.ledger import Store, read_attempt
 from nas_sweeps.store.records import State
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def plan_view(grid: Grid, store: Path, verbose: bool) -> Iterator[RenderableType]:
     """Every trial of a grid, counted by phase and method, against what a store holds."""
     chain = standing(plan(grid), Store(store))
-    yield counts_table(f"{grid.name}: {len(plan(grid))} trials", chain)
+    yield f"{grid.name}: {len(plan(grid))} trials"
+    yield counts_table(chain)
     for phase in PHASES:
         resources = grid.resources(phase)
         yield f"a {phase} trial takes {resources.gpus:g} GPU and {resources.cpus} CPU"
@@ -38,11 +39,11 @@ def plan_view(grid: Grid, store: Path, verbose: bool) -> Iterator[RenderableType
         yield Text(json.dumps(json.loads(grid.to_json()), indent=2))
 
 
-def counts_table(title: str, chain: Chain) -> Table:
+def counts_table(chain: Chain) -> Table:
     """Planned trials by phase, method and state."""
     found = Counter((*who(entry), state) for entry, state in chain.states())
     shown = [s for s in STATES if s in ("done", "waiting") or any(k[2] == s for k in found)]
-    table = Table("phase", "method", title=title, title_justify="left")
+    table = Table("phase", "method")
     for name in (*shown, "planned"):
         table.add_column("to do" if name == "waiting" else name, justify="right")
     for phase, method in dict.fromkeys(key[:2] for key in found):
@@ -85,8 +86,8 @@ def status_view(store: Path) -> Iterator[RenderableType]:
             f"'{store}' is no store: it has no folder 'trials'; check the path, or start a "
             "sweep that writes there"
         )
-    for grid in map(Grid.from_dict, keeper.grids()):
-        yield counts_table(grid.name, standing(plan(grid), keeper))
+    for kept in keeper.grids():
+        yield from _grid_status(kept, keeper)
     states = keeper.states()
     running = [t for t, state in states.items() if state is State.RUNNING]
     yield f"{len(running)} running, {len(states)} trials started in {store}"
@@ -100,6 +101,16 @@ def status_view(store: Path) -> Iterator[RenderableType]:
             yield Text(f"failed {trial_id}: {result.error_class}: {result.error_message}; {log}")
 
 
+def _grid_status(kept: dict[str, Any], keeper: Store) -> Iterator[RenderableType]:
+    try:
+        grid = Grid.from_dict(kept, source=f"grid '{kept.get('name')}'")
+    except GridError as error:
+        yield f"a grid of another version was run here, and cannot be counted:\n{error}"
+        return
+    yield f"grid {grid.name}"
+    yield counts_table(standing(plan(grid), keeper))
+
+
 def results_view(store: Path, value: str) -> Iterator[RenderableType]:
     """Method by distribution: mean and standard deviation over trials, and their number.
 
@@ -108,16 +119,20 @@ def results_view(store: Path, value: str) -> Iterator[RenderableType]:
     Raises:
         ValueError: there is no store, or ``value`` is no numeric column.
     """
-    from nas_sweeps.store import load, summarise
+    from nas_sweeps.store import attributed, load, summarise
 
-    frame = summarise(load(store), value)
+    frames = load(store)
+    frame = summarise(frames, value)
     if frame.empty:
         yield f"no retrain is done yet in {store}"
         return
     percent = value.startswith("accuracy") or value == "macro_f1"
     shown = "mean ± sd over seeds, n" + (", in percent" if percent else "")
-    table = Table(title=f"{value} of retrained networks: {shown}", title_justify="left")
-    names = [" ".join(str(part) for part in key if part) for key in _keys(frame.index)]
+    yield f"{value} of retrained networks: {shown}"
+    table = Table()
+    names = [
+        " ".join(str(part) for part in key if part and part == part) for key in _keys(frame.index)
+    ]
     table.add_column(" ".join(map(str, frame.index.names)))
     cells = [frame.iloc[:, i : i + 3] for i in range(0, frame.shape[1], 3)]
     for cell in cells:
@@ -126,10 +141,27 @@ def results_view(store: Path, value: str) -> Iterator[RenderableType]:
         entries = (_entry(cell.iloc[row].tolist(), 100 if percent else 1) for cell in cells)
         table.add_row(name, *entries)
     yield table
+    yield from _differences(attributed(frames))
+
+
+def _differences(found: pd.DataFrame) -> Iterator[str]:
+    """What sets the table's methods apart beside the search itself: else one compares both."""
+    done = found[found["state"] == "done"]
+    for column, what in (("pretrain", "pre-training"), ("variant", "search knobs")):
+        if done[column].nunique() > 1:
+            each = done.groupby("method")[column].unique()
+            yield f"{what}: " + "; ".join(
+                f"{method}: {', '.join(v or 'default' for v in values)}"
+                for method, values in each.items()
+            )
 
 
 def _keys(index: pd.Index[Any]) -> list[tuple[Any, ...]]:
     return [key if isinstance(key, tuple) else (key,) for key in index.tolist()]
+
+
+def _part(value: Any) -> str:
+    return str(value) if value == value else ""  # a missing one is NaN
 
 
 def _heading(cell: tuple[Any, ...]) -> str:

@@ -141,11 +141,11 @@ class Store:
             files.result.unlink(missing_ok=True)
         return number
 
-    def beat(self, trial_id: str) -> bool:
-        """Say that this process still runs the trial. False: another attempt has taken over."""
+    def beat(self, trial_id: str, attempt: int) -> bool:
+        """Say that this attempt is alive. False: a later one has taken over."""
         files = self.layout.trial(trial_id)
         held = read_attempt(files)
-        if held is None or (held["host"], held["pid"]) != (socket.gethostname(), os.getpid()):
+        if held is None or held["attempt"] != attempt:
             return False
         publish_json(files.attempt, held | {"heartbeat": _now().isoformat()}, durable=False)
         return True

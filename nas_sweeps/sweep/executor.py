@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from nas_sweeps.chain import Chain, Phase, Work
+from nas_sweeps.chain import PHASES, Chain, Phase, Work
 from nas_sweeps.standing import outcome_of
 from nas_sweeps.store import Result, Store
 from nas_sweeps.trial import Places, Resources, Trial
@@ -31,6 +31,12 @@ class Job:
     watcher: Watcher
     variants: dict[str, str] = field(default_factory=dict)  # of search trials, by id
     started: int = 0
+
+    @property
+    def phases(self) -> list[Phase]:
+        """Those of which a trial may still run."""
+        counts = self.chain.counts()
+        return [phase for phase in PHASES if counts[phase]["waiting"]]
 
     def hand_out(self) -> Work | None:
         """The next trial, written down in the store before anything runs."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from nas_sweeps.chain import PHASES
 from nas_sweeps.sweep.executor import Job
 from nas_sweeps.sweep.worker import run_trial
 
@@ -14,7 +13,7 @@ class InlineExecutor:
 
     def run(self, job: Job) -> None:
         """Raises ValueError when a phase asks for a GPU and torch sees none."""
-        for phase in PHASES:
+        for phase in job.phases:
             if job.resources(phase).gpus and not torch.cuda.is_available():
                 raise ValueError(
                     f"{phase}.resources.gpus: {job.resources(phase).gpus:g} asked for, but torch "

@@ -96,7 +96,7 @@ class Progress:
             bar = ProgressBar(total=max(total, 1), completed=of["done"], width=24)
             bars.add_row(phase, bar, f"{of['done']}/{total}", detail)
         lines = Table.grid(padding=(0, 2))
-        for trial_id, row in self.running.items():
+        for trial_id, row in list(self.running.items()):  # drawn by another thread
             lines.add_row(self.names[trial_id], epoch_columns(row) if row else "starting")
         return Group(bars, lines)
 

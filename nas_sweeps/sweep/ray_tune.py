@@ -11,9 +11,11 @@ import io
 import logging
 import os
 import shutil
+import signal
 import socket
-import traceback
-from collections.abc import Callable, Iterator
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ for _name, _value in {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # the searcher itself never asks for more than fits
+    "RAY_memory_monitor_refresh_ms": "0",  # its kills abort Tune's loop; the kernel's do not
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshot is never read
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -61,8 +64,8 @@ class RayExecutor:
 
     def run(self, job: Job) -> None:
         """Raises ValueError when no node of the cluster could ever hold a trial."""
-        with self._session():
-            for phase in PHASES:
+        with _signals(), self._session():
+            for phase in job.phases:
                 require_room(phase, job.resources(phase))
             searcher = ChainSearcher(job, self.slots)
             with contextlib.redirect_stdout(io.StringIO()):
@@ -73,7 +76,7 @@ class RayExecutor:
                         num_samples=-1,  # any number would cut the chain short without a word
                         # A new process costs seconds of imports. One that held a GPU is not
                         # used again: its memory would be the next trial's loss.
-                        reuse_actors=not any(job.resources(phase).gpus for phase in PHASES),
+                        reuse_actors=not any(job.resources(phase).gpus for phase in job.phases),
                     ),
                     run_config=_run_config(job, searcher),
                 ).fit()
@@ -89,26 +92,47 @@ class RayExecutor:
         if ray.is_initialized():
             yield
             return
+        if "://" in (self.address or ""):
+            raise ValueError(
+                f"--address {self.address}: Ray's client protocol is not supported; run on a "
+                "node of the cluster with --address auto"
+            )
         options: dict[str, Any] = {"address": self.address or "local"}
         if self.address is None:
             options |= {"num_gpus": self.num_gpus, "include_dashboard": False}
         try:
             _knock(self.address)
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
         except OSError as error:
             raise ValueError(
                 f"--address {self.address}: no Ray cluster answers there ({error}); "
                 "start one with `ray start --head`, or leave --address out"
             ) from None
+        if threading.current_thread() is threading.main_thread():  # ray.init sets its own
+            signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             yield
         finally:
             ray.shutdown()
 
 
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Inside, SIGTERM is SIGINT, on which Tune ends in order; after, both are as before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
 def _knock(address: str | None) -> None:
     """Raises OSError where nobody listens: Ray itself tries for minutes."""
-    host, _, port = (address or "").rpartition("://")[2].partition(":")
+    host, _, port = (address or "").partition(":")
     if port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
 
@@ -119,7 +143,7 @@ def require_room(phase: str, resources: Resources) -> None:
     Raises:
         ValueError: when no node of the cluster has the GPUs and CPUs of one trial.
     """
-    nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
+    nodes = _alive_nodes()
     most_gpus = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
     if resources.gpus > most_gpus:
         raise ValueError(
@@ -141,6 +165,7 @@ class ChainSearcher(Searcher):
     """Hands Tune the chain's ready trials, never more than the cluster holds.
 
     With nothing queued, every freed slot asks again, and retrains go before new searches.
+    A trial whose worker died without a result is handed out again, ``MAX_FAILURES`` times.
     An exception in a hook would abort Tune's loop without a word: it is kept for the driver,
     and no new trial is started.
     """
@@ -149,47 +174,66 @@ class ChainSearcher(Searcher):
         super().__init__()
         self.job, self.slots = job, slots
         self.live: dict[str, Trial] = {}  # by Tune's id
+        self.again: deque[Trial] = deque()  # lost with their worker
+        self.losses: Counter[str] = Counter()  # by our id
         self.error: BaseException | None = None
 
     def suggest(self, trial_id: str) -> Any:
         """A trial's config, None for "ask again", or FINISHED when none can follow."""
         try:
-            work = self.job.hand_out() if self.error is None and self._room() else None
+            trial = self._next()
         except Exception as error:
-            self.error, work = error, None
-        if work is not None:
-            self.live[trial_id] = work.trial
-            return {"trial": work.trial.to_json(), "phase": work.trial.phase}
-        # FINISHED latches: never while a live search may still release retrains. With nothing
-        # live and nothing ready, None would leave the driver waiting for ever.
-        return None if self.live else Searcher.FINISHED
+            self.error, trial = error, None
+        if trial is not None:
+            self.live[trial_id] = trial
+            return {"trial": trial.to_json(), "phase": trial.phase}
+        # FINISHED latches: never while anything is left that could still start.
+        over = self.error is not None or (self.job.chain.finished and not self.again)
+        return Searcher.FINISHED if over and not self.live else None
 
-    def _room(self) -> bool:
-        """Whether the next trial of either phase fits beside the live ones."""
+    def _next(self) -> Trial | None:
+        phase = self.again[0].phase if self.again else self.job.chain.next_phase
+        if self.error is not None or phase is None or not self._room(self.job.resources(phase)):
+            return None
+        if self.again:
+            return self.again.popleft()
+        work = self.job.hand_out()
+        return work.trial if work is not None else None
+
+    def _room(self, new: Resources) -> bool:
+        """Whether a trial fits on a node beside the live ones, placed in the order they came."""
         if self.slots is not None and len(self.live) >= self.slots:
             return False
-        total = _cluster_resources()
-        live = [self.job.resources(trial.phase) for trial in self.live.values()]
-        phase = self.job.chain.next_phase
-        if phase is None:
-            return False
-        new = self.job.resources(phase)
-        cpus = sum(r.cpus for r in live) + new.cpus
-        gpus = sum(r.gpus for r in live) + new.gpus - 1e-9  # fractions add up to a bit more
-        return cpus <= total.get("CPU", 0.0) and gpus <= total.get("GPU", 0.0)
+        nodes = [[n.get("CPU", 0.0), n.get("GPU", 0.0)] for n in _alive_nodes()]
+        for need in [*(self.job.resources(t.phase) for t in self.live.values()), new]:
+            fits = (n for n in nodes if n[0] >= need.cpus and n[1] >= need.gpus - 1e-9)
+            node = next(fits, None)
+            if node is None:
+                return False
+            node[0], node[1] = node[0] - need.cpus, node[1] - need.gpus
+        return True
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Settle the chain from what the worker published."""
-        trial = self.live.pop(trial_id)
+        trial = self.live.pop(trial_id, None)
+        if trial is None:
+            return
         try:
-            published = self.job.store.result(trial.trial_id)
-            if published is None:
-                published = lost(trial, self.job.store)
-            self.job.settle(trial, published)
+            self._settle(trial, error)
         except Exception as problem:
             self.error = self.error or problem
+
+    def _settle(self, trial: Trial, died: bool) -> None:
+        published = self.job.store.result(trial.trial_id)
+        if published is None:
+            self.losses[trial.trial_id] += 1
+            if self.losses[trial.trial_id] <= MAX_FAILURES:
+                self.again.append(trial)
+                return
+            published = lost(trial, self.job.store, write=died)
+        self.job.settle(trial, published)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the truth, and Tune's restore is not used."""
@@ -212,6 +256,11 @@ class _Progress(tune.Callback):
         """Nothing, as for the searcher."""
         return {}
 
+    def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+        """A trial whose actor would not be reset ends without Tune telling its searcher."""
+        for trial in [t for t in trials if t.status == "ERROR"]:
+            self.searcher.on_trial_complete(trial.trial_id, error=True)
+
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
     ) -> None:
@@ -224,23 +273,28 @@ class _Progress(tune.Callback):
             self.searcher.error = self.searcher.error or problem
 
 
-def lost(trial: Trial, store: Store) -> Result:
-    """Record, for a worker that died on every attempt, what it could not record itself."""
+def lost(trial: Trial, store: Store, *, write: bool) -> Result:
+    """A failed result for a worker that ended on every attempt without publishing one.
+
+    It is recorded where the worker died (``write``). Where it returned, another run has taken
+    the trial over and will publish: this run only has to stop waiting.
+    """
     from nas_sweeps.sweep.worker import environment
 
     now = datetime.now(UTC).isoformat(timespec="microseconds")
+    why = "died without a word: killed, out of memory, or the store cannot be written there"
     result = Result(
         trial_id=trial.trial_id,
         phase=trial.phase,
         state="failed",
-        error_class="WorkerLost",
-        error_message=f"its worker died {MAX_FAILURES + 1} times without a word; out of memory?",
-        traceback="".join(traceback.format_stack(limit=1)),
+        error_class="WorkerLost" if write else "TakenOver",
+        error_message=f"its worker {why}" if write else "another run has taken it over",
         started_at=now,
         finished_at=now,
-        **environment(),
+        **environment() | {"host": None},
     )
-    store.finish(trial.trial_id, result)
+    if write:
+        store.finish(trial.trial_id, result)
     return result
 
 
@@ -264,20 +318,18 @@ def run_in_actor(spec: str, store: str, places: Places, resources: Resources) ->
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     from nas_sweeps.sweep.worker import run_trial
 
-    report: Callable[[dict[str, Any]], None] = lambda row: tune.report(  # noqa: E731
-        {k: row[k] for k in REPORTED if k in row}
-    )
-    run_trial(trial_from_json(spec), Store(store), places, resources, on_epoch=report)
+    def report(row: dict[str, Any]) -> None:
+        tune.report({k: row[k] for k in REPORTED if k in row})
+
+    trial, here = trial_from_json(spec), Store(store)
+    here.spec(trial.trial_id)  # raises where the store is not the driver's
+    run_trial(trial, here, places, resources, on_epoch=report)
 
 
-def _nodes() -> list[dict[str, Any]]:
+def _alive_nodes() -> list[dict[str, float]]:
+    """What each living node of the cluster has in all."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return nodes
-
-
-def _cluster_resources() -> dict[str, float]:
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return resources
+    return [node["Resources"] for node in nodes if node["Alive"]]
 
 
 def _scratch(store: Store) -> Path:
@@ -289,7 +341,7 @@ def _run_config(job: Job, searcher: ChainSearcher) -> tune.RunConfig:
     return tune.RunConfig(
         name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f"),
         storage_path=str(_scratch(job.store)),
-        failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+        failure_config=tune.FailureConfig(max_failures=0),  # the searcher retries itself
         callbacks=[_Progress(job, searcher)],
         verbose=0,
     )

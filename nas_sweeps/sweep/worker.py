@@ -29,7 +29,7 @@ from nas_sweeps.publish import publish
 from nas_sweeps.store import Result, Store
 from nas_sweeps.store.layout import TrialFiles
 from nas_sweeps.store.tables import write_classes, write_epochs
-from nas_sweeps.train.common import Row, Run, choose_device, stream
+from nas_sweeps.train.common import Row, Run, choose_device, reset_peak_memory, stream
 from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import Places, Resources, SearchTrial, Trial
@@ -82,6 +82,7 @@ def run_trial(
         log.info("attempt %d of %s on %s", attempt.number, trial.trial_id, socket.gethostname())
         try:
             device = choose_device(resources)
+            reset_peak_memory(device)
             if resources.gpus and device.type == "cpu":
                 log.warning("a GPU was granted but torch sees none: running on the CPU")
             outcome = _train(trial, store, places, resources, device, attempt, log, on_epoch)
@@ -105,7 +106,9 @@ def run_trial(
             **environment(),
             **result,
         )
-        store.finish(trial.trial_id, published)
+        if not store.finish(trial.trial_id, published):
+            log.warning("not published: another attempt has settled it or goes on with it")
+            return store.result(trial.trial_id) or published
         log.info("%s", published.state)
     return published
 
@@ -129,17 +132,17 @@ def _train(
         if isinstance(trial, SearchTrial)
         else RetrainRun(trial, bundle, device)
     )
-    _restore(run, files, attempt, log)
+    _restore(run, files, attempt, device.type, log)
     while run.epochs_done < run.epochs_total:
         row: Row = {"trial_id": trial.trial_id} | run.run_epoch()
+        _still_ours(store, trial, attempt)
         attempt.rows.append(row)
         attempt.peak_mem_gib = max(attempt.peak_mem_gib, row["peak_mem_gib"])
-        _save(run, files, attempt, resources.gpus)
-        if not store.beat(trial.trial_id):
-            raise Overtaken(f"attempt {attempt.number} was overtaken by a later one; it stops")
+        _save(run, files, attempt, resources.gpus, device.type)
         log.info("%s", epoch_text(row, run.epochs_total))
         on_epoch(row | {"epochs_total": run.epochs_total})
     outcome = run.outcome()
+    _still_ours(store, trial, attempt)
     write_classes(files, [{"trial_id": trial.trial_id} | row for row in outcome.classes])
     return {
         "metrics": {k: v for k, v in outcome.metrics.items() if v is not None},
@@ -148,9 +151,16 @@ def _train(
     }
 
 
-def _save(run: Run, files: TrialFiles, attempt: Attempt, gpus: float) -> None:
+def _still_ours(store: Store, trial: Trial, attempt: Attempt) -> None:
+    """Called before anything is published. Raises Overtaken."""
+    if not store.beat(trial.trial_id, attempt.number):
+        raise Overtaken(f"attempt {attempt.number} was overtaken by a later one; it stops")
+
+
+def _save(run: Run, files: TrialFiles, attempt: Attempt, gpus: float, device_type: str) -> None:
     cost = attempt.cost(gpus)
     state = {
+        "device": device_type,
         "run": run.state_dict(),
         "rows": attempt.rows,
         "wall_s": cost["wall_s"],
@@ -162,10 +172,15 @@ def _save(run: Run, files: TrialFiles, attempt: Attempt, gpus: float) -> None:
     write_epochs(files, attempt.rows)
 
 
-def _restore(run: Run, files: TrialFiles, attempt: Attempt, log: logging.Logger) -> None:
+def _restore(
+    run: Run, files: TrialFiles, attempt: Attempt, device_type: str, log: logging.Logger
+) -> None:
     if not files.checkpoint.exists():
         return
     state = torch.load(files.checkpoint, map_location="cpu", weights_only=True)
+    if state["device"] != device_type:  # their random generators have nothing in common
+        log.warning("the checkpoint is from %s, this is %s: anew", state["device"], device_type)
+        return
     run.load_state_dict(state["run"])
     attempt.rows = state["rows"]
     attempt.wall_s, attempt.cpu_s = state["wall_s"], state["cpu_s"]

@@ -8,8 +8,9 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -85,19 +86,23 @@ def choose_device(resources: Resources) -> torch.device:
     """
     torch.set_num_threads(resources.cpus)
     if resources.gpus and torch.cuda.is_available():
-        if resources.gpus < 1:
-            torch.cuda.set_per_process_memory_fraction(resources.gpus)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, resources.gpus))
         return torch.device("cuda:0")
     return torch.device("cpu")
 
 
 @contextmanager
 def precision(kind: Precision, device: torch.device) -> Iterator[None]:
-    """``fp32`` also turns off cuDNN's default TF32; ``bf16`` is autocast."""
+    """``fp32`` also turns off cuDNN's default TF32; ``bf16`` is autocast.
+
+    Autocast's cache stays off: it would keep the weights of the first step for as long as the
+    context is open, however often an optimiser changes them in place.
+    """
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = kind != "fp32"
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=kind == "bf16"):
+        bf16 = kind == "bf16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
@@ -110,20 +115,30 @@ class Meter:
     device: torch.device
     started: float = field(default_factory=time.perf_counter)
     images: int = 0
+    trained_s: float | None = None  # until ``trained``: evaluation is not throughput
     sums: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, value: Tensor | float, count: int) -> None:
         """Add a mean over ``count`` images."""
-        value = torch.as_tensor(value, device=self.device, dtype=torch.float64).detach()
-        self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value * count
+        if not isinstance(value, Tensor):  # filled on the device: a copy would wait for it
+            value = torch.full((), value, dtype=torch.float64, device=self.device)
+        total = value.detach().double() * count
+        self.sums[name] = self.sums[name] + total if name in self.sums else total
         self.weights[name] = self.weights.get(name, 0) + count
 
     def means(self) -> Row:
         return {name: float(total) / self.weights[name] for name, total in self.sums.items()}
 
+    def trained(self) -> None:
+        """Training is over; what follows in this epoch is evaluation."""
+        self.trained_s = time.perf_counter() - self.started
+
     def row(self) -> Row:
-        """Means, seconds, images per second and peak memory since the meter was made."""
+        """Means, seconds in all, images per second of training, and peak memory.
+
+        Memory is that of the trial: on CUDA its tensors, on a CPU its whole process.
+        """
         means = self.means()
         for name, value in means.items():
             if name.startswith("loss") and not math.isfinite(value):
@@ -133,9 +148,17 @@ class Meter:
         seconds = time.perf_counter() - self.started
         return means | {
             "epoch_s": seconds,
-            "images_per_s": self.images / seconds,
+            "images_per_s": self.images / (self.trained_s or seconds),
             "peak_mem_gib": peak_memory_gib(self.device),
         }
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Forget earlier trials of this process, where the system lets one."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # Linux: proc(5), clear_refs
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_gib(device: torch.device) -> float:
@@ -182,7 +205,11 @@ def evaluate(logits: Callable[[Tensor], Tensor], bundle: Bundle) -> Row:
 
 
 def class_rows(recall: list[float], bundle: Bundle) -> list[Row]:
-    """The rows of the classes table, less the trial's id."""
+    """The rows of the classes table, less the trial's id.
+
+    Counts and groups are those of the whole long-tailed training set, also for a trial that
+    trained on a half of it.
+    """
     return [
         {
             "class_index": k,
@@ -208,12 +235,10 @@ def clip_and_step(
 
 
 @contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Modules in eval mode inside, in train mode after."""
-    for module in modules:
-        module.eval()
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """A module in eval mode inside, in train mode after."""
+    module.eval()
     try:
         yield
     finally:
-        for module in modules:
-            module.train()
+        module.train()

@@ -19,6 +19,8 @@ from nas_sweeps.space.supernet import Supernet
 from nas_sweeps.train.losses import Projector, barlow_twins, cosine_classifier
 from nas_sweeps.trial import Augment, Barlow
 
+Supervised = Callable[[Tensor, Tensor], Tensor]  # of logits (B, K) and labels (B,)
+
 
 class Batch(NamedTuple):
     """The augmented inputs of one step; what the objective does not read is left out."""
@@ -26,6 +28,7 @@ class Batch(NamedTuple):
     images: tuple[Tensor, ...]  # (B, 3, H, W) once, for a supervised loss
     views: tuple[Tensor, ...]  # (B, 3, H, W) twice, for Barlow Twins
     labels_B: Tensor
+    supervised: Supervised  # with the class counts of the images it was drawn from
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -36,6 +39,7 @@ def make_batch(
     bundle: Bundle,
     index: Tensor,
     objective: Objective,
+    supervised: Supervised,
     augment: Augment,
     draws: torch.Generator,
     cutout: int = 0,
@@ -52,6 +56,7 @@ def make_batch(
         tuple(x.to(memory_format=torch.channels_last) for x in images),
         tuple(x.to(memory_format=torch.channels_last) for x in views),
         bundle.labels[index],
+        supervised,
     )
 
 
@@ -77,7 +82,6 @@ class SearchModel(nn.Module):
     def __init__(
         self,
         supernet: Supernet,
-        supervised: Callable[[Tensor, Tensor], Tensor],
         barlow: Barlow | None,
         joint_weight: float,
         cosine: bool,
@@ -86,7 +90,6 @@ class SearchModel(nn.Module):
         self.supernet = supernet
         if cosine:
             supernet.classifier = cosine_classifier(supernet.classifier)
-        self.supervised = supervised
         self.joint_weight = joint_weight
         self.barlow = BarlowHead(supernet.feature_dim, barlow) if barlow else None
 
@@ -97,7 +100,8 @@ class SearchModel(nn.Module):
         features = [self.supernet.features(x, *edge_weights) for x in batch.inputs]
         loss = features[0].new_zeros(())
         if objective != "barlow":
-            loss = loss + self.supervised(self.supernet.classifier(features[0]), batch.labels_B)
+            logits = self.supernet.classifier(features[0])
+            loss = loss + batch.supervised(logits, batch.labels_B)
         if objective != "supervised":
             assert self.barlow is not None
             scale = self.joint_weight if objective == "joint" else 1.0

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from nas_sweeps.data.batches import epoch_batches
 from nas_sweeps.data.bundle import Bundle
+from nas_sweeps.methods import Objective
 from nas_sweeps.space.network import Network, count_macs, count_params
 from nas_sweeps.train.common import (
     EPOCH_ACCURACIES,
@@ -32,7 +33,7 @@ from nas_sweeps.train.common import (
     seeded,
 )
 from nas_sweeps.train.losses import cosine_classifier, supervised_loss
-from nas_sweeps.train.objective import BarlowHead, make_batch
+from nas_sweeps.train.objective import BarlowHead, Batch, make_batch
 from nas_sweeps.trial import RetrainTrial
 
 
@@ -58,7 +59,7 @@ class RetrainRun:
     """One retrain trial. Same trial, bundle and threads: same bits, interrupted or not (CPU).
 
     Raises:
-        ValueError: fewer images than the one whole batch that Barlow Twins needs.
+        ValueError: by the first epoch, fewer images than the whole batch Barlow Twins needs.
         TrainingDiverged: a loss is no longer finite at the end of an epoch.
     """
 
@@ -91,6 +92,9 @@ class RetrainRun:
             )
             if recipe.loss == "ldam":
                 self.network.classifier = cosine_classifier(self.network.classifier)
+                if self.network.auxiliary is not None:
+                    head = self.network.auxiliary
+                    head.classifier = cosine_classifier(head.classifier)
             self.barlow = None
             if recipe.pretrain is not None:
                 self.barlow = BarlowHead(self.network.feature_dim, recipe.pretrain.barlow)
@@ -136,6 +140,7 @@ class RetrainRun:
                 else:
                     self._step(index, meter)
             self.epochs_done += 1
+            meter.trained()
             last = self.epochs_done == self.epochs_total
             if not pretraining and (last or self.epochs_done % recipe.test_every == 0):
                 self.tested = self._test()
@@ -146,9 +151,7 @@ class RetrainRun:
 
     def _step(self, index: Tensor, meter: Meter) -> None:
         recipe = self.recipe
-        batch = make_batch(
-            self.bundle, index, "supervised", recipe.augment, self.draws, recipe.cutout
-        )
+        batch = self._batch(index, "supervised")
         logits, auxiliary = self._logits(batch.images[0])
         loss = self.supervised(logits, batch.labels_B)
         if auxiliary is not None:
@@ -158,6 +161,10 @@ class RetrainRun:
         meter.add("loss_weights", loss.detach(), len(index))
         meter.add("accuracy_train", right, len(index))
         meter.images += len(index)
+
+    def _batch(self, index: Tensor, objective: Objective) -> Batch:
+        recipe, loss, draws = self.recipe, self.supervised, self.draws
+        return make_batch(self.bundle, index, objective, loss, recipe.augment, draws, recipe.cutout)
 
     def _logits(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.stage.frozen:
@@ -174,7 +181,7 @@ class RetrainRun:
 
     def _pretrain_step(self, index: Tensor, meter: Meter) -> None:
         assert self.barlow is not None
-        batch = make_batch(self.bundle, index, "barlow", self.recipe.augment, self.draws)
+        batch = self._batch(index, "barlow")
         loss = self.barlow(*(self.network.features(view) for view in batch.views))
         clip_and_step(loss, self.weights, self.sgd, self.recipe.grad_clip)
         meter.add("loss_weights", loss.detach(), len(index))

@@ -26,6 +26,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from nas_sweeps import methods
 from nas_sweeps.data.batches import Endless, epoch_batches
 from nas_sweeps.data.bundle import Bundle
+from nas_sweeps.methods import Objective
 from nas_sweeps.space.discretise import Discretised
 from nas_sweeps.space.genotype import EDGES
 from nas_sweeps.space.network import count_macs, count_params
@@ -47,7 +48,7 @@ from nas_sweeps.train.common import (
     stream,
 )
 from nas_sweeps.train.losses import supervised_loss
-from nas_sweeps.train.objective import Batch, SearchModel, make_batch
+from nas_sweeps.train.objective import Batch, SearchModel, Supervised, make_batch
 from nas_sweeps.trial import SearchTrial
 
 
@@ -55,7 +56,8 @@ class SearchRun:
     """One search trial. Same trial, bundle and threads: same bits, interrupted or not (CPU).
 
     Raises:
-        ValueError: fewer images than the one whole batch that Barlow Twins needs.
+        ValueError: finite differences are asked of a precision that cannot resolve them; or,
+            by the first epoch, fewer images than the one whole batch that Barlow Twins needs.
         TrainingDiverged: a loss is no longer finite at the end of an epoch.
     """
 
@@ -63,6 +65,8 @@ class SearchRun:
         self.trial, self.bundle, self.device = trial, bundle, device
         self.recipe = trial.recipe
         self.method = methods.build(trial.method)
+        if self.method.order == "second" and self.method.hvp == "fd":
+            _require_fp32(self.recipe.precision)
         self.epochs_done, self.epochs_total = 0, trial.recipe.epochs
         self.tested: Row = {}  # the last test's numbers
         self._make_model()
@@ -76,7 +80,6 @@ class SearchRun:
                 Supernet(
                     recipe.channels, recipe.layers, self.bundle.num_classes, method.operations
                 ),
-                supervised_loss(recipe.loss, self.bundle.t_counts),
                 method.barlow,
                 method.joint_weight,
                 cosine=recipe.loss == "ldam",
@@ -111,7 +114,11 @@ class SearchRun:
 
     def _make_streams(self) -> None:
         seed, device = self.trial.seed, self.device
-        self.drop_last = self.method.barlow is not None  # its BatchNorm needs whole batches
+        self.drop_last = self.method.weight_objective != "supervised"  # Barlow: whole batches
+        self.on_t, self.on_v = (
+            supervised_loss(self.recipe.loss, counts)
+            for counts in (self.bundle.t_counts, self.bundle.v_counts)
+        )
         self.order = generator(seed, "order", device)
         self.draws = generator(seed, "augment", device)
         self.validation = Endless(
@@ -130,6 +137,7 @@ class SearchRun:
             ):
                 self._step(index, self.validation.next(), meter)
             self.epochs_done += 1
+            meter.trained()
             if self.epochs_done % recipe.test_every == 0 or self.epochs_done == self.epochs_total:
                 self.tested = self._test()
                 rates |= {k: v for k, v in self.tested.items() if k in EPOCH_ACCURACIES}
@@ -140,25 +148,25 @@ class SearchRun:
 
     def _step(self, t_index: Tensor, v_index: Tensor, meter: Meter) -> None:
         method = self.method
-        train = self._batch(t_index, method.weight_objective)
-        held_out = self._batch(v_index, method.arch_objective)
+        train = self._batch(t_index, method.weight_objective, self.on_t)
+        held_out = self._batch(v_index, method.arch_objective, self.on_v)
         self._architecture_step(train, held_out, meter)
         with torch.no_grad():
             edge_weights = self._edge_weights(self.alphas)
         loss, features = self.model(method.weight_objective, train, edge_weights)
-        clip_and_step(loss, self.weights, self.sgd, self.recipe.grad_clip)
         meter.add("loss_weights", loss.detach(), len(t_index))
-        meter.add("accuracy_train", self._classified(features, train.labels_B), len(t_index))
+        meter.add("accuracy_train", self._classified(features, train), len(t_index))
+        clip_and_step(loss, self.weights, self.sgd, self.recipe.grad_clip)
         meter.images += len(t_index) + len(v_index)
 
-    def _classified(self, features: list[Tensor], labels_B: Tensor) -> Tensor:
+    def _classified(self, features: list[Tensor], batch: Batch) -> Tensor:
         """Accuracy on the training batch; a probe learns from its detached features."""
         seen = torch.cat(features).detach()
-        labels = labels_B.repeat(len(features))
+        labels = batch.labels_B.repeat(len(features))
         logits = self.model.supernet.classifier(seen)
         if self.probed:
             self.probe.zero_grad()
-            self.model.supervised(logits, labels).backward()
+            torch.autograd.backward(batch.supervised(logits, labels))
             self.probe.step()
         right: Tensor = logits.detach().argmax(1) == labels
         return right.double().mean()
@@ -202,7 +210,7 @@ class SearchRun:
     def _loss_at(
         self,
         weights: Sequence[Tensor],
-        objective: Any,
+        objective: Objective,
         batch: Batch,
         edge_weights: Sequence[Tensor],
         own_statistics: bool = False,
@@ -220,8 +228,9 @@ class SearchRun:
         unrolled: Tensor = functional_call(self.model, state, (objective, batch, edge_weights))[0]
         return unrolled
 
-    def _batch(self, index: Tensor, objective: Any) -> Batch:
-        return make_batch(self.bundle, index, objective, self.recipe.augment, self.draws)
+    def _batch(self, index: Tensor, objective: Objective, supervised: Supervised) -> Batch:
+        augment = self.recipe.augment
+        return make_batch(self.bundle, index, objective, supervised, augment, self.draws)
 
     def _edge_weights(self, alphas: Sequence[Tensor]) -> list[Tensor]:
         return [self.method.edge_weights(alpha) for alpha in alphas]
@@ -300,6 +309,15 @@ class SearchRun:
         for stream_, value in zip((self.order, self.draws), state["generators"], strict=True):
             stream_.set_state(value.cpu())
         self.validation.load_state_dict(state["validation"])
+
+
+def _require_fp32(precision: str) -> None:
+    """The difference moves a weight by about 1e-4 of its size; bf16 and TF32 round more."""
+    if precision != "fp32":
+        raise ValueError(
+            f"search.recipe.precision: {precision} rounds away the finite difference of the "
+            "second order; use fp32, or hvp: exact"
+        )
 
 
 def _architecture_columns(found: Discretised | None) -> Row:

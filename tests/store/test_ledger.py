@@ -131,7 +131,7 @@ def test_a_beat_keeps_an_attempt_alive(lab: Any, monkeypatch: pytest.MonkeyPatch
     later = ledger._now() + timedelta(seconds=ledger.STALE_S + 1)
     monkeypatch.setattr(ledger, "_now", lambda: later)
     assert lab.store.state(trial.trial_id) is State.WAITING
-    assert lab.store.beat(trial.trial_id)
+    assert lab.store.beat(trial.trial_id, 1)
     assert lab.store.state(trial.trial_id) is State.RUNNING
 
 
@@ -140,7 +140,8 @@ def test_an_overtaken_worker_learns_it_and_cannot_settle_the_trial(lab: Any) -> 
     first = store.begin(trial.trial_id)
     second = store.begin(trial.trial_id, host="elsewhere", pid=7)
     assert (first, second) == (1, 2)
-    assert not store.beat(trial.trial_id)
+    assert not store.beat(trial.trial_id, first)
+    assert store.beat(trial.trial_id, second)
     assert not store.finish(trial.trial_id, lab.result(trial, first, state="failed"))
     assert store.result(trial.trial_id) is None
     assert store.finish(trial.trial_id, lab.result(trial, second))
@@ -260,7 +261,8 @@ def test_any_order_of_steps_ends_in_the_same_done_set(steps: list[tuple[str, int
                 attempts[i] += 1
                 assert store.begin(trial_id) == attempts[i]
             elif step == "beat":
-                assert store.beat(trial_id) == (attempts[i] > 0)
+                assert store.beat(trial_id, max(1, attempts[i])) == (attempts[i] > 0)
+                assert not store.beat(trial_id, attempts[i] - 1)
             elif attempts[i] and step in ("done", "failed", "late"):
                 state, attempt = step.replace("late", "done"), attempts[i] - (step == "late")
                 written = store.finish(trial_id, ended(trial_id, state, attempt))

@@ -69,7 +69,7 @@ def test_rows_split_where_an_average_would_mix(lab: Any) -> None:
         lab.finish(lab.retrain(0, origin("ssf_nas"), pretrain=pretrain))
     lab.finish(lab.retrain(1, origin("ssf_nas", variant="where=joint")))
     table = summarise(load(lab.store))
-    assert table.index.names == ["method", "variant", "pretrain", "setting"]
+    assert table.index.names == ["method", "variant", "pretrain"]
     assert len(table) == 3
     assert (table.xs("n", axis=1, level="statistic") == 1).all(axis=None)
 

@@ -175,9 +175,7 @@ def test_two_searches_that_find_one_genotype_share_its_retrain(
     monkeypatch.setattr(
         SearchRun,
         "discretise",
-        lambda self, strict=True: replace(
-            original(self, strict), genotype=published("DARTS_V1")
-        ),
+        lambda self, strict=True: replace(original(self, strict), genotype=published("DARTS_V1")),
     )
     two = grid(methods=["darts", "fairdarts"])
     assert run_inline(tmp_path, two).complete

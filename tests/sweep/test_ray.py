@@ -134,8 +134,8 @@ def test_a_worker_that_dies_is_started_again_and_goes_on(
 
         begin, save = Store.begin, worker._save
 
-        def save_and_die(run, files, attempt, gpus):
-            save(run, files, attempt, gpus)
+        def save_and_die(run, files, attempt, *where):
+            save(run, files, attempt, *where)
             if attempt.number == 1 and files.trial_id.startswith("s-"):
                 os._exit(1)
 

@@ -15,9 +15,10 @@ from nas_sweeps import methods
 from nas_sweeps.data.bundle import Bundle, prepare
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.space.published import published
-from nas_sweeps.train.common import TrainingDiverged, precision, stream
+from nas_sweeps.train.common import Meter, TrainingDiverged, precision, stream
+from nas_sweeps.train.losses import CosineClassifier
 from nas_sweeps.train.retrain import RetrainRun
-from nas_sweeps.train.search import SearchRun, frozen_statistics
+from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import (
     Barlow,
     Data,
@@ -48,7 +49,7 @@ SEARCHES = {
 }
 RETRAINS = {
     "plain": {},
-    "all the trimmings": {"auxiliary": 0.0, "drop_path": 0.3, "cutout": 3, "loss": "ldam"},
+    "all the trimmings": {"drop_path": 0.3, "cutout": 3, "loss": "ldam"},
     "barlow then all": {"pretrain": Pretrain(epochs=2, barlow=Barlow(dim=16, hidden=16))},
     "barlow then linear": {
         "pretrain": Pretrain(epochs=1, then="linear", barlow=Barlow(dim=16, hidden=16))
@@ -189,11 +190,46 @@ def test_alpha_moves_and_is_no_weight() -> None:
     assert not {id(a) for a in run.alphas} & {id(w) for w in run.weights}
 
 
-def test_frozen_statistics_survive_an_architecture_step() -> None:
-    run = search_run("darts")
-    with frozen_statistics(run.model, True):
-        run.model.supernet.features(torch.randn(4, 3, 8, 8), *run._edge_weights(run.alphas))
-    assert not any(b.any() for n, b in run.model.named_buffers() if n.endswith("running_mean"))
+@pytest.mark.parametrize("name", ["darts", "darts second fd", "darts second exact"])
+def test_frozen_statistics_survive_an_architecture_step(name: str) -> None:
+    for mode in ("freeze", "update"):
+        run = search_run(name, bn_stats_in_arch_step=mode)
+        before = statistics(run)
+        architecture_step(run)
+        same = all(torch.equal(a, b) for a, b in zip(before, statistics(run), strict=True))
+        assert same == (mode == "freeze")
+
+
+def test_the_unrolled_model_has_statistics_of_its_own() -> None:
+    """As in DARTS, where it is a copy: the live model sees w three times and w' never."""
+    run = search_run("darts second exact")
+    architecture_step(run)
+    passes = [b for n, b in run.model.named_buffers() if n.endswith("num_batches_tracked")]
+    assert {int(count) for count in passes} == {1}, "the training loss at w, and nothing else"
+    run = search_run("darts second fd")
+    architecture_step(run)
+    passes = [b for n, b in run.model.named_buffers() if n.endswith("num_batches_tracked")]
+    assert {int(count) for count in passes} == {3}, "the training loss at w, w+ and w-"
+
+
+def test_the_architecture_moves_before_the_weights() -> None:
+    run, order = search_run("darts"), []
+    run.adam.register_step_post_hook(lambda *_: order.append("alpha"))
+    run.sgd.register_step_post_hook(lambda *_: order.append("weights"))
+    run.run_epoch()
+    assert order == ["alpha", "weights"] * (len(order) // 2)
+    assert len(order) >= 4
+
+
+def architecture_step(run: SearchRun) -> None:
+    method = run.method
+    train = run._batch(bundle().t_index[:8], method.weight_objective, run.on_t)
+    held_out = run._batch(bundle().v_index[:8], method.arch_objective, run.on_v)
+    run._architecture_step(train, held_out, Meter(CPU))
+
+
+def statistics(run: SearchRun) -> list[torch.Tensor]:
+    return [b.clone() for n, b in run.model.named_buffers() if "running" in n]
 
 
 def test_pretraining_comes_first_and_uses_no_label() -> None:
@@ -237,6 +273,36 @@ def test_precision_is_put_back() -> None:
     assert not torch.is_autocast_enabled("cpu")
 
 
-def test_bf16_trains() -> None:
-    rows = finish(retrain_run(precision="bf16"))
-    assert all(math.isfinite(row["loss_weights"]) for row in rows)
+def test_bf16_trains_and_tests_the_weights_of_now() -> None:
+    """Autocast caches cast weights for as long as it is on: an epoch must not be one context."""
+    run = retrain_run(precision="bf16", epochs=1)
+    row = run.run_epoch()
+    assert math.isfinite(row["loss_weights"])
+    with precision("bf16", CPU):
+        x = bundle().images[:16].float() / 255
+        run.network.eval()
+        inside = run.network(x)[0]
+        with torch.no_grad():
+            for weight in run.network.parameters():
+                weight.mul_(2)
+        assert not torch.equal(inside, run.network(x)[0])
+
+
+def test_finite_differences_are_refused_where_they_would_be_rounded_away() -> None:
+    with pytest.raises(ValueError, match="use fp32, or hvp: exact"):
+        search_run("darts second fd", precision="bf16")
+
+
+def test_every_head_is_cosine_under_ldam() -> None:
+    run = retrain_run(auxiliary=0.4, loss="ldam")
+    assert isinstance(run.network.classifier, CosineClassifier)
+    assert isinstance(run.network.auxiliary.classifier, CosineClassifier)
+
+
+def test_an_auxiliary_head_trains_with_the_rest() -> None:
+    big = prepare(replace(DATA, image_size=32), EXP, Places(), CPU)
+    trial = replace(retrain_run().trial, recipe=replace(RETRAIN, auxiliary=0.4, epochs=1))
+    run = RetrainRun(trial, big, CPU)
+    before = run.network.auxiliary.classifier.weight.clone()
+    run.run_epoch()
+    assert not torch.equal(before, run.network.auxiliary.classifier.weight)
