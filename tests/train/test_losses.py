@@ -113,6 +113,11 @@ def test_ldam_reproduces_the_golden_value_on_halved_logits() -> None:
     close(supervised_loss("ldam", EXP_01)(golden_logits() / 2, LABELS), 29.748172952277)
 
 
+def test_ghm_over_all_bins_is_the_golden_value_of_its_papers_form() -> None:
+    """These images fill 3 of the 10 bins; the paper divides by 10 where the code divides by 3."""
+    close(supervised_loss("ghm", EXP_01)(golden_logits(), LABELS) * 3 / 10, 0.671057459464)
+
+
 def test_focal_with_gamma_two_reproduces_the_golden_value() -> None:
     close(focal(golden_logits(), LABELS, gamma=2), 2.156554404064)
 
