@@ -106,7 +106,8 @@ class RayExecutor:
         except OSError as error:
             raise ValueError(
                 f"--address {self.address}: no Ray cluster answers there ({error}); "
-                "start one with `ray start --head`, or leave --address out"
+                "start one with `ray start --head`, or leave --address out; a cluster that asks "
+                "for a token wants RAY_AUTH_MODE=token here too"
             ) from None
         if threading.current_thread() is threading.main_thread():  # ray.init sets its own
             signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
