@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import warnings
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -101,6 +103,7 @@ def run(
     from nas_sweeps.sweep.run import run as run_grid
 
     grid = _grid(grid_file, overrides)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's way to stop
     try:
         summary = run_grid(
             grid,
@@ -147,6 +150,7 @@ def table(
 
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
+    warnings.showwarning = lambda message, *_: err.print(f"warning: {message}", soft_wrap=True)
     try:
         app(standalone_mode=True)
     except ValueError as error:

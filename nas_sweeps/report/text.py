@@ -90,7 +90,8 @@ def status_view(store: Path) -> Iterator[RenderableType]:
         yield from _grid_status(kept, keeper)
     states = keeper.states()
     running = [t for t, state in states.items() if state is State.RUNNING]
-    yield f"{len(running)} running, {len(states)} trials started in {store}"
+    counted = ", ".join(f"{n} {state.value}" for state, n in Counter(states.values()).items())
+    yield f"{len(states)} trials in {store}: {counted or 'none yet'}"
     for trial_id in running:
         held = read_attempt(keeper.layout.trial(trial_id)) or {}
         yield f"running {trial_id} on {held.get('host')} (attempt {held.get('attempt')})"
@@ -133,7 +134,7 @@ def results_view(store: Path, value: str) -> Iterator[RenderableType]:
     names = [
         " ".join(str(part) for part in key if part and part == part) for key in _keys(frame.index)
     ]
-    table.add_column(" ".join(map(str, frame.index.names)))
+    table.add_column(" ".join(map(str, frame.index.names)), overflow="fold")
     cells = [frame.iloc[:, i : i + 3] for i in range(0, frame.shape[1], 3)]
     for cell in cells:
         table.add_column(_heading(_keys(cell.columns)[0][:-1]), justify="right")

@@ -102,5 +102,5 @@ class Layout:
         try:
             with os.scandir(self.trials) as entries:
                 yield from (e for e in entries if e.name[:2] in ("s-", "r-") and e.is_dir())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return

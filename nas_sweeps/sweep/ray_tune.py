@@ -109,6 +109,11 @@ class RayExecutor:
                 "start one with `ray start --head`, or leave --address out; a cluster that asks "
                 "for a token wants RAY_AUTH_MODE=token here too"
             ) from None
+        except Exception as error:  # Ray raises a bare Exception when a node comes up too late
+            raise ValueError(
+                f"Ray did not start here ({error}); run again when the machine is less busy, or "
+                "with --executor inline"
+            ) from None
         if threading.current_thread() is threading.main_thread():  # ray.init sets its own
             signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:

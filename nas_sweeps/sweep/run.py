@@ -10,11 +10,13 @@ from rich.console import Console
 
 from nas_sweeps import methods
 from nas_sweeps.chain import Chain, Phase
+from nas_sweeps.data.bundle import prepare
 from nas_sweeps.grid import Grid, plan
 from nas_sweeps.standing import standing
 from nas_sweeps.store import Store, compact
 from nas_sweeps.sweep.executor import Executor, Job
 from nas_sweeps.sweep.progress import Progress, Silence
+from nas_sweeps.trial import Places
 
 Retry = Literal["none", "failed"]
 
@@ -67,10 +69,11 @@ def run(
         ValueError: the store or the cluster cannot serve the grid; the message says what to do.
     """
     keeper = Store(Path(store) if store is not None else Path("runs") / grid.name)
-    keeper.create()
-    keeper.keep_grid(grid.to_json())
     planned = plan(grid)
     chain = standing(planned, keeper, retry_failed=retry == "failed")
+    _check_images(chain, grid.places)
+    keeper.create()
+    keeper.keep_grid(grid.to_json())
     _link(chain, keeper)
     watcher = Silence() if console == "none" else Progress(chain, console)
     job = Job(
@@ -89,6 +92,20 @@ def run(
         _link(chain, keeper)
         compact(keeper)
     return Summary(Path(keeper.root), chain.counts(), job.started)
+
+
+def _check_images(chain: Chain, places: Places) -> None:
+    """Draw every training set that is still needed, once, before any trial starts.
+
+    What is wrong with images or class counts would otherwise be every trial's own failure, days
+    into a run. It also leaves them decoded in the cache. Skipped where only the workers have the
+    images. Raises ValueError as ``prepare`` does.
+    """
+    if places.path is not None and not Path(places.path).exists():
+        return
+    needed = {(e.data, e.distribution) for e, state in chain.states() if state == "waiting"}
+    for data, distribution in needed:
+        prepare(data, distribution, places, "cpu")
 
 
 def _link(chain: Chain, store: Store) -> None:

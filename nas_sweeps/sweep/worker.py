@@ -177,7 +177,11 @@ def _restore(
 ) -> None:
     if not files.checkpoint.exists():
         return
-    state = torch.load(files.checkpoint, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(files.checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises anything at all for a file that is torn
+        log.warning("%s cannot be read (%r): anew", files.checkpoint, error)
+        return
     if state["device"] != device_type:  # their random generators have nothing in common
         log.warning("the checkpoint is from %s, this is %s: anew", state["device"], device_type)
         return

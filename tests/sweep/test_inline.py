@@ -221,3 +221,31 @@ def test_an_overtaken_attempt_publishes_nothing_more(
     )
     assert result.error_class == "Overtaken"
     assert store.result(trial.trial_id) is None
+
+
+def test_a_damaged_checkpoint_costs_its_epochs_and_nothing_else(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = SearchRun.run_epoch
+
+    def stops_in_the_second(self: SearchRun) -> dict:
+        if self.epochs_done == 1:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(SearchRun, "run_epoch", stops_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run_inline(tmp_path)
+    monkeypatch.undo()
+    (checkpoint,) = tmp_path.glob("trials/*/checkpoint.pt")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    assert run_inline(tmp_path).complete
+    assert "cannot be read" in (checkpoint.parent / "log.txt").read_text()
+    pd.testing.assert_frame_equal(timeless(tmp_path), timeless(finished))
+
+
+def test_class_counts_that_cannot_be_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with pytest.raises(ValueError, match="needs 2, one for each half"):
+        run_inline(store, grid(distributions=[{"exp": 0.4}, {"exp": 0.1}]))
+    assert not store.exists()
