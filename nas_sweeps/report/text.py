@@ -161,10 +161,6 @@ def _keys(index: pd.Index[Any]) -> list[tuple[Any, ...]]:
     return [key if isinstance(key, tuple) else (key,) for key in index.tolist()]
 
 
-def _part(value: Any) -> str:
-    return str(value) if value == value else ""  # a missing one is NaN
-
-
 def _heading(cell: tuple[Any, ...]) -> str:
     kind, mu, *rest = cell
     text = str(kind) if mu != mu else f"{kind} mu={mu:g}"

@@ -53,14 +53,11 @@ class RayExecutor:
 
     Args:
         address: of a running cluster (``auto`` finds a local one); None starts one here.
-        num_gpus: logical GPUs of a cluster started here; None counts the real ones.
         slots: at most so many trials at once; None: as many as the cluster's resources hold.
     """
 
-    def __init__(
-        self, address: str | None = None, num_gpus: int | None = None, slots: int | None = None
-    ) -> None:
-        self.address, self.num_gpus, self.slots = address, num_gpus, slots
+    def __init__(self, address: str | None = None, slots: int | None = None) -> None:
+        self.address, self.slots = address, slots
 
     def run(self, job: Job) -> None:
         """Raises ValueError when no node of the cluster could ever hold a trial."""
@@ -99,7 +96,7 @@ class RayExecutor:
             )
         options: dict[str, Any] = {"address": self.address or "local"}
         if self.address is None:
-            options |= {"num_gpus": self.num_gpus, "include_dashboard": False}
+            options["include_dashboard"] = False
         try:
             _knock(self.address)
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
@@ -233,13 +230,13 @@ class ChainSearcher(Searcher):
 
     def _settle(self, trial: Trial, died: bool) -> None:
         published = self.job.store.result(trial.trial_id)
-        if published is None:
+        # One that returned without a result was overtaken by another run: starting it again
+        # would overtake that one in turn.
+        if published is None and died and self.losses[trial.trial_id] < MAX_FAILURES:
             self.losses[trial.trial_id] += 1
-            if self.losses[trial.trial_id] <= MAX_FAILURES:
-                self.again.append(trial)
-                return
-            published = lost(trial, self.job.store, write=died)
-        self.job.settle(trial, published)
+            self.again.append(trial)
+            return
+        self.job.settle(trial, published or lost(trial, self.job.store, write=died))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the truth, and Tune's restore is not used."""

@@ -132,7 +132,7 @@ def test_a_worker_that_dies_is_started_again_and_goes_on(
     def dies_once(spec, store, places, resources):
         from nas_sweeps.sweep import worker
 
-        begin, save = Store.begin, worker._save
+        save = worker._save
 
         def save_and_die(run, files, attempt, *where):
             save(run, files, attempt, *where)
@@ -143,7 +143,7 @@ def test_a_worker_that_dies_is_started_again_and_goes_on(
         try:
             body(spec, store, places, resources)
         finally:
-            worker._save, Store.begin = save, begin
+            worker._save = save
 
     monkeypatch.setattr(ray_tune, "run_in_actor", dies_once)
     one = ns.Grid.from_dict(
@@ -158,3 +158,55 @@ def test_a_worker_that_dies_is_started_again_and_goes_on(
     frames = ns.load(tmp_path)
     assert frames.trials.attempt.tolist() == [2]
     assert frames.epochs.epoch.tolist() == [1, 2]
+
+
+ONE_SEARCH = {"methods": ["darts"]}
+
+
+def one_search() -> ns.Grid:
+    return ns.Grid.from_dict(
+        TINY | {"search": TINY["search"] | ONE_SEARCH, "retrain": {"winners": "none"}}
+    )
+
+
+def starts(folder: Path) -> int:
+    return len(list(folder.iterdir()))
+
+
+def test_a_worker_that_always_dies_becomes_a_failed_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nas_sweeps.sweep import ray_tune
+
+    counted = tmp_path / "starts"
+    counted.mkdir()
+
+    def dies(spec, store, places, resources):
+        (counted / str(os.getpid())).touch()
+        os._exit(1)
+
+    monkeypatch.setattr(ray_tune, "run_in_actor", dies)
+    summary = run_on_ray(tmp_path / "store", one_search())
+    assert summary.counts["search"]["failed"] == 1
+    assert ns.load(tmp_path / "store").trials.error_class.tolist() == ["WorkerLost"]
+    assert starts(counted) == 1 + ray_tune.MAX_FAILURES
+
+
+def test_a_trial_that_another_run_took_over_is_neither_stolen_back_nor_called_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from uuid import uuid4
+
+    from nas_sweeps.sweep import ray_tune
+
+    counted = tmp_path / "starts"
+    counted.mkdir()
+
+    def is_overtaken(spec, store, places, resources):
+        (counted / uuid4().hex).touch()
+
+    monkeypatch.setattr(ray_tune, "run_in_actor", is_overtaken)
+    summary = run_on_ray(tmp_path / "store", one_search())
+    assert not summary.complete
+    assert starts(counted) == 1
+    assert Store(tmp_path / "store").results() == {}
