@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,6 +28,43 @@ def epoch_batches(
     batches = torch.split(_shuffled(index, generator), batch_size)
     rest = len(index) % batch_size
     return batches[:-1] if rest and len(batches) > 1 and (drop_last or rest == 1) else batches
+
+
+class Passes:
+    """Shuffled passes over ``index``, one after the other, resumable between any two batches.
+
+    The state is that of the generator before it shuffled the present pass, and how many batches
+    were taken since: the order is shuffled again, not stored. Nothing else may draw from the
+    generator.
+    """
+
+    def __init__(self, index: Tensor, batch_size: int, generator: torch.Generator) -> None:
+        self._index, self._size, self._generator = index, batch_size, generator
+        self._start = generator.get_state()
+        self._taken = 0
+
+    def rest(self, drop_last: bool = False) -> Iterator[Tensor]:
+        """The batches of the present pass that nobody took yet, as ``epoch_batches`` cuts them.
+
+        A batch counts as taken when it is handed out.
+        """
+        self._generator.set_state(self._start)
+        batches = epoch_batches(self._index, self._size, self._generator, drop_last)
+        for batch in batches[self._taken :]:
+            self._taken += 1
+            yield batch
+
+    def turn(self) -> None:
+        """On to the next pass; ``rest`` has given this one's last batch."""
+        self._start, self._taken = self._generator.get_state(), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the batches to come depend on."""
+        return {"generator": self._start.clone(), "taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken."""
+        self._start, self._taken = state["generator"].cpu(), state["taken"]
 
 
 class Endless:

@@ -7,6 +7,7 @@ import math
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from nas_sweeps.data.augment import normalise
 from nas_sweeps.data.bundle import Bundle
@@ -42,14 +44,36 @@ class Outcome:
     classes: list[Row]
 
 
+def nothing() -> None:
+    """What a caller does between two steps who has nothing to do there."""
+
+
 class Run(Protocol):
-    """A training run that goes one epoch at a time and can be continued bit for bit."""
+    """A training run that goes one epoch at a time and can be continued bit for bit.
+
+    ``run_epoch`` calls ``between`` after every training step and after every batch of an
+    evaluation, and at no other time. There, and between epochs, ``state_dict`` is a place that
+    a new run of the same trial can go on from: its next row, the later ones and all it learns
+    are those of a run never stopped, but for times and memory. ``between`` may take the
+    state, and it may raise: the exception leaves ``run_epoch``, the state stays at that place,
+    and this run or a new one goes on from there by calling ``run_epoch`` again. It must not
+    touch the model. No training step runs twice; an evaluation starts over. After an exception
+    from anywhere else the run is in the middle of a step, and its state is no place at all.
+
+    ``state_dict`` shares tensors with the run: write it to a file before the run goes on.
+
+    Every random number comes from the trial's own generators, all in the state; torch's, numpy's
+    and Python's global ones are neither read nor moved. "The same bits" is a promise for a CPU
+    with a fixed number of threads. On CUDA the generators live on the device, and their state is
+    a seed and an offset: the same random numbers follow, but sums there may be taken in another
+    order each time, stopped or not. The states of the two kinds of device do not mix.
+    """
 
     @property
     def epochs_done(self) -> int: ...
     @property
     def epochs_total(self) -> int: ...
-    def run_epoch(self) -> Row: ...
+    def run_epoch(self, between: Callable[[], None] = nothing) -> Row: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
     def outcome(self) -> Outcome: ...
@@ -110,12 +134,16 @@ def precision(kind: Precision, device: torch.device) -> Iterator[None]:
 
 @dataclass
 class Meter:
-    """Counts of one epoch. Sums stay on the device until ``row`` is asked for."""
+    """Counts of one epoch, over all its parts where it was interrupted.
+
+    Sums stay on the device until ``row`` is asked for.
+    """
 
     device: torch.device
-    started: float = field(default_factory=time.perf_counter)
     images: int = 0
     trained_s: float | None = None  # until ``trained``: evaluation is not throughput
+    earlier_s: float = 0.0  # of the parts before the present one
+    started: float | None = None  # the present part, by the clock; None: the clock is stopped
     sums: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
 
@@ -130,9 +158,24 @@ class Meter:
     def means(self) -> Row:
         return {name: float(total) / self.weights[name] for name, total in self.sums.items()}
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The clock runs inside; what passes outside is none of the epoch's time."""
+        self.started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.earlier_s, self.started = self.seconds(), None
+
+    def seconds(self) -> float:
+        """How long the clock has run."""
+        present = 0.0 if self.started is None else time.perf_counter() - self.started
+        return self.earlier_s + present
+
     def trained(self) -> None:
-        """Training is over; what follows in this epoch is evaluation."""
-        self.trained_s = time.perf_counter() - self.started
+        """Training is over, now or in an earlier part; what follows is evaluation."""
+        if self.trained_s is None:
+            self.trained_s = self.seconds()
 
     def row(self) -> Row:
         """Means, seconds in all, images per second of training, and peak memory.
@@ -145,12 +188,29 @@ class Meter:
                 raise TrainingDiverged(
                     f"{name} is {value}; lower the recipe's lr or grad_clip, or check the images"
                 )
-        seconds = time.perf_counter() - self.started
+        seconds = self.seconds()
         return means | {
             "epoch_s": seconds,
             "images_per_s": self.images / (self.trained_s or seconds),
             "peak_mem_gib": peak_memory_gib(self.device),
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts so far, and the seconds without the clock's present reading."""
+        return {
+            "images": self.images,
+            "trained_s": self.trained_s,
+            "seconds": self.seconds(),
+            "sums": dict(self.sums),
+            "weights": dict(self.weights),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Count on from ``state_dict``'s value, with the clock stopped."""
+        self.images, self.trained_s = state["images"], state["trained_s"]
+        self.earlier_s, self.started = state["seconds"], None
+        self.sums = {name: total.to(self.device) for name, total in state["sums"].items()}
+        self.weights = dict(state["weights"])
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -169,34 +229,48 @@ def peak_memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-@torch.inference_mode()
 def predict(
-    logits: Callable[[Tensor], Tensor], images_NCHW: Tensor, index: Tensor, bundle: Bundle
+    logits: Callable[[Tensor], Tensor],
+    images_NCHW: Tensor,
+    index: Tensor,
+    bundle: Bundle,
+    between: Callable[[], None] = nothing,
 ) -> Tensor:
-    """Predicted classes (N,) of the images at ``index``, without augmentation."""
+    """Predicted classes (N,) of the images at ``index``, without augmentation.
+
+    ``between`` is called after every batch, outside of inference mode.
+    """
     parts = []
     for part in torch.split(index, EVAL_BATCH):
-        x_BCHW = normalise(images_NCHW[part], bundle.mean, bundle.std)
-        parts.append(logits(x_BCHW.to(memory_format=torch.channels_last)).argmax(1))
+        with torch.inference_mode():
+            x_BCHW = normalise(images_NCHW[part], bundle.mean, bundle.std)
+            parts.append(logits(x_BCHW.to(memory_format=torch.channels_last)).argmax(1))
+        between()
     return torch.cat(parts)
 
 
 def accuracy(
-    logits: Callable[[Tensor], Tensor], images_NCHW: Tensor, index: Tensor, bundle: Bundle
+    logits: Callable[[Tensor], Tensor],
+    images_NCHW: Tensor,
+    index: Tensor,
+    bundle: Bundle,
+    between: Callable[[], None] = nothing,
 ) -> float:
     """The fraction of right predictions among training images."""
-    right = predict(logits, images_NCHW, index, bundle) == bundle.labels[index]
+    right = predict(logits, images_NCHW, index, bundle, between) == bundle.labels[index]
     return float(right.double().mean())
 
 
-def evaluate(logits: Callable[[Tensor], Tensor], bundle: Bundle) -> Row:
+def evaluate(
+    logits: Callable[[Tensor], Tensor], bundle: Bundle, between: Callable[[], None] = nothing
+) -> Row:
     """Every accuracy on the test set, ``recall`` per class included.
 
     ``accuracy_long_tailed`` is the exact weighted form, ``accuracy_long_tailed_sampled`` the
     accuracy on one drawn long-tailed test set.
     """
     everything = torch.arange(len(bundle.test_labels), device=bundle.test_labels.device)
-    predicted = predict(logits, bundle.test_images, everything, bundle)
+    predicted = predict(logits, bundle.test_images, everything, bundle, between)
     table = confusion(bundle.test_labels, predicted, bundle.num_classes)
     sampled = predicted[bundle.lt_test_index] == bundle.test_labels[bundle.lt_test_index]
     return summarise(table, bundle.lt_test_counts, bundle.groups) | {
@@ -232,6 +306,16 @@ def clip_and_step(
         weight.grad = gradient
     nn.utils.clip_grad_norm_(weights, limit)
     optimiser.step()
+
+
+def step_schedule(schedule: LRScheduler) -> None:
+    """To the next epoch's rate, also where all of this epoch's steps lie before an interruption.
+
+    Torch sees only the steps of this process, and warns of a schedule that has none before it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+        schedule.step()
 
 
 @contextmanager

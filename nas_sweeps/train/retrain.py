@@ -7,6 +7,7 @@ head on frozen features). Each stage has an optimiser and a cosine schedule of i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from nas_sweeps.data.batches import epoch_batches
+from nas_sweeps.data.batches import Passes
 from nas_sweeps.data.bundle import Bundle
 from nas_sweeps.methods import Objective
 from nas_sweeps.space.network import Network, count_macs, count_params
@@ -29,8 +30,10 @@ from nas_sweeps.train.common import (
     evaluate,
     evaluating,
     generator,
+    nothing,
     precision,
     seeded,
+    step_schedule,
 )
 from nas_sweeps.train.losses import cosine_classifier, supervised_loss
 from nas_sweeps.train.objective import BarlowHead, Batch, make_batch
@@ -71,13 +74,15 @@ class RetrainRun:
         self.tested: Row = {}  # the last test's numbers
         self.best = 0.0  # accuracy_balanced of the best epoch: for information, never the headline
         half = self.recipe.images == "search_half"
-        self.index = bundle.t_index if half else bundle.full_index
+        index = bundle.t_index if half else bundle.full_index
         counts = bundle.t_counts if half else bundle.train_counts
         self.supervised = supervised_loss(self.recipe.loss, counts)
         self._make_network()
         self._enter(self.stages[0])
-        self.order = generator(trial.seed, "order", device)
+        order = generator(trial.seed, "order", device)
+        self.passes = Passes(index, self.recipe.batch_size, order)
         self.draws = generator(trial.seed, "augment", device)
+        self.meter = Meter(device)  # of the epoch that is under way or comes next
 
     def _make_network(self) -> None:
         recipe, trial = self.recipe, self.trial
@@ -126,28 +131,38 @@ class RetrainRun:
 
     # One epoch
 
-    def run_epoch(self) -> Row:
-        """Train one epoch; its row holds the epochs table's columns, less the trial's id."""
-        stage, recipe = self._stage_at(self.epochs_done), self.recipe
+    def run_epoch(self, between: Callable[[], None] = nothing) -> Row:
+        """Train one epoch, or what is left of it, with ``between`` as ``Run`` has it.
+
+        The row holds the epochs table's columns, less the trial's id.
+        """
+        epoch, stage, recipe = self.epochs_done + 1, self._stage_at(self.epochs_done), self.recipe
         if stage != self.stage:
             self._enter(stage)
-        meter, pretraining = Meter(self.device), stage.name == "pretrain"
-        row: Row = {"stage": stage.name, "lr": self.sgd.param_groups[0]["lr"]}
-        with precision(recipe.precision, self.device):
-            for index in epoch_batches(self.index, recipe.batch_size, self.order, pretraining):
+        pretraining = stage.name == "pretrain"
+        row: Row = {"stage": stage.name, "lr": self.sgd.param_groups[0]["lr"], "epoch": epoch}
+        with self.meter.running(), precision(recipe.precision, self.device):
+            for index in self.passes.rest(drop_last=pretraining):
                 if pretraining:
-                    self._pretrain_step(index, meter)
+                    self._pretrain_step(index, self.meter)
                 else:
-                    self._step(index, meter)
-            self.epochs_done += 1
-            meter.trained()
-            last = self.epochs_done == self.epochs_total
-            if not pretraining and (last or self.epochs_done % recipe.test_every == 0):
-                self.tested = self._test()
+                    self._step(index, self.meter)
+                between()
+            self.meter.trained()
+            if not pretraining and (epoch == self.epochs_total or epoch % recipe.test_every == 0):
+                self.tested = self._test(between)
                 self.best = max(self.best, self.tested["accuracy_balanced"])
                 row |= {k: v for k, v in self.tested.items() if k in EPOCH_ACCURACIES}
-        self.schedule.step()
-        return row | {"epoch": self.epochs_done} | meter.row()
+            row |= self.meter.row()
+        self._turn()
+        return row
+
+    def _turn(self) -> None:
+        """On to the next epoch."""
+        self.epochs_done += 1
+        self.passes.turn()
+        self.meter = Meter(self.device)
+        step_schedule(self.schedule)
 
     def _step(self, index: Tensor, meter: Meter) -> None:
         recipe = self.recipe
@@ -189,16 +204,16 @@ class RetrainRun:
 
     # What it learned
 
-    def _test(self) -> Row:
+    def _test(self, between: Callable[[], None]) -> Row:
         def logits(x_BCHW: Tensor) -> Tensor:
             out: Tensor = self.network(x_BCHW)[0]
             return out
 
         with evaluating(self.network):
-            row = evaluate(logits, self.bundle)
+            row = evaluate(logits, self.bundle, between)
             if self.recipe.images == "search_half":
                 row["accuracy_validation"] = accuracy(
-                    logits, self.bundle.images, self.bundle.v_index, self.bundle
+                    logits, self.bundle.images, self.bundle.v_index, self.bundle, between
                 )
         return row
 
@@ -222,7 +237,7 @@ class RetrainRun:
     # Checkpoint
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything the next epoch depends on: tensors and plain values only."""
+        """Everything that the rest depends on, inside an epoch too: tensors and plain values."""
         return {
             "epochs_done": self.epochs_done,
             "tested": self.tested,
@@ -232,7 +247,9 @@ class RetrainRun:
             "stage": self.stages.index(self.stage),
             "sgd": self.sgd.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "generators": [self.order.get_state(), self.draws.get_state()],
+            "draws": self.draws.get_state(),
+            "passes": self.passes.state_dict(),
+            "meter": self.meter.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -245,5 +262,6 @@ class RetrainRun:
         self._enter(self.stages[state["stage"]])
         self.sgd.load_state_dict(state["sgd"])
         self.schedule.load_state_dict(state["schedule"])
-        for stream, value in zip((self.order, self.draws), state["generators"], strict=True):
-            stream.set_state(value.cpu())
+        self.draws.set_state(state["draws"].cpu())
+        self.passes.load_state_dict(state["passes"])
+        self.meter.load_state_dict(state["meter"])

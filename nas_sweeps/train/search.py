@@ -12,7 +12,7 @@ detached features with an optimiser of its own, so labels never reach the weight
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from nas_sweeps import methods
-from nas_sweeps.data.batches import Endless, epoch_batches
+from nas_sweeps.data.batches import Endless, Passes
 from nas_sweeps.data.bundle import Bundle
 from nas_sweeps.methods import Objective
 from nas_sweeps.space.discretise import Discretised
@@ -43,8 +43,10 @@ from nas_sweeps.train.common import (
     evaluate,
     evaluating,
     generator,
+    nothing,
     precision,
     seeded,
+    step_schedule,
     stream,
 )
 from nas_sweeps.train.losses import supervised_loss
@@ -72,6 +74,7 @@ class SearchRun:
         self._make_model()
         self._make_optimisers()
         self._make_streams()
+        self.meter = Meter(device)  # of the epoch that is under way or comes next
 
     def _make_model(self) -> None:
         recipe, method, seed = self.recipe, self.method, self.trial.seed
@@ -119,32 +122,41 @@ class SearchRun:
             supervised_loss(self.recipe.loss, counts)
             for counts in (self.bundle.t_counts, self.bundle.v_counts)
         )
-        self.order = generator(seed, "order", device)
         self.draws = generator(seed, "augment", device)
-        self.validation = Endless(
-            self.bundle.v_index, self.recipe.batch_size, generator(seed, "validation", device)
-        )
+        size = self.recipe.batch_size
+        self.passes = Passes(self.bundle.t_index, size, generator(seed, "order", device))
+        self.validation = Endless(self.bundle.v_index, size, generator(seed, "validation", device))
 
     # One epoch
 
-    def run_epoch(self) -> Row:
-        """Train one epoch; its row holds the epochs table's columns, less the trial's id."""
-        meter, recipe = Meter(self.device), self.recipe
-        rates = {"lr": self.sgd.param_groups[0]["lr"], "arch_lr": self.method.arch_lr}
-        with precision(recipe.precision, self.device):
-            for index in epoch_batches(
-                self.bundle.t_index, recipe.batch_size, self.order, self.drop_last
-            ):
-                self._step(index, self.validation.next(), meter)
-            self.epochs_done += 1
-            meter.trained()
-            if self.epochs_done % recipe.test_every == 0 or self.epochs_done == self.epochs_total:
-                self.tested = self._test()
-                rates |= {k: v for k, v in self.tested.items() if k in EPOCH_ACCURACIES}
+    def run_epoch(self, between: Callable[[], None] = nothing) -> Row:
+        """Train one epoch, or what is left of it, with ``between`` as ``Run`` has it.
+
+        The row holds the epochs table's columns, less the trial's id.
+        """
+        epoch, recipe = self.epochs_done + 1, self.recipe
+        row: Row = {"stage": "search", "epoch": epoch}
+        row |= {"lr": self.sgd.param_groups[0]["lr"], "arch_lr": self.method.arch_lr}
+        with self.meter.running():
+            with precision(recipe.precision, self.device):
+                for index in self.passes.rest(self.drop_last):
+                    self._step(index, self.validation.next(), self.meter)
+                    between()
+                self.meter.trained()
+                if epoch % recipe.test_every == 0 or epoch == self.epochs_total:
+                    self.tested = self._test(between)
+                    row |= {k: v for k, v in self.tested.items() if k in EPOCH_ACCURACIES}
+            row |= _architecture_columns(self.discretise(strict=False)) | self.meter.row()
+        self._turn()
+        return row
+
+    def _turn(self) -> None:
+        """On to the next epoch."""
+        self.epochs_done += 1
+        self.passes.turn()
+        self.meter = Meter(self.device)
         for schedule in self.schedules.values():
-            schedule.step()
-        found = _architecture_columns(self.discretise(strict=False))
-        return {"stage": "search", "epoch": self.epochs_done} | rates | found | meter.row()
+            step_schedule(schedule)
 
     def _step(self, t_index: Tensor, v_index: Tensor, meter: Meter) -> None:
         method = self.method
@@ -237,7 +249,7 @@ class SearchRun:
 
     # What it found
 
-    def _test(self) -> Row:
+    def _test(self, between: Callable[[], None]) -> Row:
         with torch.no_grad():
             edge_weights = self._edge_weights(self.alphas)
 
@@ -246,8 +258,10 @@ class SearchRun:
             return out
 
         with evaluating(self.model):
-            validation = accuracy(logits, self.bundle.images, self.bundle.v_index, self.bundle)
-            return evaluate(logits, self.bundle) | {"accuracy_validation": validation}
+            validation = accuracy(
+                logits, self.bundle.images, self.bundle.v_index, self.bundle, between
+            )
+            return evaluate(logits, self.bundle, between) | {"accuracy_validation": validation}
 
     def discretise(self, strict: bool = True) -> Discretised | None:
         """The genotype of the present alpha; None for one that the method refuses."""
@@ -282,7 +296,7 @@ class SearchRun:
     # Checkpoint
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything the next epoch depends on: tensors and plain values only."""
+        """Everything that the rest depends on, inside an epoch too: tensors and plain values."""
         return {
             "epochs_done": self.epochs_done,
             "tested": self.tested,
@@ -290,8 +304,10 @@ class SearchRun:
             "alphas": [a.detach() for a in self.alphas],
             "optimisers": [o.state_dict() for o in (self.sgd, self.adam, self.probe)],
             "schedules": {k: s.state_dict() for k, s in self.schedules.items()},
-            "generators": [self.order.get_state(), self.draws.get_state()],
+            "draws": self.draws.get_state(),
+            "passes": self.passes.state_dict(),
             "validation": self.validation.state_dict(),
+            "meter": self.meter.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -306,9 +322,10 @@ class SearchRun:
             optimiser.load_state_dict(value)
         for name, schedule in self.schedules.items():
             schedule.load_state_dict(state["schedules"][name])
-        for stream_, value in zip((self.order, self.draws), state["generators"], strict=True):
-            stream_.set_state(value.cpu())
+        self.draws.set_state(state["draws"].cpu())
+        self.passes.load_state_dict(state["passes"])
         self.validation.load_state_dict(state["validation"])
+        self.meter.load_state_dict(state["meter"])
 
 
 def _require_fp32(precision: str) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nas_sweeps.data.batches import Endless, epoch_batches
+from nas_sweeps.data.batches import Endless, Passes, epoch_batches
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -75,3 +75,41 @@ def test_an_endless_state_is_a_snapshot():
     for _ in range(2):
         stream.load_state_dict(state)
         assert [stream.next().tolist() for _ in range(6)] == expected
+
+
+def take(passes: Passes, count: int, drop_last: bool = False) -> list[list[int]]:
+    """As many batches, over the ends of passes."""
+    taken: list[list[int]] = []
+    while True:
+        for batch in passes.rest(drop_last):
+            taken.append(batch.tolist())
+            if len(taken) == count:
+                return taken
+        passes.turn()
+
+
+def test_passes_are_epochs_of_one_generator():
+    generator = seeded(4)
+    expected = [b.tolist() for _ in range(3) for b in epoch_batches(torch.arange(11), 4, generator)]
+    assert take(Passes(torch.arange(11), 4, seeded(4)), 9) == expected
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("taken", range(8))
+def test_passes_resume_bit_for_bit_between_any_two_batches(taken, drop_last, tmp_path):
+    expected = take(Passes(torch.arange(11), 4, seeded(4)), 8 + 4, drop_last)
+    stopped = Passes(torch.arange(11), 4, seeded(4))
+    assert (take(stopped, taken, drop_last) if taken else []) == expected[:taken]
+    torch.save(stopped.state_dict(), tmp_path / "state.pt")
+    resumed = Passes(torch.arange(11), 4, seeded(99))
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for passes in (resumed, stopped):
+        assert take(passes, 12 - taken, drop_last) == expected[taken:]
+
+
+def test_a_pass_that_is_over_stays_over_until_the_next_is_asked_for():
+    passes = Passes(torch.arange(11), 4, seeded())
+    first = [batch.tolist() for batch in passes.rest()]
+    assert list(passes.rest()) == []
+    passes.turn()
+    assert [batch.tolist() for batch in passes.rest()] not in ([], first)

@@ -2,142 +2,40 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
-
-from nas_sweeps import methods
-from nas_sweeps.data.bundle import Bundle, prepare
-from nas_sweeps.space.genotype import Genotype
-from nas_sweeps.space.published import published
-from nas_sweeps.train.common import Meter, TrainingDiverged, precision, stream
-from nas_sweeps.train.losses import CosineClassifier
-from nas_sweeps.train.retrain import RetrainRun
-from nas_sweeps.train.search import SearchRun
-from nas_sweeps.trial import (
-    Barlow,
-    Data,
-    Distribution,
-    Places,
-    Pretrain,
-    RetrainRecipe,
-    RetrainTrial,
-    SearchRecipe,
-    SearchTrial,
+from tiny_runs import (
+    CPU,
+    RETRAINS,
+    Finished,
+    bundle,
+    finish,
+    retrain_run,
+    search_run,
+    through_a_file,
+    timeless,
+    undisturbed,
 )
 
-CPU = torch.device("cpu")
-DATA = Data(dataset="digits", label="digits", image_size=8, n_max=14, test_n_max=4)
-EXP = Distribution(kind="exp", mu=0.25)
-SEARCH = SearchRecipe(channels=4, layers=3, epochs=2, batch_size=16)
-RETRAIN = RetrainRecipe(channels=4, layers=3, epochs=2, batch_size=16)
-SMALL_BARLOW = {"barlow_dim": 16, "barlow_hidden": 16}
-SEARCHES = {
-    "darts": ("darts", {}),
-    "darts second fd": ("darts", {"order": "second"}),
-    "darts second exact": ("darts", {"order": "second", "hvp": "exact"}),
-    "fairdarts": ("fairdarts", {}),
-    "ssf_nas": ("ssf_nas", SMALL_BARLOW),
-    "ssf_nas joint": ("ssf_nas", SMALL_BARLOW | {"where": "joint"}),
-    "ssf_nas w_only": ("ssf_nas", SMALL_BARLOW | {"where": "w_only"}),
-    "ssf_nas alpha_only": ("ssf_nas", SMALL_BARLOW | {"where": "alpha_only"}),
-}
-RETRAINS = {
-    "plain": {},
-    "all the trimmings": {"drop_path": 0.3, "cutout": 3, "loss": "ldam"},
-    "barlow then all": {"pretrain": Pretrain(epochs=2, barlow=Barlow(dim=16, hidden=16))},
-    "barlow then linear": {
-        "pretrain": Pretrain(epochs=1, then="linear", barlow=Barlow(dim=16, hidden=16))
-    },
-    "search half": {"images": "search_half"},
-}
+from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.train.common import Meter, TrainingDiverged, precision, stream
+from nas_sweeps.train.losses import CosineClassifier
+from nas_sweeps.train.search import SearchRun
 
 
-@cache
-def bundle() -> Bundle:
-    torch.set_num_threads(1)
-    return prepare(DATA, EXP, Places(), CPU)
-
-
-def search_run(name: str, seed: int = 0, **recipe: object) -> SearchRun:
-    method, knobs = SEARCHES[name]
-    trial = SearchTrial(
-        data=DATA,
-        distribution=EXP,
-        method=methods.resolve(method, knobs),
-        recipe=replace(SEARCH, **recipe),
-        seed=seed,
-    )
-    return SearchRun(trial, bundle(), CPU)
-
-
-def retrain_run(name: str = "plain", **recipe: object) -> RetrainRun:
-    trial = RetrainTrial(
-        data=DATA,
-        distribution=EXP,
-        genotype=published("DARTS_V2"),
-        recipe=replace(RETRAIN, **(RETRAINS[name] | recipe)),
-        seed=3,
-    )
-    return RetrainRun(trial, bundle(), CPU)
-
-
-def timeless(row: dict) -> dict:
-    return {k: v for k, v in row.items() if k not in ("epoch_s", "images_per_s", "peak_mem_gib")}
-
-
-def through_a_file(state: dict) -> dict:
-    """As a checkpoint travels: loading must need no code from the file."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
-
-
-def finish(run: SearchRun | RetrainRun) -> list[dict]:
-    rows = []
-    while run.epochs_done < run.epochs_total:
-        rows.append(timeless(run.run_epoch()))
-    return rows
-
-
-def tensors(value: object) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, dict):
-        return [t for v in value.values() for t in tensors(v)]
-    return [t for v in value for t in tensors(v)] if isinstance(value, (list, tuple)) else []
-
-
-def assert_resumes(make) -> None:
-    straight = make()
-    rows = finish(straight)
-    first = make()
-    resumed_rows = [timeless(first.run_epoch())]
-    second = make()
+@pytest.mark.parametrize("name", RETRAINS)  # and searches: see test_interrupted.py
+def test_a_resumed_retrain_has_the_same_bits(name: str) -> None:
+    first = retrain_run(name)
+    rows = [timeless(first.run_epoch())]
+    second = retrain_run(name)
     torch.rand(7)  # the global generator is nobody's business
     second.load_state_dict(through_a_file(first.state_dict()))
-    resumed_rows += finish(second)
-    assert resumed_rows == rows
-    ours, theirs = tensors(second.state_dict()), tensors(straight.state_dict())
-    assert len(ours) == len(theirs) > 50
-    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    assert second.outcome() == straight.outcome()
-
-
-@pytest.mark.parametrize("name", SEARCHES)
-def test_a_resumed_search_has_the_same_bits(name: str) -> None:
-    assert_resumes(lambda: search_run(name))
-
-
-@pytest.mark.parametrize("name", RETRAINS)
-def test_a_resumed_retrain_has_the_same_bits(name: str) -> None:
-    assert_resumes(lambda: retrain_run(name))
+    rows += finish(second)
+    Finished.of(second, rows).assert_same_bits(undisturbed(name))
 
 
 def test_a_seed_decides_everything_and_another_seed_something_else() -> None:
@@ -300,9 +198,7 @@ def test_every_head_is_cosine_under_ldam() -> None:
 
 
 def test_an_auxiliary_head_trains_with_the_rest() -> None:
-    big = prepare(replace(DATA, image_size=32), EXP, Places(), CPU)
-    trial = replace(retrain_run().trial, recipe=replace(RETRAIN, auxiliary=0.4, epochs=1))
-    run = RetrainRun(trial, big, CPU)
+    run = retrain_run(auxiliary=0.4, image_size=32, epochs=1)
     before = run.network.auxiliary.classifier.weight.clone()
     run.run_epoch()
     assert not torch.equal(before, run.network.auxiliary.classifier.weight)

@@ -1,0 +1,142 @@
+"""Searches and retrains of seconds, one of each kind there is, and what to compare of them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+
+from nas_sweeps import methods
+from nas_sweeps.data.bundle import Bundle, prepare
+from nas_sweeps.space.published import published
+from nas_sweeps.train.common import Outcome
+from nas_sweeps.train.retrain import RetrainRun
+from nas_sweeps.train.search import SearchRun
+from nas_sweeps.trial import (
+    Barlow,
+    Data,
+    Distribution,
+    Places,
+    Pretrain,
+    RetrainRecipe,
+    RetrainTrial,
+    SearchRecipe,
+    SearchTrial,
+)
+
+CPU = torch.device("cpu")
+DATA = Data(dataset="digits", label="digits", image_size=8, n_max=14, test_n_max=4)
+EXP = Distribution(kind="exp", mu=0.25)
+SEARCH = SearchRecipe(channels=2, layers=3, epochs=2, batch_size=16)
+RETRAIN = RetrainRecipe(channels=4, layers=3, epochs=2, batch_size=16)
+SMALL_BARLOW = {"barlow_dim": 16, "barlow_hidden": 16}
+SEARCHES = {
+    "darts": ("darts", {}),
+    "darts second fd": ("darts", {"order": "second"}),
+    "darts second exact": ("darts", {"order": "second", "hvp": "exact"}),
+    "fairdarts": ("fairdarts", {}),
+    "ssf_nas": ("ssf_nas", SMALL_BARLOW),
+    "ssf_nas joint": ("ssf_nas", SMALL_BARLOW | {"where": "joint"}),
+    "ssf_nas w_only": ("ssf_nas", SMALL_BARLOW | {"where": "w_only"}),
+    "ssf_nas alpha_only": ("ssf_nas", SMALL_BARLOW | {"where": "alpha_only"}),
+}
+RETRAINS = {
+    "plain": {},
+    "all the trimmings": {"drop_path": 0.3, "cutout": 3, "loss": "ldam"},
+    "auxiliary": {"auxiliary": 0.4, "drop_path": 0.3, "cutout": 8, "image_size": 32},
+    "barlow then all": {"pretrain": Pretrain(epochs=2, barlow=Barlow(dim=16, hidden=16))},
+    "barlow then linear": {
+        "pretrain": Pretrain(epochs=1, then="linear", barlow=Barlow(dim=16, hidden=16))
+    },
+    "search half": {"images": "search_half"},
+}
+
+
+@cache
+def bundle(image_size: int = 8) -> Bundle:
+    torch.set_num_threads(1)
+    return prepare(replace(DATA, image_size=image_size), EXP, Places(), CPU)
+
+
+def search_run(name: str, seed: int = 0, **recipe: object) -> SearchRun:
+    method, knobs = SEARCHES[name]
+    trial = SearchTrial(
+        data=DATA,
+        distribution=EXP,
+        method=methods.resolve(method, knobs),
+        recipe=replace(SEARCH, **recipe),
+        seed=seed,
+    )
+    return SearchRun(trial, bundle(), CPU)
+
+
+def retrain_run(name: str = "plain", **recipe: object) -> RetrainRun:
+    knobs = RETRAINS[name] | recipe
+    image_size = knobs.pop("image_size", 8)
+    trial = RetrainTrial(
+        data=replace(DATA, image_size=image_size),
+        distribution=EXP,
+        genotype=published("DARTS_V2"),
+        recipe=replace(RETRAIN, **knobs),
+        seed=3,
+    )
+    return RetrainRun(trial, bundle(image_size), CPU)
+
+
+def make(name: str) -> SearchRun | RetrainRun:
+    return search_run(name) if name in SEARCHES else retrain_run(name)
+
+
+def timeless(row: dict) -> dict:
+    return {k: v for k, v in row.items() if k not in ("epoch_s", "images_per_s", "peak_mem_gib")}
+
+
+def through_a_file(state: dict) -> dict:
+    """As a checkpoint travels: loading must need no code from the file."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def finish(run: SearchRun | RetrainRun) -> list[dict]:
+    rows = []
+    while run.epochs_done < run.epochs_total:
+        rows.append(timeless(run.run_epoch()))
+    return rows
+
+
+def tensors(value: object) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [t for v in value.values() for t in tensors(v)]
+    return [t for v in value for t in tensors(v)] if isinstance(value, (list, tuple)) else []
+
+
+@dataclass
+class Finished:
+    """What a run leaves behind that must not depend on how often it was stopped."""
+
+    rows: list[dict]
+    state: list[torch.Tensor]
+    outcome: Outcome
+
+    @classmethod
+    def of(cls, run: SearchRun | RetrainRun, rows: list[dict]) -> Finished:
+        return cls(rows, tensors(run.state_dict()), run.outcome())
+
+    def assert_same_bits(self, other: Finished) -> None:
+        assert self.rows == other.rows
+        assert len(self.state) == len(other.state) > 50
+        assert all(torch.equal(a, b) for a, b in zip(self.state, other.state, strict=True))
+        assert self.outcome == other.outcome
+
+
+@cache
+def undisturbed(name: str) -> Finished:
+    """A run from start to end without a stop."""
+    run = make(name)
+    return Finished.of(run, finish(run))
