@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +18,7 @@ from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.trial import Origin, SearchTrial, Trial
 
 Phase = Literal["search", "retrain"]
+Entry = SearchTrial | RetrainSlot
 PHASES: tuple[Phase, ...] = ("search", "retrain")
 STATES = ("done", "failed", "running", "waiting", "blocked")
 
@@ -46,17 +47,27 @@ class Chain:
     Args:
         plan: what is wanted.
         settled: outcomes by trial id that earlier runs left; ids of other plans are ignored.
+        chosen: the part of the plan that is worked through and counted; None: all of it.
     """
 
-    def __init__(self, plan: Plan, settled: Mapping[str, Outcome] | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        settled: Mapping[str, Outcome] | None = None,
+        chosen: Callable[[Entry], bool] | None = None,
+    ) -> None:
         self._plan = plan
+        self._chosen = chosen or (lambda entry: True)
         self._settled = dict(settled or {})
         self._live: dict[str, Trial] = {}
         self._searches = {trial.trial_id: trial for trial in plan.searches}
         self._unstarted = deque(
-            trial for trial_id, trial in self._searches.items() if trial_id not in self._settled
+            trial
+            for trial_id, trial in self._searches.items()
+            if trial_id not in self._settled and self._chosen(trial)
         )
         self._ready: deque[Trial] = deque()  # retrains
+        self._queued: set[str] = set()  # retrains that are ready or were
         self._origins: dict[str, list[Origin]] = {}  # by retrain id, of released slots
         self._released: dict[int, str | None] = {}  # slot to retrain id; None: blocked
         self._children: dict[str, list[int]] = {}
@@ -112,7 +123,7 @@ class Chain:
         return [(to, origin) for to, origins in self._origins.items() for origin in origins]
 
     def counts(self) -> dict[Phase, dict[str, int]]:
-        """Planned trials by phase and state: a phase's numbers sum to what is planned.
+        """Chosen trials by phase and state: a phase's numbers sum to what is planned.
 
         Retrains are counted by slot, so one trial counts for every slot that shares it.
         """
@@ -121,11 +132,14 @@ class Chain:
             counts["search" if isinstance(entry, SearchTrial) else "retrain"][state] += 1
         return counts
 
-    def states(self) -> Iterator[tuple[SearchTrial | RetrainSlot, str]]:
-        """Every planned search and retrain slot with its state, in the plan's order."""
+    def states(self) -> Iterator[tuple[Entry, str]]:
+        """Every chosen search and retrain slot with its state, in the plan's order."""
         for trial_id, search in self._searches.items():
-            yield search, self._state(trial_id)
+            if self._chosen(search):
+                yield search, self._state(trial_id)
         for number, slot in enumerate(self._plan.retrains):
+            if not self._chosen(slot):
+                continue
             to = self._released.get(number, "")
             yield slot, "blocked" if to is None else self._state(to)
 
@@ -151,7 +165,8 @@ class Chain:
         trial = slot.resolve(genotype)
         trial_id = trial.trial_id
         self._released[number] = trial_id
-        if trial_id not in self._origins and trial_id not in self._settled:
+        if trial_id not in self._queued and trial_id not in self._settled and self._chosen(slot):
+            self._queued.add(trial_id)
             self._ready.append(trial)
         origins = self._origins.setdefault(trial_id, [])
         if origin not in origins:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import sys
 import warnings
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,7 +32,9 @@ err = Console(stderr=True, highlight=False, markup=False)
 USER_ERROR, NOT_ALL_DONE, INTERRUPTED = 2, 1, 130
 
 GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="The grid file (YAML).")]
-StoreFolder = Annotated[Path, typer.Argument(metavar="STORE", help="The folder with results.")]
+StoreName = Annotated[
+    str, typer.Argument(metavar="STORE", help="The folder with results, or its s3:// address.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -37,7 +42,11 @@ Overrides = Annotated[
     ),
 ]
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="Where results go; default runs/<grid name>.")
+    str | None,
+    typer.Option(
+        "--store",
+        help="Where results go: a folder, or s3://bucket/folder; default runs/<grid name>.",
+    ),
 ]
 
 
@@ -49,9 +58,10 @@ class ExecutorName(StrEnum):
 
 
 class Retry(StrEnum):
-    """Which settled trials run again."""
+    """Which failures of earlier runs are tried again."""
 
     none = "none"
+    lost = "lost"
     failed = "failed"
 
 
@@ -77,9 +87,10 @@ def plan(
 ) -> None:
     """Show what a grid would run: trials by phase and method, and what is done already."""
     from nas_sweeps.report.text import plan_view
+    from nas_sweeps.store import Store
 
     grid = _grid(grid_file, overrides)
-    _show(plan_view(grid, store or Path("runs") / grid.name, verbose))
+    _show(plan_view(grid, Store(store or Path("runs") / grid.name), verbose))
 
 
 @app.command()
@@ -96,14 +107,34 @@ def run(
     slots: Annotated[
         int | None, typer.Option(min=1, help="At most so many trials at once.")
     ] = None,
-    retry: Annotated[Retry, typer.Option(help="`failed` runs failed trials again.")] = Retry.none,
+    retry: Annotated[
+        Retry,
+        typer.Option(
+            help="Failures of earlier runs to try again: `lost` those that were nobody's mistake "
+            "(a worker that died, no memory, no space), `failed` all, or `none`."
+        ),
+    ] = Retry.lost,
+    max_retries: Annotated[
+        int, typer.Option(min=0, help="How often a lost trial is tried again in this run.")
+    ] = 3,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="QUERY",
+            help="Run a part of the grid: --only \"method == 'darts' and mu < 0.1\"; columns are "
+            "phase, method, variant, distribution, mu, total, seed, pretrain.",
+        ),
+    ] = None,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first trial that fails.")
+    ] = False,
 ) -> None:
     """Run what is planned and not done. The same command starts, continues and extends a grid."""
     from nas_sweeps.report.text import results_view
     from nas_sweeps.sweep.run import run as run_grid
 
     grid = _grid(grid_file, overrides)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's way to stop
+    signal.signal(signal.SIGTERM, _terminated)  # a batch system's way to stop
     try:
         summary = run_grid(
             grid,
@@ -112,23 +143,40 @@ def run(
             address=address,
             slots=slots,
             retry=retry.value,
+            max_retries=max_retries,
+            only=only,
+            fail_fast=fail_fast,
             console=out,
+            last_resort=os._exit,
         )
-    except KeyboardInterrupt:
-        err.print("stopped; the same command goes on after the last finished epochs")
-        raise typer.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt as stopped:
+        err.print("stopped; the same command goes on where the trials are now")
+        raise typer.Exit(getattr(stopped, "exit_code", INTERRUPTED)) from None
+    except OSError as error:
+        err.print(f"the store failed: {error}; what is finished is kept, and the same command")
+        err.print("goes on when the cause is mended")
+        raise typer.Exit(NOT_ALL_DONE) from None
     if not summary.started:
         out.print("nothing to run: every planned trial is settled")
     _show(results_view(summary.store, "accuracy_balanced"))
     _show([str(summary)])
+    if summary.stopped is not None:
+        err.print(f"stopped: {summary.stopped}", soft_wrap=True)
     if not summary.complete:
-        err.print(f"not all done: see `nas-sweeps status {summary.store}`; --retry failed runs")
+        name = shlex.quote(str(summary.store))
+        err.print(f"not all done: `nas-sweeps failures {name}` says why; --retry failed runs")
         err.print("failed trials again, and with them the retrains that they block")
         raise typer.Exit(NOT_ALL_DONE)
 
 
+def _terminated(number: int, frame: FrameType | None) -> None:
+    from nas_sweeps.sweep.stopping import Interrupted
+
+    raise Interrupted(number)
+
+
 @app.command()
-def status(store: StoreFolder) -> None:
+def status(store: StoreName) -> None:
     """What is done, running, waiting and failed. Reads the store only, from any machine."""
     from nas_sweeps.report.text import status_view
 
@@ -136,8 +184,29 @@ def status(store: StoreFolder) -> None:
 
 
 @app.command()
+def failures(store: StoreName) -> None:
+    """What failed, grouped by cause, and where the logs are."""
+    from nas_sweeps.report.failures import failures_view
+
+    _show(failures_view(store))
+
+
+@app.command()
+def logs(
+    store: StoreName,
+    trial: Annotated[
+        str, typer.Argument(metavar="TRIAL", help="A trial's id, or its unique beginning.")
+    ],
+) -> None:
+    """Print the logs of every attempt at a trial."""
+    from nas_sweeps.report.failures import logs_view
+
+    _show(logs_view(store, trial))
+
+
+@app.command()
 def table(
-    store: StoreFolder,
+    store: StoreName,
     value: Annotated[
         str, typer.Option(metavar="COLUMN", help="A numeric column of the trials table.")
     ] = "accuracy_balanced",

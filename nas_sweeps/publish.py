@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 _SUFFIX = ".tmp"
@@ -27,7 +23,7 @@ def publish(path: Path, *, durable: bool = True) -> Iterator[Path]:
             would write again anyway.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{_scratch_prefix(path)}{uuid4().hex[:12]}{_SUFFIX}")
+    scratch = path.with_name(f".{path.name}.{uuid4().hex[:12]}{_SUFFIX}")
     try:
         yield scratch
         if durable:
@@ -47,41 +43,11 @@ def publish_text(path: Path, text: str, *, durable: bool = True) -> None:
         scratch.write_text(text, encoding="utf-8", newline="")
 
 
-def publish_json(path: Path, value: Any, *, durable: bool = True) -> None:
-    """Publish a JSON file. JSON has no NaN and no infinity: both become null."""
-    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=1)
-    publish_text(path, text + "\n", durable=durable)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None if there is no file, or (with a warning) none to read."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        warn_skipped(path, error)
-        return None
-    if not isinstance(value, dict):
-        warn_skipped(path, "not a JSON object")
-        return None
-    return value
-
-
-def warn_skipped(path: Path, why: object) -> None:
-    """One file that cannot be read is reported and hides nothing else."""
-    warnings.warn(f"skipped unreadable file '{path}': {why}", stacklevel=3)
-
-
-def remove_scratch(path: Path) -> None:
-    """Remove what writers of ``path`` that were killed left behind."""
-    for name in os.listdir(path.parent):
-        if name.startswith(_scratch_prefix(path)) and name.endswith(_SUFFIX):
-            (path.parent / name).unlink(missing_ok=True)
-
-
-def _scratch_prefix(path: Path) -> str:
-    return f".{path.name}."
+def remove_scratch(folder: Path) -> None:
+    """Remove what writers that were killed left in a folder."""
+    for name in os.listdir(folder):
+        if name.startswith(".") and name.endswith(_SUFFIX):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _fsync(path: Path) -> None:
@@ -90,13 +56,3 @@ def _fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

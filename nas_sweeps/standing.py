@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from nas_sweeps.chain import Chain, Outcome
+from collections.abc import Callable
+from typing import Literal
+
+from nas_sweeps.chain import Chain, Entry, Outcome
 from nas_sweeps.grid import Plan
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.ledger import Store
@@ -19,16 +22,35 @@ def outcome_of(result: Result) -> Outcome:
     )
 
 
-def standing(plan: Plan, store: Store, *, retry_failed: bool = False) -> Chain:
+Retry = Literal["none", "lost", "failed"]
+
+
+def standing(
+    plan: Plan,
+    store: Store,
+    *,
+    retry: Retry = "none",
+    chosen: Callable[[Entry], bool] | None = None,
+) -> Chain:
     """A plan's chain after everything that the store has settled.
 
-    With ``retry_failed`` a failed trial counts as one that never ran.
+    Args:
+        retry: which failures count as trials that never ran: ``lost`` those that were nobody's
+            mistake (a worker that died, no memory, no space), ``failed`` all of them.
+        chosen: as for ``Chain``.
     """
     return Chain(
         plan,
         {
             trial_id: outcome_of(result)
             for trial_id, result in store.results().items()
-            if result.state == "done" or not retry_failed
+            if not _again(result, retry)
         },
+        chosen,
+    )
+
+
+def _again(result: Result, retry: Retry) -> bool:
+    return result.state == "failed" and (
+        retry == "failed" or (retry == "lost" and result.transient)
     )

@@ -7,9 +7,15 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+import nas_sweeps as ns
+from nas_sweeps.store import Store
+from nas_sweeps.sweep.stopping import GRACE_S
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = """
@@ -96,9 +102,9 @@ def test_a_bad_grid_is_all_its_mistakes_and_exit_code_2(tmp_path: Path) -> None:
     assert "speed" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["status", "table"])
+@pytest.mark.parametrize("verb", ["status", "table", "failures", "logs"])
 def test_what_is_no_store_is_said_to_be_none(verb: str, tmp_path: Path) -> None:
-    done = cli(verb, tmp_path)
+    done = cli(verb, tmp_path, *(["s-0"] if verb == "logs" else []))
     assert done.returncode == 2
     assert "is no store" in done.stderr
     assert "Traceback" not in done.stderr
@@ -137,27 +143,77 @@ def test_no_ray_cluster_at_the_address_is_one_message(tiny: Path, tmp_path: Path
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("executor", ["inline", "ray"])
-def test_ctrl_c_is_130_and_the_same_command_goes_on(executor: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("executor", "number"), [("inline", signal.SIGINT), ("ray", signal.SIGTERM)]
+)
+def test_a_signal_stops_within_ten_seconds_and_the_same_command_goes_on(
+    executor: str, number: int, tmp_path: Path
+) -> None:
+    """In the middle of an epoch, whose steps so far are not computed again."""
     file = tmp_path / "long.yaml"
     file.write_text(TINY.replace("epochs: 1", "epochs: 30", 1))
     store = tmp_path / "store"
     where = ["--store", store, "--executor", executor]
+    mark = f"mark-{os.getpid()}-{executor}"
     running = subprocess.Popen(
         [sys.executable, "-m", "nas_sweeps.cli", "run", file, *where],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "NAS_SWEEPS_MARK": mark},
     )
     assert running.stdout is not None
     first = running.stdout.readline()
     assert "search darts" in first, first
-    running.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    running.send_signal(number)
     _, said = running.communicate(timeout=120)
-    assert running.returncode == 130, said
+    assert running.returncode == 128 + number, said
     assert "the same command goes on" in said
     assert "Traceback" not in said
+    assert not processes_with(mark), "no process is left"
+    attempts = ns.load(store).attempts
+    if time.monotonic() - began < GRACE_S:  # else the machine was too busy to stop in order
+        assert attempts.state.tolist() == ["stopped"]
     again = cli("run", file, "--store", store, "--executor", "inline")
     assert again.returncode == 0, again.stderr
     assert "search     1/30" not in again.stdout, "a finished epoch is not computed again"
+
+
+def processes_with(mark: str) -> list[str]:
+    """Command lines of living processes that inherited the mark."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            alive = (entry / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            if alive and f"NAS_SWEEPS_MARK={mark}".encode() in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_text())
+    return found
+
+
+def test_failures_are_grouped_and_logs_are_printed(tmp_path: Path) -> None:
+    file = tmp_path / "fails.yaml"
+    file.write_text(TINY.replace("batch_size: 8", "batch_size: 8, lr: 1.0e+30", 1))
+    store = tmp_path / "it's a store"
+    done = cli("run", file, "--store", store, "--executor", "inline")
+    assert done.returncode == 1, done.stderr
+    assert "nas-sweeps failures" in done.stderr
+    listed = cli("failures", store).stdout
+    assert "1 failed: TrainingDiverged: " in listed
+    (trial,) = re.findall(r"s-[0-9a-f]{16}(?=  attempt 1)", listed)
+    log = cli("logs", store, trial[:8]).stdout
+    assert "attempt 1: " in log
+    assert "Traceback" in log
+    assert "TrainingDiverged" in log
+    status = cli("status", store).stdout
+    assert "1 failed" in status
+    assert "blocked" in status
+    assert cli("logs", store, "s-").returncode == 0, "one trial begins so"
+    assert cli("logs", store, "r-").returncode == 2
+    assert "nothing failed" in cli("failures", empty_store(tmp_path)).stdout
+
+
+def empty_store(tmp_path: Path) -> Path:
+    Store(tmp_path / "empty").create()
+    return tmp_path / "empty"

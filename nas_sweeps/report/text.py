@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
@@ -16,6 +16,8 @@ from nas_sweeps import methods
 from nas_sweeps.chain import PHASES, STATES, Chain
 from nas_sweeps.grid import Grid, GridError, RetrainSlot, plan
 from nas_sweeps.standing import standing
+from nas_sweeps.store.layout import TrialFiles
+from nas_sweeps.store.lease import current_driver
 from nas_sweeps.store.ledger import Store, read_attempt
 from nas_sweeps.store.records import State
 from nas_sweeps.trial import SearchTrial
@@ -24,15 +26,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def plan_view(grid: Grid, store: Path, verbose: bool) -> Iterator[RenderableType]:
+def plan_view(grid: Grid, store: Store, verbose: bool) -> Iterator[RenderableType]:
     """Every trial of a grid, counted by phase and method, against what a store holds."""
-    chain = standing(plan(grid), Store(store))
+    chain = standing(plan(grid), store, retry="lost")
     yield f"{grid.name}: {len(plan(grid))} trials"
     yield counts_table(chain)
     for phase in PHASES:
         resources = grid.resources(phase)
         yield f"a {phase} trial takes {resources.gpus:g} GPU and {resources.cpus} CPU"
-    held = "holds what is done" if store.is_dir() else "is not there yet"
+    held = "holds what is done" if store.exists() else "is not there yet"
     yield f"store {store} {held}"
     if verbose:
         yield trials_table(chain)
@@ -74,32 +76,39 @@ def who(entry: SearchTrial | RetrainSlot) -> tuple[str, str]:
     return "retrain", f"{name} + barlow" if entry.recipe.pretrain else name
 
 
-def status_view(store: Path) -> Iterator[RenderableType]:
+def status_view(store: str) -> Iterator[RenderableType]:
     """Each grid that was run into a store, what is running, and what failed and why.
 
     Raises:
         ValueError: there is no store.
     """
-    keeper = Store(store)
-    if not keeper.layout.trials.is_dir():
-        raise ValueError(
-            f"'{store}' is no store: it has no folder 'trials'; check the path, or start a "
-            "sweep that writes there"
-        )
+    keeper = Store(store).require()
     for kept in keeper.grids():
         yield from _grid_status(kept, keeper)
     states = keeper.states()
-    running = [t for t, state in states.items() if state is State.RUNNING]
     counted = ", ".join(f"{n} {state.value}" for state, n in Counter(states.values()).items())
-    yield f"{len(states)} trials in {store}: {counted or 'none yet'}"
-    for trial_id in running:
-        held = read_attempt(keeper.layout.trial(trial_id)) or {}
-        yield f"running {trial_id} on {held.get('host')} (attempt {held.get('attempt')})"
+    yield f"{len(states)} trials in {keeper}: {counted or 'none yet'}"
+    driver = current_driver(keeper.layout)
+    yield f"no run works on it now{_after(states)}" if driver is None else Text(driver.who)
     for trial_id, state in states.items():
-        result = keeper.result(trial_id) if state is State.FAILED else None
-        if result is not None:
-            log = keeper.layout.trial(trial_id).log
-            yield Text(f"failed {trial_id}: {result.error_class}: {result.error_message}; {log}")
+        if state is State.RUNNING:
+            yield Text(f"running {trial_id}{_attempt_text(keeper.layout.trial(trial_id))}")
+    failed = sum(state is State.FAILED for state in states.values())
+    if failed:
+        yield Text(f"{failed} failed: `nas-sweeps failures {shlex.quote(store)}` says why")
+
+
+def _after(states: dict[str, State]) -> str:
+    running = sum(state is State.RUNNING for state in states.values())
+    return f", though {running} workers of an earlier one may still be ending" if running else ""
+
+
+def _attempt_text(files: TrialFiles) -> str:
+    newest = files.newest
+    held = read_attempt(newest) if newest else None
+    if newest is None or held is None:
+        return ""
+    return f" on {held.host} (attempt {newest.number}, {held.epochs_done} epochs done)"
 
 
 def _grid_status(kept: dict[str, Any], keeper: Store) -> Iterator[RenderableType]:
@@ -112,7 +121,7 @@ def _grid_status(kept: dict[str, Any], keeper: Store) -> Iterator[RenderableType
     yield counts_table(standing(plan(grid), keeper))
 
 
-def results_view(store: Path, value: str) -> Iterator[RenderableType]:
+def results_view(store: Store | str, value: str) -> Iterator[RenderableType]:
     """Method by distribution: mean and standard deviation over trials, and their number.
 
     Accuracies are in percent. A retrain that several searches led to counts for each.

@@ -1,106 +1,209 @@
-"""Where everything in a store is. No other module spells a file name."""
+"""Where everything in a store is. No other module spells a file name.
+
+Every file has one writer for as long as it is there. What an attempt at a trial writes carries
+the attempt's name, a number and a random token; so does what a driver writes. **The newest
+attempt speaks for its trial**, and what older ones still write is read by nobody. So a worker
+that outlived its driver cannot spoil what its successor computed, on any file system, without
+locks and without renames.
+
+    store.json                             that this is a store, and its version
+    grids/<digest>.json                    grids that were run into it, resolved
+    drivers/0001-3f9a2c.json               who runs it now
+    trials/<trial_id>/
+        trial.json                         what was asked
+        origin-<key>.json                  a search or grid that asked for this retrain
+        0001-3f9a2c.attempt.json           who ran it, when, at what cost, and how that ended
+        0001-3f9a2c.0007-<digest>.checkpoint.pt   the seventh; everything needed to go on
+        0001-3f9a2c.epochs.parquet         one row per epoch, of earlier attempts too
+        0001-3f9a2c.classes.parquet
+        0001-3f9a2c.log.txt
+        0001-3f9a2c.result.json            written last: the trial is settled
+    tables/                                compacted tables, all derived from the trials' files
+"""
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+from nas_sweeps.store.files import File, Files
+
+_WRITER = re.compile(r"(\d{4,})-([0-9a-f]{6})")
+_CHECKPOINT = re.compile(r"(\d{4,})-([0-9a-f]{16})\.checkpoint\.pt")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Writer:
+    """The name of a writer. Later ones are greater; equal numbers are told apart by the token."""
+
+    number: int
+    token: str
+
+    def __str__(self) -> str:
+        return f"{self.number:04d}-{self.token}"
+
+    @classmethod
+    def of(cls, name: str) -> Writer | None:
+        """The writer whose name a file's name begins with."""
+        found = _WRITER.match(name)
+        return cls(int(found[1]), found[2]) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One checkpoint file. Its name holds the digest of its bytes, so damage shows."""
+
+    file: File
+    number: int  # of the save, counting from 1 within the attempt
+    digest: str  # first 16 hexadecimal digits of SHA-256
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFiles:
+    """The files of one attempt at a trial. Nothing here says that they exist."""
+
+    trial: TrialFiles
+    writer: Writer
+
+    @property
+    def number(self) -> int:
+        return self.writer.number
+
+    def _file(self, what: str) -> File:
+        return self.trial.file(f"{self.writer}.{what}")
+
+    @property
+    def record(self) -> File:
+        """Who runs it, or did, and how that ended."""
+        return self._file("attempt.json")
+
+    @property
+    def epochs(self) -> File:
+        return self._file("epochs.parquet")
+
+    @property
+    def classes(self) -> File:
+        return self._file("classes.parquet")
+
+    @property
+    def log(self) -> File:
+        return self._file("log.txt")
+
+    @property
+    def result(self) -> File:
+        """Written last: the trial is settled exactly when its newest attempt has one."""
+        return self._file("result.json")
+
+    def checkpoint(self, number: int, digest: str) -> Checkpoint:
+        return Checkpoint(self._file(f"{number:04d}-{digest}.checkpoint.pt"), number, digest)
+
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """Those in the listing, the latest first."""
+        start = f"{self.writer}."
+        found = (
+            _CHECKPOINT.fullmatch(name.removeprefix(start))
+            for name in self.trial.names
+            if name.startswith(start)
+        )
+        kept = [self.checkpoint(int(match[1]), match[2]) for match in found if match]
+        return tuple(sorted(kept, key=lambda checkpoint: -checkpoint.number))
+
+    def holds(self, file: File) -> bool:
+        """Whether the listing shows one of these files."""
+        return file.name in self.trial.names
 
 
 @dataclass(frozen=True, slots=True)
 class TrialFiles:
-    """The files of one trial. Nothing here says that they exist."""
+    """The files of one trial, as its folder was listed."""
 
-    dir: Path
-
-    @property
-    def trial_id(self) -> str:
-        return self.dir.name
+    files: Files
+    trial_id: str
+    names: tuple[str, ...]
 
     @property
-    def spec(self) -> Path:
+    def folder(self) -> str:
+        return f"trials/{self.trial_id}"
+
+    def file(self, name: str) -> File:
+        return File(self.files, f"{self.folder}/{name}")
+
+    @property
+    def spec(self) -> File:
         """What was asked."""
-        return self.dir / "trial.json"
+        return self.file("trial.json")
 
     @property
-    def attempt(self) -> Path:
-        """Who is running it, or was last."""
-        return self.dir / "attempt.json"
+    def origins(self) -> tuple[File, ...]:
+        """One file for each search or baseline that asked for a retrain."""
+        return tuple(self.file(name) for name in self.names if name.startswith("origin-"))
+
+    def origin(self, key: str) -> File:
+        return self.file(f"origin-{key}.json")
 
     @property
-    def checkpoint(self) -> Path:
-        return self.dir / "checkpoint.pt"
+    def attempts(self) -> tuple[AttemptFiles, ...]:
+        """Oldest first."""
+        writers = {Writer.of(name) for name in self.names if name.endswith(".attempt.json")}
+        return tuple(AttemptFiles(self, w) for w in sorted(w for w in writers if w is not None))
 
     @property
-    def epochs(self) -> Path:
-        return self.dir / "epochs.parquet"
+    def newest(self) -> AttemptFiles | None:
+        """The attempt that speaks for the trial."""
+        return max(self.attempts, key=lambda attempt: attempt.writer, default=None)
 
-    @property
-    def classes(self) -> Path:
-        return self.dir / "classes.parquet"
-
-    @property
-    def log(self) -> Path:
-        return self.dir / "log.txt"
-
-    @property
-    def result(self) -> Path:
-        """Written last: the trial is settled exactly when it is there."""
-        return self.dir / "result.json"
-
-    @property
-    def origins(self) -> Path:
-        """A folder with one file for each search or baseline that asked for a retrain."""
-        return self.dir / "origins"
+    def attempt(self, writer: Writer) -> AttemptFiles:
+        return AttemptFiles(self, writer)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The names in a store, by its root folder."""
+    """The names in a store."""
 
-    root: Path
+    files: Files
 
-    @property
-    def trials(self) -> Path:
-        return self.root / "trials"
-
-    @property
-    def tables(self) -> Path:
-        """Compacted tables, all derived from the trials' files."""
-        return self.root / "tables"
+    def __str__(self) -> str:
+        return self.files.where("").rstrip("/")
 
     @property
-    def index(self) -> Path:
+    def mark(self) -> File:
+        """That this is a store, and of which version."""
+        return File(self.files, "store.json")
+
+    @property
+    def index(self) -> File:
         """Which trials the compacted tables hold, and as of when."""
-        return self.tables / "index.json"
+        return File(self.files, "tables/index.json")
 
-    @property
-    def grids(self) -> Path:
-        """Resolved grids as JSON, one file per content hash."""
-        return self.root / "grids"
+    def table(self, name: str) -> File:
+        return File(self.files, f"tables/{name}.parquet")
 
-    def table(self, name: str) -> Path:
-        return self.tables / f"{name}.parquet"
+    def grid(self, digest: str) -> File:
+        """A resolved grid, by the digest of its content."""
+        return File(self.files, f"grids/{digest}.json")
+
+    def grids(self) -> list[File]:
+        return [File(self.files, f"grids/{name}") for name in self.files.names("grids")]
+
+    def driver(self, writer: Writer) -> File:
+        return File(self.files, f"drivers/{writer}.json")
+
+    def drivers(self) -> list[Writer]:
+        """Oldest first."""
+        found = (Writer.of(name) for name in self.files.names("drivers"))
+        return sorted(writer for writer in found if writer is not None)
 
     def trial(self, trial_id: str) -> TrialFiles:
-        return TrialFiles(self.trials / trial_id)
+        """A trial's files, by one listing of its folder."""
+        return TrialFiles(self.files, trial_id, self.files.names(f"trials/{trial_id}"))
 
-    def trial_ids(self) -> list[str]:
-        """Every trial in the store, sorted; none if there is no store yet."""
-        return sorted(entry.name for entry in self._entries())
+    def trials(self) -> Iterator[tuple[TrialFiles, int]]:
+        """Every trial with the stamp of its folder, sorted.
 
-    def stamps(self) -> dict[str, int]:
-        """When each trial's folder last changed (file system's clock, ns), sorted by trial.
-
-        Whatever is published into a folder changes its time, so an equal stamp means that
+        Whatever is published into a folder changes its stamp, so an equal stamp means that
         nothing in it needs to be opened again.
         """
-        return dict(sorted((entry.name, entry.stat().st_mtime_ns) for entry in self._entries()))
-
-    def _entries(self) -> Iterator[os.DirEntry[str]]:
-        try:
-            with os.scandir(self.trials) as entries:
-                yield from (e for e in entries if e.name[:2] in ("s-", "r-") and e.is_dir())
-        except (FileNotFoundError, NotADirectoryError):
-            return
+        for name, folder in self.files.tree("trials").items():
+            if name.startswith(("s-", "r-")):
+                yield TrialFiles(self.files, name, folder.names), folder.stamp

@@ -1,115 +1,138 @@
 """The ledger: what was asked, who runs it, how it ended. One folder a trial, no database.
 
-Each file has one writer at a time and is published whole, so any number of machines may read
-while a sweep writes. ``done`` is final. An attempt that was overtaken by a later one, such as a
-worker that outlived its driver, can no longer settle the trial.
+Any number of machines may read while a sweep writes. ``done`` is final. An attempt that was
+superseded by a later one, such as a worker that outlived its driver, no longer counts: see
+``layout``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import secrets
 import socket
-from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
+from os import getpid
 from pathlib import Path
 from typing import Any
 
-from nas_sweeps.publish import (
-    publish_json,
-    publish_text,
-    read_json,
-    remove_scratch,
-    warn_skipped,
-)
-from nas_sweeps.store.layout import Layout, TrialFiles
-from nas_sweeps.store.records import METRICS, Result, State
+from nas_sweeps.store.files import File, open_files, warn_skipped
+from nas_sweeps.store.layout import AttemptFiles, Layout, TrialFiles, Writer
+from nas_sweeps.store.lease import is_alive
+from nas_sweeps.store.records import METRICS, AttemptRecord, Result, State
 from nas_sweeps.trial import Origin, Trial, trial_from_json
 
+LAYOUT_VERSION = 2  # of the files of a store: see ``layout``
 TRIAL_FILE_VERSION = 1
-# A worker beats once an epoch; the longest epoch foreseen (second order, CIFAR, an old GPU)
-# takes under half an hour.
+# A worker beats between steps, at least once in half a minute if its steps are shorter than
+# that. The longest step foreseen, second order on a slow CPU, takes a few minutes.
 STALE_S = 1800.0
 
 
+class Overtaken(RuntimeError):
+    """A later attempt runs this trial now: this one must publish nothing more."""
+
+
+class AlreadyDone(RuntimeError):
+    """The trial is done, so no attempt was begun."""
+
+
 class Store:
-    """A store of trials in the folder ``root``, which need not exist yet to be asked about."""
+    """A store of trials in a folder, or at a URI, which need not exist yet to be asked about.
+
+    Raises:
+        ValueError: a URI of no known file system.
+    """
 
     def __init__(self, root: str | Path) -> None:
-        self.layout = Layout(Path(root).absolute())
+        self.layout = Layout(open_files(root))
         self._done: set[str] = set()  # final, so never read again
 
     @property
-    def root(self) -> Path:
-        return self.layout.root
+    def root(self) -> str:
+        """As ``Store`` takes it on any machine that sees the same files."""
+        return self.layout.files.root
+
+    def __str__(self) -> str:
+        return str(self.layout)
+
+    def tidy(self) -> None:
+        """Remove what killed writers left among the tables. For the driver that holds the store."""
+        self.layout.files.tidy("tables")
+
+    def exists(self) -> bool:
+        return self.layout.mark.read_json() is not None
 
     def create(self) -> None:
-        """Make the folder; nothing happens to one that is there.
+        """Make the store; nothing happens to one that is there.
 
         Raises:
-            ValueError: the path is a file, or cannot be written to.
+            ValueError: a file is in the way, the place cannot be written to, or the store is
+                one of an earlier version.
         """
-        try:
-            self.layout.trials.mkdir(parents=True, exist_ok=True)
+        if self.layout.mark.read_json() is None and self.layout.files.tree("trials"):
+            raise ValueError(f"store '{self}': {_OLD}")
+        try:  # written each time: it shows that the store can be written to
+            self.layout.mark.publish_json({"store": "nas_sweeps", "layout": LAYOUT_VERSION})
         except (FileExistsError, NotADirectoryError):
-            raise ValueError(
-                f"store '{self.root}': there is a file in the way; name a folder"
-            ) from None
+            raise ValueError(f"store '{self}': there is a file in the way; name a folder") from None
         except OSError as error:
-            raise ValueError(f"store '{self.root}': cannot be made: {error.strerror}") from None
-        if not os.access(self.layout.trials, os.W_OK | os.X_OK):
             raise ValueError(
-                f"store '{self.root}': cannot be written to; change its permissions or "
-                "name another folder"
+                f"store '{self}': cannot be written to ({error.strerror or error}); make room, "
+                "change its permissions, or name another store"
+            ) from None
+
+    def require(self) -> Store:
+        """This store. Raises ValueError where there is none."""
+        mark = self.layout.mark.read_json()
+        if mark is None and self.layout.files.tree("trials"):
+            raise ValueError(f"store '{self}': {_OLD}")
+        if mark is None:
+            raise ValueError(
+                f"'{self}' is no store: it has no file '{self.layout.mark.name}'; check the path, "
+                "or start a sweep that writes there"
             )
+        return self
 
     # What was asked
 
-    def keep_grid(self, text: str) -> Path:
+    def keep_grid(self, text: str) -> File:
         """Keep a resolved grid, a JSON object, so that any machine can say what was planned."""
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        path = self.layout.grids / f"{digest}.json"
-        if not path.exists():
-            publish_text(path, text)
-        return path
+        file = self.layout.grid(hashlib.sha256(text.encode()).hexdigest()[:16])
+        if file.name not in {kept.name for kept in self.layout.grids()}:
+            file.publish(text.encode())
+        return file
 
     def grids(self) -> list[dict[str, Any]]:
         """Every grid that a run kept, the latest first."""
-        paths = [p for p in self.layout.grids.glob("*.json") if not p.name.startswith(".")]
-        paths.sort(key=lambda path: (-path.stat().st_mtime_ns, path.name))
-        return [grid for grid in map(read_json, paths) if grid is not None]
+        files = self.layout.grids()
+        files.sort(key=lambda file: (-file.files.stamp(file.key), file.name))
+        return [grid for grid in (file.read_json() for file in files) if grid is not None]
 
     def ask(self, trial: Trial, variant: str = "") -> None:
         """Record a trial, once. ``variant`` names a search method's knobs that are not default."""
         files = self.layout.trial(trial.trial_id)
-        if files.spec.exists() and read_json(files.spec) is not None:
+        if files.spec.name in files.names and files.spec.read_json() is not None:
             return
         asked = {"schema": TRIAL_FILE_VERSION, "variant": variant}
         # Not durable: every run asks again.
-        publish_json(files.spec, asked | {"spec": json.loads(trial.to_json())}, durable=False)
+        files.spec.publish_json(asked | {"spec": json.loads(trial.to_json())}, durable=False)
 
     def spec(self, trial_id: str) -> Trial:
         """Raises ``ValueError`` where there is no such trial, or its file cannot be read."""
-        path = self.layout.trial(trial_id).spec
-        asked = read_json(path)
+        asked = self.layout.trial(trial_id).spec.read_json()
         if asked is None:
-            raise ValueError(f"store '{self.root}': no trial '{trial_id}' was asked for here")
+            raise ValueError(f"store '{self}': no trial '{trial_id}' was asked for here")
         return trial_from_json(json.dumps(asked.get("spec")))
 
     def link(self, retrain_id: str, origin: Origin) -> None:
         """Record that ``origin`` led to this retrain. Doing it again changes nothing."""
         files = self.layout.trial(retrain_id)
-        path = files.origins / f"{origin.key}.json"
-        if path.exists() and read_json(path) is not None:
+        file = files.origin(origin.key)
+        if file.name in files.names and file.read_json() is not None:
             return
-        files.origins.mkdir(parents=True, exist_ok=True)
-        # The trial folder's time tells readers that something in it changed. Set before as
-        # well: a writer killed in between must not leave a file that nobody notices.
-        os.utime(files.dir)
-        publish_json(path, asdict(origin), durable=False)
-        os.utime(files.dir)
+        file.publish_json(asdict(origin), durable=False)
 
     def origins(self, retrain_id: str) -> tuple[Origin, ...]:
         """Everyone who asked for a retrain, in a fixed order."""
@@ -117,91 +140,195 @@ class Store:
 
     # Who runs it
 
-    def begin(
-        self, trial_id: str, *, host: str | None = None, pid: int | None = None, **info: Any
-    ) -> int:
-        """Start an attempt, by default of this process; returns its number, from 1.
+    def begin(self, trial_id: str, **info: Any) -> Attempt:
+        """Start an attempt of this process. ``info`` are fields of ``AttemptRecord``.
 
-        A failed result is taken back, a done one stays. ``info`` is kept for people to read.
+        Raises:
+            AlreadyDone: the trial has a result that says done.
         """
-        files = self.layout.trial(trial_id)
-        last, now = read_attempt(files), _now()
-        number = 1 + (last["attempt"] if last else 0)
-        attempt = {
-            "attempt": number,
-            "host": host or socket.gethostname(),
-            "pid": pid or os.getpid(),
-            "started_at": now.isoformat(),
-            "heartbeat": now.isoformat(),
-        }
-        publish_json(files.attempt, attempt | info)
-        for path in (files.checkpoint, files.epochs, files.classes):
-            remove_scratch(path)
-        if self.state(trial_id) is State.FAILED:
-            files.result.unlink(missing_ok=True)
-        return number
+        before = self.layout.trial(trial_id)
+        if read_state(before) is State.DONE:
+            raise AlreadyDone(trial_id)
+        number = 1 + max((attempt.number for attempt in before.attempts), default=0)
+        record = AttemptRecord(
+            host=socket.gethostname(), pid=getpid(), started_at=now(), heartbeat=now()
+        )
+        attempt = Attempt(self, trial_id, Writer(number, secrets.token_hex(3)), record)
+        attempt.publish(**info)
+        # Whoever was thought dead may have settled the trial since: then it is done. From here
+        # on it cannot, because this attempt is newer.
+        if before.newest is not None:
+            last = read_result(AttemptFiles(self.layout.trial(trial_id), before.newest.writer))
+            if last is not None and last.state == "done":
+                attempt.files.record.remove()
+                raise AlreadyDone(trial_id)
+        self.layout.files.tidy(before.folder)
+        return attempt
 
-    def beat(self, trial_id: str, attempt: int) -> bool:
-        """Say that this attempt is alive. False: a later one has taken over."""
-        files = self.layout.trial(trial_id)
-        held = read_attempt(files)
-        if held is None or held["attempt"] != attempt:
-            return False
-        publish_json(files.attempt, held | {"heartbeat": _now().isoformat()}, durable=False)
-        return True
+    def reopen(self, trial_id: str) -> None:
+        """Take a result back: some file that belongs to it cannot be read any more.
+
+        The next attempt goes on from the last checkpoint, and so only writes the rows again.
+        """
+        newest = self.layout.trial(trial_id).newest
+        if newest is not None:
+            newest.result.remove()
+        self._done.discard(trial_id)
 
     # How it ended
 
-    def finish(self, trial_id: str, result: Result) -> bool:
-        """Publish a result. False, and nothing written: already done, or overtaken."""
-        assert result.trial_id == trial_id, "a result of another trial"
-        unknown = sorted(set(result.metrics) - METRICS)
-        assert not unknown, f"metrics without a column: {unknown}"
-        files = self.layout.trial(trial_id)
-        held, before = read_attempt(files), read_result(files)
-        if before is not None and before.state == "done":
-            return False
-        last = held["attempt"] if held else 0
-        if result.attempt is None:
-            result = replace(result, attempt=last)
-        elif result.attempt < last:
-            return False
-        publish_json(files.result, asdict(result))
-        return True
+    def condemn(self, trial: Trial, error_class: str, error_message: str) -> Result:
+        """Settle, as failed, a trial whose workers died without a word.
+
+        It takes an attempt of its own, so that a worker that lives after all is overtaken.
+        """
+        try:
+            attempt = self.begin(trial.trial_id, host=None, pid=None, device=None)
+        except AlreadyDone:
+            attempt = None
+        if attempt is not None:
+            result = Result(
+                trial_id=trial.trial_id,
+                phase=trial.phase,
+                state="failed",
+                attempt=attempt.number,
+                started_at=now(),
+                finished_at=now(),
+                error_class=error_class,
+                error_message=error_message,
+                transient=True,
+            )
+            attempt.finish(result)
+        settled = self.result(trial.trial_id)
+        assert settled is not None, "just settled"
+        return settled
 
     def state(self, trial_id: str) -> State:
         """Of one trial; ``waiting`` where nothing is known, or its result cannot be read."""
-        files = self.layout.trial(trial_id)
-        return state_of(read_result(files), read_attempt(files))
+        return read_state(self.layout.trial(trial_id))
 
     def states(self) -> dict[str, State]:
         """Of every trial that was asked for, by one listing of the store."""
         found: dict[str, State] = {}
-        for trial_id in self.layout.trial_ids():
-            found[trial_id] = State.DONE if trial_id in self._done else self.state(trial_id)
+        for files, _ in self.layout.trials():
+            done = files.trial_id in self._done
+            found[files.trial_id] = State.DONE if done else read_state(files)
         self._done.update(t for t, state in found.items() if state is State.DONE)
         return found
 
     def result(self, trial_id: str) -> Result | None:
         """None while a trial is not settled."""
-        return read_result(self.layout.trial(trial_id))
+        return read_newest_result(self.layout.trial(trial_id))
 
     def results(self) -> dict[str, Result]:
         """Of every settled trial."""
-        found = ((t, self.result(t)) for t in self.layout.trial_ids())
+        found = ((files.trial_id, read_newest_result(files)) for files, _ in self.layout.trials())
         return {trial_id: result for trial_id, result in found if result is not None}
 
+    def find(self, start: str) -> str:
+        """The one trial whose id begins so. Raises ValueError for none and for several."""
+        found = [f.trial_id for f, _ in self.layout.trials() if f.trial_id.startswith(start)]
+        if len(found) != 1:
+            several = f"; several begin so: {', '.join(found[:5])}" if found else ""
+            raise ValueError(f"store '{self}': no one trial '{start}'{several}")
+        return found[0]
 
-def state_of(result: Result | None, attempt: dict[str, Any] | None) -> State:
-    """A trial's state from what its files say."""
+
+class Attempt:
+    """This process' attempt at a trial: the only writer of the files that carry its name."""
+
+    def __init__(self, store: Store, trial_id: str, writer: Writer, record: AttemptRecord) -> None:
+        self.store, self.trial_id, self.writer, self.record = store, trial_id, writer, record
+
+    @property
+    def number(self) -> int:
+        return self.writer.number
+
+    @property
+    def files(self) -> AttemptFiles:
+        """As the folder is now."""
+        return self.store.layout.trial(self.trial_id).attempt(self.writer)
+
+    def publish(self, *, durable: bool = True, **facts: Any) -> None:
+        """Renew the record. ``facts`` are fields of ``AttemptRecord``."""
+        self.record = self.record.with_(heartbeat=now(), **facts)
+        self.files.record.publish_json(asdict(self.record), durable=durable)
+
+    def check(self) -> None:
+        """Raises Overtaken when a later attempt has begun."""
+        newest = self.files.trial.newest
+        if newest is None or newest.writer != self.writer:
+            raise Overtaken(f"attempt {self.number} was overtaken by a later one; it stops")
+
+    def beat(self, **facts: Any) -> None:
+        """Say that this attempt is alive. Raises Overtaken."""
+        self.check()
+        self.publish(durable=False, **facts)
+
+    def finish(self, result: Result, **facts: Any) -> bool:
+        """Publish a result. False, and nothing written: a later attempt has begun.
+
+        ``facts`` are fields of ``AttemptRecord``. Raises OSError.
+        """
+        assert result.trial_id == self.trial_id, "a result of another trial"
+        assert result.attempt == self.number, "a result of another attempt"
+        unknown = sorted(set(result.metrics) - METRICS)
+        assert not unknown, f"metrics without a column: {unknown}"
+        try:
+            self.check()
+        except Overtaken:
+            return False
+        self.publish(
+            state=result.state,
+            error_class=result.error_class,
+            error_message=result.error_message,
+            **facts,
+        )
+        self.files.result.publish_json(asdict(result))
+        self.discard(keep=1)
+        return True
+
+    def discard(self, keep: int) -> None:
+        """Remove all checkpoints but the latest few, and rows that this attempt's replace."""
+        trial = self.files.trial
+        for checkpoint in all_checkpoints(trial)[keep:]:
+            checkpoint.file.remove()
+        mine = self.files
+        for older in (attempt for attempt in trial.attempts if attempt.writer < self.writer):
+            for old, new in ((older.epochs, mine.epochs), (older.classes, mine.classes)):
+                if older.holds(old) and mine.holds(new):
+                    old.remove()
+
+
+def all_checkpoints(trial: TrialFiles) -> list[Any]:
+    """Of every attempt, the latest first."""
+    return [c for attempt in reversed(trial.attempts) for c in attempt.checkpoints()]
+
+
+def read_state(files: TrialFiles) -> State:
+    """A trial's state, from its newest attempt."""
+    newest = files.newest
+    if newest is None:
+        return State.WAITING
+    result = read_result(newest)
+    return state_of(result, None if result else read_attempt(newest))
+
+
+def state_of(result: Result | None, attempt: AttemptRecord | None) -> State:
+    """A trial's state from what its newest attempt's files say."""
     if result is not None:
         return State(result.state)
-    return State.RUNNING if attempt is not None and _is_live(attempt) else State.WAITING
+    return State.RUNNING if attempt is not None and is_live(attempt) else State.WAITING
 
 
-def read_result(files: TrialFiles) -> Result | None:
+def read_newest_result(files: TrialFiles) -> Result | None:
+    """The result that counts; None while there is none."""
+    return None if files.newest is None else read_result(files.newest)
+
+
+def read_result(files: AttemptFiles) -> Result | None:
     """None for none, or (with a warning) for one that cannot be read."""
-    value = read_json(files.result)
+    value = files.result.read_json() if files.holds(files.result) else None
     try:
         return None if value is None else Result.from_json(value)
     except ValueError as error:
@@ -209,55 +336,40 @@ def read_result(files: TrialFiles) -> Result | None:
         return None
 
 
-def read_attempt(files: TrialFiles) -> dict[str, Any] | None:
+def read_attempt(files: AttemptFiles) -> AttemptRecord | None:
     """None for none, or (with a warning) for one that cannot be read."""
-    value = read_json(files.attempt)
-    if value is None:
-        return None
+    value = files.record.read_json()
     try:
-        for time in (value["heartbeat"], value["started_at"]):
-            if datetime.fromisoformat(time).tzinfo is None:
-                raise ValueError("a time without its zone")
-        if not isinstance(value["host"], str):
-            raise ValueError("host is no text")
-        return value | {"attempt": int(value["attempt"]), "pid": int(value["pid"])}
-    except (KeyError, TypeError, ValueError) as error:
-        warn_skipped(files.attempt, f"not an attempt: {error!r}")
+        return None if value is None else AttemptRecord.from_json(value)
+    except ValueError as error:
+        warn_skipped(files.record, f"not an attempt: {error}")
         return None
 
 
 def read_origins(files: TrialFiles) -> tuple[Origin, ...]:
     """In the order of their keys; one that cannot be read is reported and left out."""
-    try:
-        names = sorted(os.listdir(files.origins))
-    except FileNotFoundError:
-        return ()
-    found = []
-    for path in (files.origins / name for name in names if not name.startswith(".")):
-        value = read_json(path)
+    found: list[Origin] = []
+    for file in files.origins:
+        value = file.read_json()
         try:
             found += [] if value is None else [Origin.from_json(value)]
         except ValueError as error:
-            warn_skipped(path, error)
+            warn_skipped(file, error)
     return tuple(found)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def _is_live(attempt: dict[str, Any]) -> bool:
+def is_live(attempt: AttemptRecord) -> bool:
     """Whether an attempt still runs, as far as this machine can tell."""
-    if attempt["host"] == socket.gethostname() and not _is_alive(attempt["pid"]):
+    if attempt.state != "running":
         return False
-    age = _now() - datetime.fromisoformat(attempt["heartbeat"])
+    if attempt.host == socket.gethostname() and not is_alive(attempt.pid):
+        return False
+    age = datetime.fromisoformat(now()) - datetime.fromisoformat(attempt.heartbeat)
     return age.total_seconds() < STALE_S
 
 
-def _is_alive(pid: int) -> bool:
-    with suppress(PermissionError):  # somebody else's process, but there
-        try:
-            os.kill(pid, 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-    return True
+_OLD = "it was written by an earlier version, whose files this one does not read; name another"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal
@@ -47,14 +47,50 @@ class State(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One attempt at a trial: who, when, at what cost, and how it ended.
+
+    ``state`` is ``running`` until the attempt says otherwise, so also of one that was killed;
+    ``stopped`` means that it was asked to end and left a checkpoint. ``cost`` is this attempt's
+    alone, up to its last sign of life: wall_s, cpu_s, gpu_hours, peak_mem_gib. ``epochs_from``
+    and ``epochs_done`` count the trial's finished epochs, before it and by it.
+    """
+
+    host: str | None
+    pid: int | None
+    started_at: str  # ISO 8601, UTC
+    heartbeat: str
+    state: Literal["running", "stopped", "done", "failed"] = "running"
+    device: str | None = None
+    visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES as it was
+    epochs_from: int = 0
+    epochs_done: int = 0
+    cost: dict[str, float] = field(default_factory=dict)
+    error_class: str | None = None
+    error_message: str | None = None
+
+    def with_(self, **facts: Any) -> AttemptRecord:
+        return replace(self, **facts)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> AttemptRecord:
+        """Read back ``asdict``. Raises ``ValueError`` for what cannot be an attempt."""
+        record: AttemptRecord = _adapter(cls.__name__).validate_python(value)
+        for time in (record.started_at, record.heartbeat):
+            if datetime.fromisoformat(time).tzinfo is None:
+                raise ValueError("a time without its zone")
+        return record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """How a trial ended. Times are UTC in ISO 8601; ``cost`` adds up over its attempts.
 
     ``metrics`` are those of the last epoch (``METRICS``). ``genotype`` is ``[normal, reduce]``,
     each a list of ``[operation, source, node]``. ``genotype_facts`` says how a search read it
     off: rule, threshold, fallback_used, gaps, margins, entropies. ``cost`` has wall_s, cpu_s,
-    gpu_hours, peak_mem_gib; ``versions`` has python, torch, ray, nas_sweeps. ``attempt`` is None
-    where a driver speaks for workers that died: it becomes the last attempt's number.
+    gpu_hours, peak_mem_gib; ``versions`` has python, torch, ray, nas_sweeps. ``transient``
+    failures are nobody's mistake (a lost worker, no memory, no space): another run tries again.
     """
 
     trial_id: str
@@ -62,7 +98,7 @@ class Result:
     state: Literal["done", "failed"]
     started_at: str
     finished_at: str
-    attempt: int | None = None
+    attempt: int
     metrics: dict[str, float] = field(default_factory=dict)
     genotype: list[Any] | None = None
     genotype_facts: dict[str, Any] = field(default_factory=dict)
@@ -70,10 +106,18 @@ class Result:
     error_class: str | None = None
     error_message: str | None = None
     traceback: str | None = None
+    transient: bool = False
     host: str | None = None
     device: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     git_sha: str | None = None
+
+    @property
+    def cause(self) -> str:
+        """What failures are grouped by: the class, and the message without its numbers."""
+        lines = (self.error_message or "").strip().splitlines()
+        text = "".join("#" if c.isdigit() else c for c in (lines[0] if lines else ""))
+        return f"{self.error_class}: {text}"
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Result:
@@ -83,7 +127,7 @@ class Result:
             ValueError: a key is missing or holds what cannot be a result.
         """
         parts = {part: _with_nan(value[part]) for part in ("metrics", "cost") if part in value}
-        result: Result = _adapter().validate_python(value | parts)
+        result: Result = _adapter(cls.__name__).validate_python(value | parts)
         for time in (result.started_at, result.finished_at):
             datetime.fromisoformat(time)
         return result
@@ -96,8 +140,8 @@ def _with_nan(numbers: Any) -> Any:
     return {key: math.nan if number is None else number for key, number in numbers.items()}
 
 
-@lru_cache(maxsize=1)
-def _adapter() -> Any:
+@lru_cache(maxsize=2)
+def _adapter(name: str) -> Any:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Result)
+    return TypeAdapter({kind.__name__: kind for kind in (AttemptRecord, Result)}[name])

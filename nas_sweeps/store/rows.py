@@ -7,22 +7,40 @@ from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from datetime import datetime
 from math import isfinite, nan
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nas_sweeps.publish import read_json, warn_skipped
 from nas_sweeps.space.genotype import Genotype
-from nas_sweeps.store.layout import TrialFiles
-from nas_sweeps.store.ledger import read_attempt, read_origins, read_result, state_of
-from nas_sweeps.store.records import ACCURACIES, COUNTS, Result
-from nas_sweeps.store.schemas import CLASSES, EPOCHS, conform
+from nas_sweeps.store.files import File, warn_skipped
+from nas_sweeps.store.layout import AttemptFiles, TrialFiles
+from nas_sweeps.store.ledger import (
+    is_live,
+    read_attempt,
+    read_origins,
+    read_result,
+    state_of,
+)
+from nas_sweeps.store.records import ACCURACIES, COUNTS, AttemptRecord, Result
+from nas_sweeps.store.schemas import ATTEMPTS, CLASSES, EPOCHS, build, conform
 from nas_sweeps.trial import Distribution, Origin, RetrainTrial, SearchTrial, Trial, trial_from_json
 
 Row = dict[str, Any]
+
+
+ATTEMPT_FACTS = (
+    "epochs_from",
+    "epochs_done",
+    "error_class",
+    "error_message",
+    "host",
+    "pid",
+    "device",
+    "visible_devices",
+)
+COSTS = ("wall_s", "cpu_s", "gpu_hours", "peak_mem_gib")
 
 
 @dataclass(frozen=True)
@@ -32,30 +50,36 @@ class TrialRows:
     trial: Row
     epochs: pa.Table
     classes: pa.Table
+    attempts: pa.Table
     genotype: Genotype | None
+    damaged: bool  # rows that should be there cannot be read
 
     @property
     def fixed(self) -> bool:
-        """Its row changes only when a file does: nothing in it depends on the time of reading."""
+        """Its rows change only when a file does: nothing in them depends on when they are read."""
         return self.trial["attempt"] is None or self.trial["finished_at"] is not None
 
 
 def read_trial(files: TrialFiles) -> TrialRows:
     """Read a trial in any state, also while it is being written."""
-    result, attempt = read_result(files), read_attempt(files)
+    newest = files.newest
+    result = read_result(newest) if newest else None
+    records = [(attempt, read_attempt(attempt)) for attempt in files.attempts]
+    attempt = records[-1][1] if records else None
     spec, variant = _read_spec(files)
     genotype = _genotype(files, spec, result)
-    epochs = _read_table(files.epochs, EPOCHS)
+    epochs, epochs_whole = _read_table(_epochs_file(files), EPOCHS)
+    classes, classes_whole = _read_table(newest.classes if newest and result else None, CLASSES)
     row: Row = {
         "trial_id": files.trial_id,
         "phase": "search" if files.trial_id.startswith("s-") else "retrain",
         "state": state_of(result, attempt).value,
         "genotype_id": genotype.genotype_id if genotype else None,
         "parents": [],
-        "attempt": attempt["attempt"] if attempt else None,
-        "started_at": _time(attempt["started_at"]) if attempt else None,
+        "attempt": newest.number if newest else None,
+        "started_at": _time(attempt.started_at) if attempt else None,
         "finished_at": None,
-        "host": attempt["host"] if attempt else None,
+        "host": attempt.host if attempt else None,
         "epochs": len(epochs),
         "accuracy_best": pc.max(epochs["accuracy_balanced"]).as_py(),
     }
@@ -65,25 +89,54 @@ def read_trial(files: TrialFiles) -> TrialRows:
     if row["phase"] == "retrain":
         row |= _origin_columns(read_origins(files))
     row |= _result_columns(result) if result else {}
-    return TrialRows(row, epochs, _read_table(files.classes, CLASSES), genotype)
+    attempts = [_attempt_row(of, record, of == newest) for of, record in records]
+    whole = epochs_whole and classes_whole
+    if result is not None and result.state == "done":
+        whole = whole and len(epochs) > 0 and len(classes) > 0
+    return TrialRows(row, epochs, classes, build(attempts, ATTEMPTS), genotype, not whole)
 
 
-def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """A trial's Parquet file in the shape of ``schema``; empty if missing or (warning) torn."""
+def _epochs_file(files: TrialFiles) -> File | None:
+    """Of the newest attempt that has one: a later one goes on from what an earlier one wrote."""
+    held = [attempt.epochs for attempt in files.attempts if attempt.holds(attempt.epochs)]
+    return held[-1] if held else None
+
+
+def _attempt_row(files: AttemptFiles, record: AttemptRecord | None, newest: bool) -> Row:
+    row: Row = {"trial_id": files.trial.trial_id, "attempt": files.number}
+    if record is None:
+        return row
+    lost = record.state == "running" and not (newest and is_live(record))
+    state = "lost" if lost else record.state
+    costs = {key: record.cost.get(key) for key in COSTS}
+    times = {key: _time(getattr(record, key)) for key in ("started_at", "heartbeat")}
+    facts = {key: getattr(record, key) for key in ATTEMPT_FACTS}
+    return row | {"state": state} | costs | facts | times
+
+
+def _read_table(file: File | None, schema: pa.Schema) -> tuple[pa.Table, bool]:
+    """A trial's Parquet file in the shape of ``schema``, and False if it is there but damaged.
+
+    Missing or damaged (with a warning) it is empty.
+    """
+    nothing = schema.empty_table()
+    if file is None:
+        return nothing, True
     try:
-        with pq.ParquetFile(path) as file:
-            table = file.read(use_threads=False)  # threads only cost on a file this small
-        table = conform(table, schema, path)
-        # Rows belong to the trial whose folder they lie in, whatever they say.
-        owner = pa.DictionaryArray.from_arrays(
-            pa.array([0] * len(table), pa.int32()), pa.array([path.parent.name])
-        )
-        return table.set_column(0, schema.field("trial_id"), owner)
-    except FileNotFoundError:
-        pass
+        source = pa.BufferReader(file.read())
+        with pq.ParquetFile(source, page_checksum_verification=True) as parquet:
+            table = parquet.read(use_threads=False)  # threads only cost on a file this small
+        table = conform(table, schema, file)
+    except FileNotFoundError:  # never written, or replaced by a later attempt's just now
+        return nothing, True
     except (OSError, pa.ArrowException) as error:
-        warn_skipped(path, error)
-    return schema.empty_table()
+        warn_skipped(file, error)
+        return nothing, False
+    # Rows belong to the trial whose folder they lie in, whatever they say.
+    owner = pa.DictionaryArray.from_arrays(
+        pa.array([0] * len(table), pa.int32()), pa.array([file.key.split("/")[1]])
+    )
+    return table.set_column(0, schema.field("trial_id"), owner), True
 
 
 def genotype_rows(genotype: Genotype) -> Iterator[Row]:
@@ -123,7 +176,7 @@ def _default(field: Field[Any]) -> Any:
 
 def _read_spec(files: TrialFiles) -> tuple[Trial | None, str]:
     """What was asked, and the variant's name."""
-    asked = read_json(files.spec)
+    asked = files.spec.read_json()
     if asked is None:
         return None, ""
     try:
@@ -143,7 +196,8 @@ def _genotype(files: TrialFiles, spec: Trial | None, result: Result | None) -> G
         normal, reduce = (tuple(tuple(edge) for edge in cell) for cell in result.genotype)
         return Genotype(normal, reduce)
     except (TypeError, ValueError) as error:
-        warn_skipped(files.result, f"not a genotype: {error}")
+        assert files.newest is not None, "a result without an attempt"
+        warn_skipped(files.newest.result, f"not a genotype: {error}")
         return None
 
 
@@ -185,13 +239,14 @@ def _result_columns(result: Result) -> Row:
         "device": result.device,
         "error_class": result.error_class,
         "error_message": result.error_message,
+        "transient": result.transient if result.state == "failed" else None,
         "fallback_used": _if_a(bool, result.genotype_facts.get("fallback_used")),
         "discretisation_rule": _if_a(str, result.genotype_facts.get("rule")),
         "git_sha": result.git_sha,
     }
     row |= {k: result.metrics[k] for k in ACCURACIES if k in result.metrics}
     row |= {k: int(result.metrics[k]) for k in COUNTS if isfinite(result.metrics.get(k, nan))}
-    for key in ("wall_s", "gpu_hours", "cpu_s", "peak_mem_gib"):
+    for key in COSTS:
         row[key] = result.cost.get(key)
     for package in ("python", "torch", "ray", "nas_sweeps"):
         row[f"{package}_version"] = result.versions.get(package)

@@ -1,4 +1,4 @@
-"""The four tables, column by column, and their way to pandas.
+"""The five tables, column by column, and their way to pandas.
 
 Readers cast to these schemas, so a file written before a column existed reads as null there and
 a column that only later files have is never lost. Accuracies and recalls are fractions in
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from nas_sweeps.store.records import ACCURACIES
 
-SCHEMA_VERSION = 1  # raise it when a column changes its meaning: compacted tables are rebuilt
+SCHEMA_VERSION = 2  # raise it when a column changes its meaning: compacted tables are rebuilt
 
 TEXT = pa.string()
 REPEATED = pa.dictionary(pa.int32(), pa.string())  # strings that recur over many rows
@@ -48,6 +48,7 @@ TRIALS = _schema(  # one row per trial, whatever its state
     (NUMBER, ["wall_s", "gpu_hours", "cpu_s", "peak_mem_gib"]),
     (COUNT, ["attempt"]),
     (TEXT, ["error_class", "error_message"]),
+    (FLAG, ["transient"]),  # a failure that another run tries again
     (TIME, ["started_at", "finished_at"]),
     (TEXT, ["host", "device"]),
     (TEXT, ["python_version", "torch_version", "ray_version", "nas_sweeps_version", "git_sha"]),
@@ -83,7 +84,26 @@ GENOTYPES = _schema(  # one row per edge of every genotype that a trial found or
     (TEXT, ["operation"]),
 )
 
-SCHEMAS = {"trials": TRIALS, "epochs": EPOCHS, "classes": CLASSES, "genotypes": GENOTYPES}
+ATTEMPTS = _schema(  # one row per attempt at a trial, whatever became of it
+    (REPEATED, ["trial_id"]),
+    (COUNT, ["attempt"]),
+    (TEXT, ["state"]),  # running, stopped (asked to), lost (died), done, failed
+    (COUNT, ["epochs_from", "epochs_done"]),  # finished epochs of the trial: before it, by it
+    (NUMBER, ["wall_s", "cpu_s", "gpu_hours", "peak_mem_gib"]),  # its own, to its last beat
+    (TEXT, ["error_class", "error_message"]),
+    (TIME, ["started_at", "heartbeat"]),
+    (TEXT, ["host"]),
+    (COUNT, ["pid"]),
+    (TEXT, ["device", "visible_devices"]),
+)
+
+SCHEMAS = {
+    "trials": TRIALS,
+    "epochs": EPOCHS,
+    "classes": CLASSES,
+    "genotypes": GENOTYPES,
+    "attempts": ATTEMPTS,
+}
 
 
 def build(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

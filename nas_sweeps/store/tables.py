@@ -1,18 +1,15 @@
-"""The tables: one Parquet file per trial while it runs, four compacted files for everything.
+"""The tables: one Parquet file per trial while it runs, five compacted files for everything.
 
 ``load`` takes from the compacted files every trial whose folder has not changed since, and from
 the trial's own files the rest. So a compaction is never needed for a right answer, and loading
-right after one opens four files. Both may happen while a sweep writes.
+right after one opens five files. Both may happen while a sweep writes.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 from uuid import uuid4
 
@@ -22,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nas_sweeps.publish import publish, publish_json, read_json, warn_skipped
-from nas_sweeps.store.layout import Layout, TrialFiles
+from nas_sweeps.store.files import File, warn_skipped
+from nas_sweeps.store.layout import AttemptFiles, Layout
 from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.rows import TrialRows, genotype_rows, read_trial
 from nas_sweeps.store.schemas import (
@@ -52,25 +49,32 @@ class Frames:
     epochs: pd.DataFrame
     classes: pd.DataFrame
     genotypes: pd.DataFrame
+    attempts: pd.DataFrame
 
 
-def write_epochs(files: TrialFiles, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_epochs(files: AttemptFiles, rows: Iterable[Mapping[str, Any]]) -> None:
     """Publish all epochs of a trial so far. Keys are columns of ``EPOCHS``."""
-    _write_rows(files.epochs, files.trial_id, rows, EPOCHS)
+    _write_rows(files.epochs, files.trial.trial_id, rows, EPOCHS)
 
 
-def write_classes(files: TrialFiles, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_classes(files: AttemptFiles, rows: Iterable[Mapping[str, Any]]) -> None:
     """Publish a trial's rows per class. Keys are columns of ``CLASSES``."""
-    _write_rows(files.classes, files.trial_id, rows, CLASSES)
+    _write_rows(files.classes, files.trial.trial_id, rows, CLASSES)
 
 
 def _write_rows(
-    path: Path, trial_id: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema
+    file: File, trial_id: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema
 ) -> None:
     named = [{"trial_id": trial_id, **row} for row in rows]
     assert all(row["trial_id"] == trial_id for row in named), "rows of another trial"
-    with publish(path) as scratch:
-        pq.write_table(build(named, schema), scratch, compression="zstd")
+    file.publish(_parquet(build(named, schema)))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    """With a checksum per page, so that a flipped bit shows when it is read."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return bytes(sink.getvalue())
 
 
 def load(store: Store | str | Path) -> Frames:
@@ -81,7 +85,7 @@ def load(store: Store | str | Path) -> Frames:
     Raises:
         ValueError: there is no store.
     """
-    tables, _ = _gather(_layout(store))
+    tables, _, _ = _gather(_layout(store))
     return Frames(**{name: to_frame(table) for name, table in tables.items()})
 
 
@@ -92,61 +96,61 @@ def compact(store: Store | str | Path) -> None:
         ValueError: there is no store.
     """
     layout = _layout(store)
-    settled_before = _file_system_now(layout.tables) - _RACY_NS
-    tables, stamps = _gather(layout)
+    settled_before = layout.files.now() - _RACY_NS
+    tables, stamps, _ = _gather(layout)
     index = {
         "schema": SCHEMA_VERSION,
         "compaction": uuid4().hex,
         "trials": {t: s if s < settled_before else 0 for t, s in stamps.items()},
     }
     metadata = {"compaction": index["compaction"], "schema": str(SCHEMA_VERSION)}
-    with ExitStack() as stack:  # all are written before any is published
-        for name, table in tables.items():
-            scratch = stack.enter_context(publish(layout.table(name)))
-            pq.write_table(table.replace_schema_metadata(metadata), scratch, compression="zstd")
-    publish_json(layout.index, index)
+    whole = {n: _parquet(table.replace_schema_metadata(metadata)) for n, table in tables.items()}
+    for name, data in whole.items():  # half of them published is a compaction that never was
+        layout.table(name).publish(data)
+    layout.index.publish_json(index)
+
+
+def damaged(store: Store | str | Path) -> set[str]:
+    """Trials whose rows are lost: neither their own files nor the compacted tables hold them.
+
+    Raises:
+        ValueError: there is no store.
+    """
+    return _gather(_layout(store))[2]
 
 
 def _layout(store: Store | str | Path) -> Layout:
-    layout = (store if isinstance(store, Store) else Store(store)).layout
-    if not layout.trials.is_dir():
-        raise ValueError(
-            f"'{layout.root}' is no store: it has no folder 'trials'; "
-            "check the path, or start a sweep that writes there"
-        )
-    return layout
+    return (store if isinstance(store, Store) else Store(store)).require().layout
 
 
-def _file_system_now(folder: Path) -> int:
-    """By the clock that stamps files there, which need not be this machine's (ns)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=folder, prefix=".clock.") as file:
-        return os.stat(file.name).st_mtime_ns
-
-
-def _gather(layout: Layout) -> tuple[Tables, dict[str, int]]:
-    """All tables, and of each trial the stamp up to which they are right (0: read it again)."""
-    stamps = layout.stamps()  # before any file is opened: a later change gives a later stamp
+def _gather(layout: Layout) -> tuple[Tables, dict[str, int], set[str]]:
+    """All tables; of each trial the stamp up to which they are right (0: read it again); and
+    the trials of which something could not be read."""
+    # The stamp is taken before any file is opened: a later change gives a later stamp.
+    listed = {files.trial_id: (files, stamp) for files, stamp in layout.trials()}
+    stamps = {trial_id: stamp for trial_id, (_, stamp) in listed.items()}
     old, known = _compacted(layout)
     kept = {t for t, stamp in stamps.items() if known.get(t) == stamp}
-    fresh = [read_trial(layout.trial(t)) for t in stamps if t not in kept]
-    stamps |= {rows.trial["trial_id"]: 0 for rows in fresh if not rows.fixed}
+    fresh = [read_trial(files) for t, (files, _) in listed.items() if t not in kept]
+    torn = {rows.trial["trial_id"] for rows in fresh if rows.damaged}
+    stamps |= {rows.trial["trial_id"]: 0 for rows in fresh if rows.damaged or not rows.fixed}
     if not fresh and len(kept) == len(known):
-        return old, stamps
-    return _merge({name: _only(table, kept) for name, table in old.items()}, fresh), stamps
+        return old, stamps, torn
+    return _merge({name: _only(table, kept) for name, table in old.items()}, fresh), stamps, torn
 
 
 def _compacted(layout: Layout) -> tuple[Tables, dict[str, int]]:
     """The compacted tables and their stamps; empty where they are missing, torn, or of two
     compactions because one is being published right now."""
     nothing = {name: schema.empty_table() for name, schema in SCHEMAS.items()}, dict[str, int]()
-    index = read_json(layout.index)
+    index = layout.index.read_json()
     if index is None or index.get("schema") != SCHEMA_VERSION:
         return nothing
     tables: Tables = {}
     for name, schema in SCHEMAS.items():
         try:
-            with pq.ParquetFile(layout.table(name)) as file:
+            source = pa.BufferReader(layout.table(name).read())
+            with pq.ParquetFile(source, page_checksum_verification=True) as file:
                 table = file.read()
             metadata = table.schema.metadata or {}
             if metadata.get(b"compaction", b"").decode() != index.get("compaction"):
@@ -175,6 +179,7 @@ def _merge(old: Tables, fresh: list[TrialRows]) -> Tables:
     known = set(old["genotypes"]["genotype_id"].to_pylist())
     found = {g.genotype_id: g for g in (rows.genotype for rows in fresh) if g is not None}
     added = (row for key, g in found.items() if key not in known for row in genotype_rows(g))
+    attempts = pa.concat_tables([old["attempts"], *(rows.attempts for rows in fresh)])
     genotypes = pa.concat_tables([old["genotypes"], build(added, GENOTYPES)])
     used = pc.is_in(genotypes["genotype_id"], value_set=trials["genotype_id"].combine_chunks())
     return {
@@ -182,6 +187,7 @@ def _merge(old: Tables, fresh: list[TrialRows]) -> Tables:
         "epochs": _sorted(epochs, "trial_id"),
         "classes": _sorted(classes, "trial_id"),
         "genotypes": _sorted(genotypes.filter(used), "genotype_id"),
+        "attempts": _sorted(attempts, "trial_id"),
     }
 
 

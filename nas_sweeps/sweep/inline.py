@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from nas_sweeps.chain import Work
+from nas_sweeps.store.lease import Watch
 from nas_sweeps.sweep.executor import Job
+from nas_sweeps.sweep.stopping import wait_for
 from nas_sweeps.sweep.worker import run_trial
 
 
@@ -19,13 +22,27 @@ class InlineExecutor:
                     f"{phase}.resources.gpus: {job.resources(phase).gpus:g} asked for, but torch "
                     f"sees no GPU here; use --set {phase}.resources.gpus=0 or another machine"
                 )
-        while (work := job.hand_out()) is not None:
-            trial = work.trial
-            result = run_trial(
-                trial,
-                job.store,
-                job.places,
-                job.resources(trial.phase),
-                on_epoch=lambda row, trial=trial: job.watcher.epoch(trial, row),  # type: ignore[misc]
-            )
-            job.settle(trial, result)
+        watch = Watch(job.store.layout, job.lease.key)
+        while not job.over:
+            work = job.hand_out()
+            if work is not None:
+                job.ended(work.trial, _run(job, work, watch))
+            else:
+                wait_for(lambda: job.over or job.next_phase is not None)
+
+
+def _run(job: Job, work: Work, watch: Watch) -> str | None:
+    """How the attempt died, if it could not even say so in the store."""
+    trial = work.trial
+    try:
+        run_trial(
+            trial,
+            job.store,
+            job.places,
+            job.resources(trial.phase),
+            on_epoch=lambda row: job.watcher.epoch(trial, row),
+            verdict=watch.verdict,
+        )
+    except OSError as error:
+        return f"could not write to the store ({error})"
+    return None

@@ -63,6 +63,10 @@ class Progress:
         if not self.console.is_terminal:
             self._line(trial, epoch_columns(row))
 
+    def again(self, trial: Trial, why: str) -> None:
+        self.running.pop(trial.trial_id, None)
+        self._line(trial, f"tried again: {why}")
+
     def settled(self, trial: Trial, result: Result) -> None:
         self.running.pop(trial.trial_id, None)
         if result.state == "failed":
@@ -129,4 +133,5 @@ class Silence:
     def __exit__(self, *_: object) -> None: ...
     def started(self, work: Work) -> None: ...
     def epoch(self, trial: Trial, row: dict[str, Any]) -> None: ...
+    def again(self, trial: Trial, why: str) -> None: ...
     def settled(self, trial: Trial, result: Result) -> None: ...

@@ -11,10 +11,7 @@ import io
 import logging
 import os
 import shutil
-import signal
 import socket
-import threading
-from collections import Counter, deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +24,7 @@ for _name, _value in {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # see ``stopping``
     "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # the searcher itself never asks for more than fits
     "RAY_memory_monitor_refresh_ms": "0",  # its kills abort Tune's loop; the kernel's do not
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshot is never read
@@ -40,11 +38,14 @@ from ray import tune  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from nas_sweeps.chain import PHASES  # noqa: E402
-from nas_sweeps.store import Result, Store  # noqa: E402
+from nas_sweeps.store import Store  # noqa: E402
+from nas_sweeps.store.lease import Watch  # noqa: E402
+from nas_sweeps.store.remote import RemoteFiles  # noqa: E402
 from nas_sweeps.sweep.executor import Job  # noqa: E402
+from nas_sweeps.sweep.stopping import signals_kept  # noqa: E402
 from nas_sweeps.trial import Places, Resources, Trial, trial_from_json  # noqa: E402
 
-MAX_FAILURES = 3  # restarts of a trial whose worker or node was lost; own errors are not retried
+DIED = "died without a word: killed, out of memory, or the store cannot be written there"
 REPORTED = ("stage", "epoch", "epochs_total", "loss_weights", "accuracy_balanced", "epoch_s")
 
 
@@ -61,7 +62,7 @@ class RayExecutor:
 
     def run(self, job: Job) -> None:
         """Raises ValueError when no node of the cluster could ever hold a trial."""
-        with _signals(), self._session():
+        with self._session():
             for phase in job.phases:
                 require_room(phase, job.resources(phase))
             searcher = ChainSearcher(job, self.slots)
@@ -77,11 +78,9 @@ class RayExecutor:
                     ),
                     run_config=_run_config(job, searcher),
                 ).fit()
-            shutil.rmtree(_scratch(job.store), ignore_errors=True)
+            _remove_scratch(job.store)
             if searcher.error is not None:
                 raise searcher.error
-            if not job.chain.finished:  # Tune ends quietly, and with success, on SIGINT
-                raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
@@ -99,7 +98,8 @@ class RayExecutor:
             options["include_dashboard"] = False
         try:
             _knock(self.address)
-            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+            with signals_kept():  # ray.init takes SIGTERM
+                ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
         except OSError as error:
             raise ValueError(
                 f"--address {self.address}: no Ray cluster answers there ({error}); "
@@ -111,26 +111,11 @@ class RayExecutor:
                 f"Ray did not start here ({error}); run again when the machine is less busy, or "
                 "with --executor inline"
             ) from None
-        if threading.current_thread() is threading.main_thread():  # ray.init sets its own
-            signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             yield
         finally:
-            ray.shutdown()
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Inside, SIGTERM is SIGINT, on which Tune ends in order; after, both are as before."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
+            with signals_kept():
+                ray.shutdown()
 
 
 def _knock(address: str | None) -> None:
@@ -168,7 +153,6 @@ class ChainSearcher(Searcher):
     """Hands Tune the chain's ready trials, never more than the cluster holds.
 
     With nothing queued, every freed slot asks again, and retrains go before new searches.
-    A trial whose worker died without a result is handed out again, ``MAX_FAILURES`` times.
     An exception in a hook would abort Tune's loop without a word: it is kept for the driver,
     and no new trial is started.
     """
@@ -177,8 +161,6 @@ class ChainSearcher(Searcher):
         super().__init__()
         self.job, self.slots = job, slots
         self.live: dict[str, Trial] = {}  # by Tune's id
-        self.again: deque[Trial] = deque()  # lost with their worker
-        self.losses: Counter[str] = Counter()  # by our id
         self.error: BaseException | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -191,15 +173,13 @@ class ChainSearcher(Searcher):
             self.live[trial_id] = trial
             return {"trial": trial.to_json(), "phase": trial.phase}
         # FINISHED latches: never while anything is left that could still start.
-        over = self.error is not None or (self.job.chain.finished and not self.again)
+        over = self.error is not None or self.job.over
         return Searcher.FINISHED if over and not self.live else None
 
     def _next(self) -> Trial | None:
-        phase = self.again[0].phase if self.again else self.job.chain.next_phase
+        phase = self.job.next_phase
         if self.error is not None or phase is None or not self._room(self.job.resources(phase)):
             return None
-        if self.again:
-            return self.again.popleft()
         work = self.job.hand_out()
         return work.trial if work is not None else None
 
@@ -224,19 +204,9 @@ class ChainSearcher(Searcher):
         if trial is None:
             return
         try:
-            self._settle(trial, error)
+            self.job.ended(trial, DIED if error else None)
         except Exception as problem:
             self.error = self.error or problem
-
-    def _settle(self, trial: Trial, died: bool) -> None:
-        published = self.job.store.result(trial.trial_id)
-        # One that returned without a result was overtaken by another run: starting it again
-        # would overtake that one in turn.
-        if published is None and died and self.losses[trial.trial_id] < MAX_FAILURES:
-            self.losses[trial.trial_id] += 1
-            self.again.append(trial)
-            return
-        self.job.settle(trial, published or lost(trial, self.job.store, write=died))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the truth, and Tune's restore is not used."""
@@ -276,37 +246,12 @@ class _Progress(tune.Callback):
             self.searcher.error = self.searcher.error or problem
 
 
-def lost(trial: Trial, store: Store, *, write: bool) -> Result:
-    """A failed result for a worker that ended on every attempt without publishing one.
-
-    It is recorded where the worker died (``write``). Where it returned, another run has taken
-    the trial over and will publish: this run only has to stop waiting.
-    """
-    from nas_sweeps.sweep.worker import environment
-
-    now = datetime.now(UTC).isoformat(timespec="microseconds")
-    why = "died without a word: killed, out of memory, or the store cannot be written there"
-    result = Result(
-        trial_id=trial.trial_id,
-        phase=trial.phase,
-        state="failed",
-        error_class="WorkerLost" if write else "TakenOver",
-        error_message=f"its worker {why}" if write else "another run has taken it over",
-        started_at=now,
-        finished_at=now,
-        **environment() | {"host": None},
-    )
-    if write:
-        store.finish(trial.trial_id, result)
-    return result
-
-
 def _trainable(job: Job) -> Any:
-    store, places = str(Path(job.store.root).resolve()), job.places
+    store, places, driver = job.store.root, job.places, job.lease.key
     by_phase = {phase: job.resources(phase) for phase in PHASES}
 
     def train(config: dict[str, Any]) -> None:
-        run_in_actor(config["trial"], store, places, by_phase[config["phase"]])
+        run_in_actor(config["trial"], store, places, by_phase[config["phase"]], driver)
 
     def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:
         resources = by_phase[config["phase"]]
@@ -315,7 +260,7 @@ def _trainable(job: Job) -> Any:
     return tune.with_resources(train, bundle)
 
 
-def run_in_actor(spec: str, store: str, places: Places, resources: Resources) -> None:
+def run_in_actor(spec: str, store: str, places: Places, resources: Resources, driver: str) -> None:
     """The body of an actor. A trial without a GPU must not see those of its node."""
     if not resources.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -326,7 +271,9 @@ def run_in_actor(spec: str, store: str, places: Places, resources: Resources) ->
 
     trial, here = trial_from_json(spec), Store(store)
     here.spec(trial.trial_id)  # raises where the store is not the driver's
-    run_trial(trial, here, places, resources, on_epoch=report)
+    run_trial(
+        trial, here, places, resources, on_epoch=report, verdict=Watch(here.layout, driver).verdict
+    )
 
 
 def _alive_nodes() -> list[dict[str, float]]:
@@ -335,16 +282,30 @@ def _alive_nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in nodes if node["Alive"]]
 
 
-def _scratch(store: Store) -> Path:
-    """Tune's own files: on the store, because every node has to see the same folder."""
-    return Path(store.root).resolve() / ".tune"
+def _scratch(store: Store) -> tuple[str, RemoteFiles | None]:
+    """Tune's own files: in the store, because every node has to see the same folder."""
+    files = store.layout.files
+    if isinstance(files, RemoteFiles):
+        return f"{files.base}/.tune", files
+    return str(Path(store.root).resolve() / ".tune"), None
+
+
+def _remove_scratch(store: Store) -> None:
+    path, remote = _scratch(store)
+    if remote is None:
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            remote.filesystem.delete_dir(path)
 
 
 def _run_config(job: Job, searcher: ChainSearcher) -> tune.RunConfig:
+    path, remote = _scratch(job.store)
     return tune.RunConfig(
         name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f"),
-        storage_path=str(_scratch(job.store)),
-        failure_config=tune.FailureConfig(max_failures=0),  # the searcher retries itself
+        storage_path=path,
+        storage_filesystem=remote.filesystem if remote else None,
+        failure_config=tune.FailureConfig(max_failures=0),  # the job retries itself
         callbacks=[_Progress(job, searcher)],
         verbose=0,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,27 +12,30 @@ from rich.console import Console
 from nas_sweeps import methods
 from nas_sweeps.chain import Chain, Phase
 from nas_sweeps.data.bundle import prepare
-from nas_sweeps.grid import Grid, plan
-from nas_sweeps.standing import standing
+from nas_sweeps.grid import Grid, Plan, plan
+from nas_sweeps.standing import Retry, standing
 from nas_sweeps.store import Store, compact
-from nas_sweeps.sweep.executor import Executor, Job
+from nas_sweeps.store.lease import Lease
+from nas_sweeps.store.tables import damaged
+from nas_sweeps.sweep.executor import MAX_RETRIES, Executor, Job
+from nas_sweeps.sweep.only import chosen_by
 from nas_sweeps.sweep.progress import Progress, Silence
+from nas_sweeps.sweep.stopping import stopped_by_signals
 from nas_sweeps.trial import Places
-
-Retry = Literal["none", "failed"]
 
 
 @dataclass(frozen=True)
 class Summary:
     """How a run ended: trials by phase and state, and how many it started itself."""
 
-    store: Path
+    store: Store
     counts: dict[Phase, dict[str, int]]
     started: int
+    stopped: str | None = None  # why it handed out nothing more, if it did not come to its end
 
     @property
     def complete(self) -> bool:
-        """Every planned trial is done."""
+        """Every trial that was to run is done."""
         return all(sum(of.values()) == of["done"] for of in self.counts.values())
 
     def __str__(self) -> str:
@@ -51,47 +55,82 @@ def run(
     executor: Executor | Literal["ray", "inline"] = "ray",
     address: str | None = None,
     slots: int | None = None,
-    retry: Retry = "none",
+    retry: Retry = "lost",
+    max_retries: int = MAX_RETRIES,
+    only: str | None = None,
+    fail_fast: bool = False,
     console: Console | Literal["none"] | None = None,
+    last_resort: Callable[[int], None] | None = None,
 ) -> Summary:
     """Run the rest of a grid: everything planned that the store does not hold as done.
 
     Args:
         grid: from ``load_grid``.
-        store: a folder, made if absent; None: ``runs/<name of the grid>``.
+        store: a folder, made if absent, or a URI such as ``s3://bucket/folder``; None:
+            ``runs/<name of the grid>``.
         executor: ``ray`` (Ray Tune, on ``address`` or a session of its own) or ``inline``.
         address: of a running Ray cluster.
         slots: at most so many trials at once; None: what the cluster holds.
-        retry: ``failed`` runs failed trials again; ``none`` leaves them.
+        retry: which failures of earlier runs are tried again: ``lost`` those that were nobody's
+            mistake (a worker that died, no memory, no space), ``failed`` all, ``none``.
+        max_retries: how often this run itself tries a trial again that ended in such a way.
+        only: limits the run to a part of the grid, see ``nas_sweeps.sweep.only``.
+        fail_fast: stop at the first trial that fails.
         console: where progress goes; None: standard output, ``none``: nowhere.
+        last_resort: see ``stopped_by_signals``.
 
     Raises:
-        ValueError: the store or the cluster cannot serve the grid; the message says what to do.
+        ValueError: the store or the cluster cannot serve the grid, or another run works on the
+            store; the message says what to do.
+        Interrupted: by a signal; a KeyboardInterrupt that knows its exit code.
     """
-    keeper = Store(Path(store) if store is not None else Path("runs") / grid.name)
+    keeper = Store(store if store is not None else Path("runs") / grid.name)
     planned = plan(grid)
-    chain = standing(planned, keeper, retry_failed=retry == "failed")
-    _check_images(chain, grid.places)
+    chosen = chosen_by(only, planned) if only is not None else None
+    _check_images(standing(planned, keeper, retry=retry, chosen=chosen), grid.places)
     keeper.create()
-    keeper.keep_grid(grid.to_json())
-    _link(chain, keeper)
-    watcher = Silence() if console == "none" else Progress(chain, console)
-    job = Job(
+    with Lease(keeper.layout, grid.name) as lease:
+        keeper.tidy()
+        for trial_id in damaged(keeper):
+            keeper.reopen(trial_id)
+        chain = standing(planned, keeper, retry=retry, chosen=chosen)
+        job = _job(grid, planned, chain, keeper, lease, console)
+        job.max_retries, job.fail_fast = max_retries, fail_fast
+        keeper.keep_grid(grid.to_json())
+        _link(chain, keeper)
+        try:
+            with stopped_by_signals(job.stop, last_resort):
+                _work(job, _executor(executor, address, slots))
+        finally:
+            if lease.holds():
+                _link(chain, keeper)
+                compact(keeper)
+    return Summary(keeper, chain.counts(), job.started, job.stopping)
+
+
+def _job(
+    grid: Grid,
+    planned: Plan,
+    chain: Chain,
+    store: Store,
+    lease: Lease,
+    console: Console | Literal["none"] | None,
+) -> Job:
+    return Job(
         chain=chain,
-        store=keeper,
+        store=store,
         places=grid.places,
         resources=grid.resources,
-        watcher=watcher,
+        watcher=Silence() if console == "none" else Progress(chain, console),
+        lease=lease,
         variants={t.trial_id: methods.variant(t.method) for t in planned.searches},
     )
-    try:
-        if not chain.finished:
-            with watcher:
-                _executor(executor, address, slots).run(job)
-    finally:
-        _link(chain, keeper)
-        compact(keeper)
-    return Summary(Path(keeper.root), chain.counts(), job.started)
+
+
+def _work(job: Job, executor: Executor) -> None:
+    if not job.over:
+        with job.watcher:
+            executor.run(job)
 
 
 def _check_images(chain: Chain, places: Places) -> None:
@@ -114,7 +153,8 @@ def _link(chain: Chain, store: Store) -> None:
     A retrain is keyed by its genotype: a later search, or another grid, may find the same one.
     """
     for retrain_id, origin in chain.links():
-        if store.layout.trial(retrain_id).spec.exists():
+        files = store.layout.trial(retrain_id)
+        if files.spec.name in files.names:
             store.link(retrain_id, origin)
 
 

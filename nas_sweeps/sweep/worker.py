@@ -6,6 +6,8 @@ Parquet file beside it is derived from that. ``result.json`` is written last and
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
 import os
 import platform
@@ -14,7 +16,7 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -24,28 +26,36 @@ from typing import Any
 
 import torch
 
-from nas_sweeps.data.bundle import prepare
-from nas_sweeps.publish import publish
+from nas_sweeps.data.bundle import Bundle, prepare
 from nas_sweeps.store import Result, Store
-from nas_sweeps.store.layout import TrialFiles
+from nas_sweeps.store.files import File
+from nas_sweeps.store.ledger import AlreadyDone, Attempt, Overtaken, all_checkpoints
 from nas_sweeps.store.tables import write_classes, write_epochs
+from nas_sweeps.sweep.failures import is_transient
 from nas_sweeps.train.common import Row, Run, choose_device, reset_peak_memory, stream
 from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import Places, Resources, SearchTrial, Trial
 
 OnEpoch = Callable[[Row], None]
+BEAT_S = 30.0
+KEPT = 2  # checkpoints, while a trial runs: should the latest be damaged, the one before is used
 
 
-class Overtaken(RuntimeError):
-    """Another attempt runs this trial now: this one must publish nothing more."""
+class Stopped(RuntimeError):
+    """The worker was asked to end."""
+
+
+def never() -> str | None:
+    """Nobody asks this worker to stop."""
+    return None
 
 
 @dataclass
-class Attempt:
-    """One execution of a trial: what it computed before, what it cost so far."""
+class Accounts:
+    """What a trial has computed and cost: before this attempt, and by it."""
 
-    number: int
+    gpus: float = 0.0
     started: float = field(default_factory=time.perf_counter)
     cpu_started: float = field(default_factory=time.process_time)
     rows: list[Row] = field(default_factory=list)
@@ -53,12 +63,20 @@ class Attempt:
     cpu_s: float = 0.0
     peak_mem_gib: float = 0.0
 
-    def cost(self, gpus: float) -> dict[str, float]:
-        wall = self.wall_s + time.perf_counter() - self.started
+    def own(self) -> dict[str, float]:
+        """Of this attempt."""
+        return self._cost(0.0, 0.0)
+
+    def total(self) -> dict[str, float]:
+        """Of the trial."""
+        return self._cost(self.wall_s, self.cpu_s)
+
+    def _cost(self, wall_before: float, cpu_before: float) -> dict[str, float]:
+        wall = wall_before + time.perf_counter() - self.started
         return {
             "wall_s": wall,
-            "cpu_s": self.cpu_s + time.process_time() - self.cpu_started,
-            "gpu_hours": wall * gpus / 3600,
+            "cpu_s": cpu_before + time.process_time() - self.cpu_started,
+            "gpu_hours": wall * self.gpus / 3600,
             "peak_mem_gib": self.peak_mem_gib,
         }
 
@@ -69,127 +87,203 @@ def run_trial(
     places: Places,
     resources: Resources,
     on_epoch: OnEpoch = lambda row: None,
-) -> Result:
+    verdict: Callable[[], str | None] = never,
+) -> Result | None:
     """Run a trial from its last checkpoint to its result, and publish it.
 
     An exception of the trial's own becomes a failed result: it is recorded, not raised.
+    ``verdict`` is asked between steps; when it gives a reason, the attempt publishes a checkpoint
+    of where it is and ends.
+
+    Returns:
+        The result; None where the attempt was stopped or a later one has overtaken it.
+
+    Raises:
+        OSError: the store cannot be written to.
     """
-    files = store.layout.trial(trial.trial_id)
-    started_at = _now()
-    attempt = Attempt(store.begin(trial.trial_id, visible_devices=_visible_devices()))
-    device = torch.device("cpu")
-    with _log(files.log, trial.trial_id) as log:
+    try:
+        attempt = store.begin(trial.trial_id, visible_devices=_visible_devices())
+    except AlreadyDone:
+        return store.result(trial.trial_id)
+    with _log(attempt.files.log, trial.trial_id) as log:
         log.info("attempt %d of %s on %s", attempt.number, trial.trial_id, socket.gethostname())
         try:
-            device = choose_device(resources)
-            reset_peak_memory(device)
-            if resources.gpus and device.type == "cpu":
-                log.warning("a GPU was granted but torch sees none: running on the CPU")
-            outcome = _train(trial, store, places, resources, device, attempt, log, on_epoch)
-            result = {"state": "done"} | outcome
+            return _Worker(trial, attempt, places, log).run(resources, on_epoch, verdict)
+        except Overtaken as error:
+            log.warning("%s", error)
+            return None
+
+
+class _Worker:
+    """One attempt at one trial."""
+
+    def __init__(self, trial: Trial, attempt: Attempt, places: Places, log: logging.Logger) -> None:
+        self.trial, self.attempt, self.places, self.log = trial, attempt, places, log
+        self.accounts = Accounts()
+        self.device = torch.device("cpu")
+        self.saved = 0
+        self.beaten = time.monotonic()
+
+    def run(
+        self, resources: Resources, on_epoch: OnEpoch, verdict: Callable[[], str | None]
+    ) -> Result | None:
+        """Raises Overtaken, or OSError where the store cannot be written to."""
+        started_at = _now()
+        try:
+            self._choose_device(resources)
+            ended = {"state": "done"} | self._train(on_epoch, verdict)
+        except Overtaken:
+            raise
+        except Stopped as reason:
+            self.log.info("stopped: %s", reason)
+            self.attempt.publish(state="stopped", cost=self.accounts.own())
+            return None
         except Exception as error:
-            log.exception("failed")
-            result = {
+            self.log.exception("failed")
+            ended = {
                 "state": "failed",
                 "error_class": type(error).__name__,
                 "error_message": str(error),
                 "traceback": traceback.format_exc(),
+                "transient": is_transient(error),
             }
-        published = Result(
-            trial_id=trial.trial_id,
-            phase=trial.phase,
-            cost=attempt.cost(resources.gpus if device.type == "cuda" else 0.0),
-            attempt=attempt.number,
+        result = Result(
+            trial_id=self.trial.trial_id,
+            phase=self.trial.phase,
+            cost=self.accounts.total(),
+            attempt=self.attempt.number,
             started_at=started_at,
             finished_at=_now(),
-            device=_device_name(device),
+            device=_device_name(self.device),
             **environment(),
-            **result,
+            **ended,
         )
-        if not store.finish(trial.trial_id, published):
-            log.warning("not published: another attempt has settled it or goes on with it")
-            return store.result(trial.trial_id) or published
-        log.info("%s", published.state)
-    return published
+        if not self.attempt.finish(result, cost=self.accounts.own()):
+            self.log.warning("not published: a later attempt goes on with it")
+            return None
+        self.log.info("%s", result.state)
+        return result
+
+    def _choose_device(self, resources: Resources) -> None:
+        self.device = choose_device(resources)
+        reset_peak_memory(self.device)
+        if self.device.type == "cuda":
+            self.accounts.gpus = resources.gpus
+        elif resources.gpus:
+            self.log.warning("a GPU was granted but torch sees none: running on the CPU")
+
+    def _train(self, on_epoch: OnEpoch, verdict: Callable[[], str | None]) -> dict[str, Any]:
+        """Every epoch that is missing, then what the result says."""
+        trial, attempt, accounts = self.trial, self.attempt, self.accounts
+        self._between_steps(verdict)
+        bundle = prepare(trial.data, trial.distribution, self.places, self.device)
+        run = self._restored(bundle)
+        attempt.beat(
+            device=_device_name(self.device),
+            epochs_from=run.epochs_done,
+            epochs_done=run.epochs_done,
+        )
+        while run.epochs_done < run.epochs_total:
+            try:
+                row: Row = {"trial_id": trial.trial_id} | run.run_epoch(
+                    lambda: self._between_steps(verdict)
+                )
+            except Stopped:
+                self._save(run)
+                raise
+            accounts.rows.append(row)
+            accounts.peak_mem_gib = max(accounts.peak_mem_gib, row["peak_mem_gib"])
+            self._save(run)
+            self.log.info("%s", epoch_text(row, run.epochs_total))
+            on_epoch(row | {"epochs_total": run.epochs_total})
+        outcome = run.outcome()
+        attempt.check()
+        classes = [{"trial_id": trial.trial_id} | row for row in outcome.classes]
+        write_classes(attempt.files, classes)
+        return {
+            "metrics": {k: v for k, v in outcome.metrics.items() if v is not None},
+            "genotype": [outcome.genotype.normal, outcome.genotype.reduce],
+            "genotype_facts": outcome.facts,
+        }
+
+    def _between_steps(self, verdict: Callable[[], str | None]) -> None:
+        """Raises Stopped or Overtaken."""
+        reason = verdict()
+        if reason is not None:
+            raise Stopped(reason)
+        if time.monotonic() - self.beaten > BEAT_S:
+            self.beaten = time.monotonic()
+            with suppress(OSError):  # a beat that is missed costs nothing
+                self.attempt.beat(cost=self.accounts.own())
+
+    # Checkpoints
+
+    def _save(self, run: Run) -> None:
+        """Publish the run's state, prove it readable, then the rows that follow from it.
+
+        Raises Overtaken, or OSError.
+        """
+        accounts, cost = self.accounts, self.accounts.total()
+        state = {
+            "device": self.device.type,
+            "run": run.state_dict(),
+            "rows": accounts.rows,
+            "wall_s": cost["wall_s"],
+            "cpu_s": cost["cpu_s"],
+            "peak_mem_gib": accounts.peak_mem_gib,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        data = buffer.getvalue()
+        self.attempt.check()
+        checkpoint = self.attempt.files.checkpoint(self.saved + 1, _digest(data))
+        checkpoint.file.publish(data)
+        if _digest(checkpoint.file.read()) != checkpoint.digest:
+            raise OSError(f"'{checkpoint.file}' does not read back as it was written")
+        self.saved += 1
+        write_epochs(self.attempt.files, accounts.rows)
+        self.attempt.discard(KEPT)
+        self.attempt.publish(durable=False, epochs_done=run.epochs_done, cost=accounts.own())
+        self.beaten = time.monotonic()
+
+    def _restored(self, bundle: Bundle) -> Run:
+        """The run as its latest whole checkpoint left it, or a new one."""
+        for checkpoint in all_checkpoints(self.attempt.files.trial):
+            try:
+                data = checkpoint.file.read()
+                if _digest(data) != checkpoint.digest:
+                    raise ValueError("its bytes are not those that were written")
+                # Tensors and plain values only: a checkpoint of a stranger's runs no code.
+                state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                if state["device"] != self.device.type:  # generators have nothing in common
+                    self.log.warning("%s is of a %s: anew", checkpoint.file, state["device"])
+                    break
+                run = self._new_run(bundle)
+                run.load_state_dict(state["run"])
+                rows, costs = list(state["rows"]), {k: float(state[k]) for k in _CARRIED}
+            except Exception as error:  # a damaged file makes torch raise anything at all
+                self.log.warning("%s cannot be used (%s): the one before", checkpoint.file, error)
+                continue
+            self.accounts.rows = rows
+            for name, value in costs.items():
+                setattr(self.accounts, name, value)
+            self.log.info("going on after epoch %d", run.epochs_done)
+            write_epochs(self.attempt.files, rows)
+            return run
+        return self._new_run(bundle)
+
+    def _new_run(self, bundle: Bundle) -> Run:
+        torch.manual_seed(stream(self.trial.seed, "global"))
+        if isinstance(self.trial, SearchTrial):
+            return SearchRun(self.trial, bundle, self.device)
+        return RetrainRun(self.trial, bundle, self.device)
 
 
-def _train(
-    trial: Trial,
-    store: Store,
-    places: Places,
-    resources: Resources,
-    device: torch.device,
-    attempt: Attempt,
-    log: logging.Logger,
-    on_epoch: OnEpoch,
-) -> dict[str, Any]:
-    """Every epoch that is missing, then what the result says."""
-    files = store.layout.trial(trial.trial_id)
-    torch.manual_seed(stream(trial.seed, "global"))
-    bundle = prepare(trial.data, trial.distribution, places, device)
-    run: Run = (
-        SearchRun(trial, bundle, device)
-        if isinstance(trial, SearchTrial)
-        else RetrainRun(trial, bundle, device)
-    )
-    _restore(run, files, attempt, device.type, log)
-    while run.epochs_done < run.epochs_total:
-        row: Row = {"trial_id": trial.trial_id} | run.run_epoch()
-        _still_ours(store, trial, attempt)
-        attempt.rows.append(row)
-        attempt.peak_mem_gib = max(attempt.peak_mem_gib, row["peak_mem_gib"])
-        _save(run, files, attempt, resources.gpus, device.type)
-        log.info("%s", epoch_text(row, run.epochs_total))
-        on_epoch(row | {"epochs_total": run.epochs_total})
-    outcome = run.outcome()
-    _still_ours(store, trial, attempt)
-    write_classes(files, [{"trial_id": trial.trial_id} | row for row in outcome.classes])
-    return {
-        "metrics": {k: v for k, v in outcome.metrics.items() if v is not None},
-        "genotype": [outcome.genotype.normal, outcome.genotype.reduce],
-        "genotype_facts": outcome.facts,
-    }
+_CARRIED = ("wall_s", "cpu_s", "peak_mem_gib")
 
 
-def _still_ours(store: Store, trial: Trial, attempt: Attempt) -> None:
-    """Called before anything is published. Raises Overtaken."""
-    if not store.beat(trial.trial_id, attempt.number):
-        raise Overtaken(f"attempt {attempt.number} was overtaken by a later one; it stops")
-
-
-def _save(run: Run, files: TrialFiles, attempt: Attempt, gpus: float, device_type: str) -> None:
-    cost = attempt.cost(gpus)
-    state = {
-        "device": device_type,
-        "run": run.state_dict(),
-        "rows": attempt.rows,
-        "wall_s": cost["wall_s"],
-        "cpu_s": cost["cpu_s"],
-        "peak_mem_gib": attempt.peak_mem_gib,
-    }
-    with publish(files.checkpoint) as scratch:
-        torch.save(state, scratch)
-    write_epochs(files, attempt.rows)
-
-
-def _restore(
-    run: Run, files: TrialFiles, attempt: Attempt, device_type: str, log: logging.Logger
-) -> None:
-    if not files.checkpoint.exists():
-        return
-    try:
-        state = torch.load(files.checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises anything at all for a file that is torn
-        log.warning("%s cannot be read (%r): anew", files.checkpoint, error)
-        return
-    if state["device"] != device_type:  # their random generators have nothing in common
-        log.warning("the checkpoint is from %s, this is %s: anew", state["device"], device_type)
-        return
-    run.load_state_dict(state["run"])
-    attempt.rows = state["rows"]
-    attempt.wall_s, attempt.cpu_s = state["wall_s"], state["cpu_s"]
-    attempt.peak_mem_gib = state["peak_mem_gib"]
-    log.info("going on after epoch %d", run.epochs_done)
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def epoch_text(row: Row, epochs_total: int) -> str:
@@ -250,17 +344,28 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+class _Append(logging.Handler):
+    """Appends to a file of a store. A log that cannot be written stops no trial."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__()
+        self.file = file
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            self.file.files.append(self.file.key, self.format(record) + "\n")
+
+
 @contextmanager
-def _log(path: Path, name: str) -> Iterator[logging.Logger]:
-    """A logger that appends to the trial's log file and to nothing else."""
+def _log(file: File, name: str) -> Iterator[logging.Logger]:
+    """A logger that appends to the attempt's log file and to nothing else."""
     logger = logging.getLogger(f"nas_sweeps.trial.{name}")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler = _Append(file)
     logger.addHandler(handler)
     try:
         yield logger
     finally:
         logger.removeHandler(handler)
-        handler.close()

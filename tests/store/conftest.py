@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store import Origin, Result, Store
+from nas_sweeps.store.ledger import Attempt
 from nas_sweeps.store.tables import write_classes, write_epochs
 from nas_sweeps.trial import (
     Data,
@@ -34,6 +35,23 @@ TIMES = {"started_at": "2025-01-02T03:04:05+00:00", "finished_at": "2025-01-02T0
 @dataclass
 class Lab:
     store: Store
+    begun: dict[str, Attempt] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        return Path(self.store.root)
+
+    def begin(self, trial: Trial, **facts: Any) -> Attempt:
+        attempt = self.store.begin(trial.trial_id)
+        if facts:
+            attempt.publish(**facts)
+        self.begun[trial.trial_id] = attempt
+        return attempt
+
+    def file(self, trial: Trial, name: str) -> Path:
+        """The spec, or of the newest attempt: record, epochs, classes, log or result."""
+        files = self.store.layout.trial(trial.trial_id)
+        return Path(files.spec if name == "spec" else getattr(files.newest, name))
 
     def search(self, seed: int = 0, method: str = "darts", variant: str = "") -> SearchTrial:
         trial = SearchTrial(
@@ -67,7 +85,7 @@ class Lab:
             self.store.link(trial.trial_id, origin)
         return trial
 
-    def result(self, trial: Trial, attempt: int | None = 1, **fields: Any) -> Result:
+    def result(self, trial: Trial, attempt: int = 1, **fields: Any) -> Result:
         values: dict[str, Any] = {"state": "done", **TIMES} | fields
         if values["state"] == "done" and "genotype" not in values:
             cell = trial.genotype if isinstance(trial, RetrainTrial) else OTHER
@@ -76,8 +94,9 @@ class Lab:
 
     def epochs(self, trial: Trial, accuracies: tuple[float, ...] = (0.5, 0.25)) -> None:
         stage = "search" if trial.phase == "search" else "train"
+        attempt = self.begun.get(trial.trial_id) or self.begin(trial)
         write_epochs(
-            self.store.layout.trial(trial.trial_id),
+            attempt.files,
             [
                 {"stage": stage, "epoch": i, "accuracy_balanced": a, "epoch_s": 1.5}
                 for i, a in enumerate(accuracies, 1)
@@ -86,19 +105,17 @@ class Lab:
 
     def finish(self, trial: Trial, accuracy: float = 0.25, **fields: Any) -> Trial:
         """A whole attempt, rows and all."""
-        attempt = self.store.begin(trial.trial_id)
+        attempt = self.begin(trial)
         self.epochs(trial)
         write_classes(
-            self.store.layout.trial(trial.trial_id),
+            attempt.files,
             [
                 {"class_index": k, "class_name": name, "train_count": 9 - k, "recall": 0.5}
                 for k, name in enumerate(("zero", "näull"))
             ],
         )
         metrics = {"accuracy_balanced": accuracy, "epochs": 2}
-        assert self.store.finish(
-            trial.trial_id, self.result(trial, attempt, metrics=metrics, **fields)
-        )
+        assert attempt.finish(self.result(trial, attempt.number, metrics=metrics, **fields))
         return trial
 
     def sweep(self) -> None:
@@ -110,14 +127,13 @@ class Lab:
         failure = {"state": "failed", "error_class": "ValueError", "error_message": "no"}
         self.finish(self.search(1, "ssf_nas", "where=joint"), **failure)
         running = self.search(2)
-        self.store.begin(running.trial_id)
+        self.begin(running)
         self.epochs(running)
         self.search(3)
 
     def age(self) -> None:
         """As if everything had been written an hour ago."""
-        for trial_id in self.store.layout.trial_ids():
-            folder = self.store.layout.trial(trial_id).dir
+        for folder in (self.root / "trials").iterdir():
             past = folder.stat().st_mtime_ns - 3600 * 10**9
             os.utime(folder, ns=(past, past))
 

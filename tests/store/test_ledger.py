@@ -5,8 +5,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas_sweeps.publish import read_json
 from nas_sweeps.store import Origin, Result, State, Store, ledger
+from nas_sweeps.store.layout import Writer
+from nas_sweeps.store.ledger import AlreadyDone, Attempt, Overtaken
+from nas_sweeps.store.tables import load, write_epochs
+from nas_sweeps.trial import Data, Distribution, MethodSpec, SearchRecipe, SearchTrial
 
 GONE = 2**22 + 1  # beyond Linux's largest pid
 
@@ -39,7 +42,7 @@ def test_create_refuses_a_file_in_the_way_and_says_so(tmp_path: Path) -> None:
 def test_create_refuses_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     store = Store(tmp_path / "s")
     store.create()
-    store.layout.trials.chmod(0o500)
+    (tmp_path / "s").chmod(0o500)
     with pytest.raises(ValueError, match="cannot be written to"):
         store.create()
 
@@ -53,14 +56,14 @@ def test_a_spec_is_written_once_and_read_back(lab: Any) -> None:
     trial = lab.search(variant="order=second")
     lab.store.ask(trial, variant="something else")
     assert lab.store.spec(trial.trial_id) == trial
-    asked = read_json(lab.store.layout.trial(trial.trial_id).spec)
+    asked = lab.store.layout.trial(trial.trial_id).spec.read_json()
     assert asked is not None
     assert asked["variant"] == "order=second"
 
 
 def test_asking_again_heals_a_torn_spec(lab: Any) -> None:
     trial = lab.search()
-    lab.store.layout.trial(trial.trial_id).spec.write_text('{"spec": {')
+    lab.file(trial, "spec").write_text('{"spec": {')
     with pytest.warns(UserWarning, match=r"trial\.json"):
         lab.store.ask(trial)
     assert lab.store.spec(trial.trial_id) == trial
@@ -76,7 +79,7 @@ def test_states_follow_a_trial_from_asked_to_done(lab: Any) -> None:
     seen = [store.states()[trial.trial_id]]
     attempt = store.begin(trial.trial_id)
     seen.append(store.states()[trial.trial_id])
-    store.finish(trial.trial_id, lab.result(trial, attempt))
+    attempt.finish(lab.result(trial))
     seen += [store.states()[trial.trial_id], Store(store.root).states()[trial.trial_id]]
     assert seen == [State.WAITING, State.RUNNING, State.DONE, State.DONE]
     assert [state.settled for state in seen] == [False, False, True, True]
@@ -92,25 +95,25 @@ def test_a_result_is_read_back_whole(lab: Any) -> None:
         versions={"python": "3.11"},
         host="näme",
     )
-    assert lab.store.finish(trial.trial_id, result)
+    assert lab.begin(trial).finish(result)
     assert Store(lab.store.root).result(trial.trial_id) == result
 
 
 def test_a_metric_that_is_not_a_number_does_not_lose_the_result(lab: Any) -> None:
     trial = lab.search()
-    lab.store.finish(trial.trial_id, lab.result(trial, metrics={"accuracy_medium": math.nan}))
+    lab.begin(trial).finish(lab.result(trial, metrics={"accuracy_medium": math.nan}))
     assert math.isnan(lab.store.result(trial.trial_id).metrics["accuracy_medium"])
 
 
 def test_a_metric_without_a_column_is_our_error(lab: Any) -> None:
     trial = lab.search()
     with pytest.raises(AssertionError, match="acuracy"):
-        lab.store.finish(trial.trial_id, lab.result(trial, metrics={"acuracy": 1.0}))
+        lab.begin(trial).finish(lab.result(trial, metrics={"acuracy": 1.0}))
 
 
 def test_a_dead_process_of_this_host_counts_as_waiting(lab: Any) -> None:
     trial = lab.search()
-    lab.store.begin(trial.trial_id, pid=GONE)
+    lab.begin(trial, pid=GONE)
     assert lab.store.state(trial.trial_id) is State.WAITING
 
 
@@ -118,61 +121,155 @@ def test_a_stale_heartbeat_of_another_host_counts_as_waiting(
     lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial = lab.search()
-    lab.store.begin(trial.trial_id, host="elsewhere", pid=GONE)
+    lab.begin(trial, host="elsewhere", pid=GONE)
     assert lab.store.state(trial.trial_id) is State.RUNNING
-    later = ledger._now() + timedelta(seconds=ledger.STALE_S + 1)
-    monkeypatch.setattr(ledger, "_now", lambda: later)
+    monkeypatch.setattr(ledger, "now", later)
     assert lab.store.state(trial.trial_id) is State.WAITING
+
+
+def later() -> str:
+    return (datetime.now(UTC) + timedelta(seconds=ledger.STALE_S + 1)).isoformat()
 
 
 def test_a_beat_keeps_an_attempt_alive(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     trial = lab.search()
-    lab.store.begin(trial.trial_id)
-    later = ledger._now() + timedelta(seconds=ledger.STALE_S + 1)
-    monkeypatch.setattr(ledger, "_now", lambda: later)
+    attempt = lab.begin(trial)
+    monkeypatch.setattr(ledger, "now", later)
     assert lab.store.state(trial.trial_id) is State.WAITING
-    assert lab.store.beat(trial.trial_id, 1)
+    attempt.beat()
     assert lab.store.state(trial.trial_id) is State.RUNNING
+
+
+def test_an_attempt_that_was_asked_to_stop_runs_no_more(lab: Any) -> None:
+    trial = lab.search()
+    lab.begin(trial).publish(state="stopped")
+    assert lab.store.state(trial.trial_id) is State.WAITING
 
 
 def test_an_overtaken_worker_learns_it_and_cannot_settle_the_trial(lab: Any) -> None:
     store, trial = lab.store, lab.search()
-    first = store.begin(trial.trial_id)
-    second = store.begin(trial.trial_id, host="elsewhere", pid=7)
-    assert (first, second) == (1, 2)
-    assert not store.beat(trial.trial_id, first)
-    assert store.beat(trial.trial_id, second)
-    assert not store.finish(trial.trial_id, lab.result(trial, first, state="failed"))
+    first, second = store.begin(trial.trial_id), Store(store.root).begin(trial.trial_id)
+    assert (first.number, second.number) == (1, 2)
+    with pytest.raises(Overtaken):
+        first.beat()
+    second.beat()
+    assert not first.finish(lab.result(trial, 1, state="failed"))
     assert store.result(trial.trial_id) is None
-    assert store.finish(trial.trial_id, lab.result(trial, second))
+    assert second.finish(lab.result(trial, 2))
+
+
+def test_what_an_overtaken_worker_writes_all_the_same_is_read_by_nobody(lab: Any) -> None:
+    """Frozen between its look and its write, and woken after its successor had finished."""
+    trial = lab.search()
+    frozen = lab.begin(trial)
+    lab.epochs(trial, (0.1,))
+    lab.finish(trial, accuracy=0.75)
+    before = ns_rows(lab)
+    late = lab.result(trial, 1, metrics={"accuracy_balanced": 0.5})
+    frozen.files.result.publish_json(asdict(late))
+    write_epochs(frozen.files, [{"stage": "search", "epoch": 1, "accuracy_balanced": 0.9}])
+    frozen.files.record.publish_json(asdict(frozen.record))
+    assert ns_rows(lab) == before
+    assert lab.store.result(trial.trial_id).attempt == 2
+
+
+def ns_rows(lab: Any) -> list[Any]:
+    frames = load(lab.store)
+    rows = frames.trials[["trial_id", "state", "attempt", "accuracy_balanced"]].values.tolist()
+    return [*rows, *frames.epochs[["epoch", "accuracy_balanced"]].values.tolist()]
+
+
+def test_two_workers_that_begin_at_once_are_told_apart(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both listed the folder before either wrote: one number, two tokens, one speaks."""
+    trial = lab.search()
+    one = lab.begin(trial)
+    other = Attempt(lab.store, trial.trial_id, Writer(1, "ffffff"), one.record)
+    other.publish()
+    assert one.writer != other.writer
+    with pytest.raises(Overtaken):
+        min(one, other, key=lambda attempt: attempt.writer).check()
+    max(one, other, key=lambda attempt: attempt.writer).check()
 
 
 def test_done_is_final(lab: Any) -> None:
     store, trial = lab.store, lab.search()
-    first = lab.result(trial, store.begin(trial.trial_id), host="first")
-    store.finish(trial.trial_id, first)
-    again = lab.result(trial, store.begin(trial.trial_id), state="failed")
-    assert not store.finish(trial.trial_id, again)
-    assert store.result(trial.trial_id) == first
+    result = lab.result(trial, 1, host="first")
+    store.begin(trial.trial_id).finish(result)
+    with pytest.raises(AlreadyDone):
+        store.begin(trial.trial_id)
+    assert store.result(trial.trial_id) == result
+
+
+def test_an_attempt_begun_while_another_finished_steps_back(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, trial = lab.store, lab.search()
+    first = store.begin(trial.trial_id)
+    result = lab.result(trial, 1)
+    publish = Attempt.publish
+
+    def finish_first(self: Attempt, **facts: Any) -> None:
+        if self.number == 2:
+            first.finish(result)
+        publish(self, **facts)
+
+    monkeypatch.setattr(Attempt, "publish", finish_first)
+    with pytest.raises(AlreadyDone):
+        store.begin(trial.trial_id)
+    assert store.result(trial.trial_id) == result
 
 
 def test_a_failed_trial_can_be_tried_again(lab: Any) -> None:
     store, trial = lab.store, lab.search()
-    failure = lab.result(trial, store.begin(trial.trial_id), state="failed")
-    store.finish(trial.trial_id, failure)
+    store.begin(trial.trial_id).finish(lab.result(trial, 1, state="failed"))
     assert store.states()[trial.trial_id] is State.FAILED
     attempt = store.begin(trial.trial_id)
     assert store.states()[trial.trial_id] is State.RUNNING
-    assert store.finish(trial.trial_id, lab.result(trial, attempt))
+    assert attempt.finish(lab.result(trial, 2))
     assert store.states()[trial.trial_id] is State.DONE
 
 
-def test_a_driver_can_settle_for_workers_that_died(lab: Any) -> None:
+def test_a_driver_settles_for_workers_that_died_and_overtakes_them(lab: Any) -> None:
     store, trial = lab.store, lab.search()
     for _ in range(3):
-        store.begin(trial.trial_id)
-    assert store.finish(trial.trial_id, lab.result(trial, None, state="failed"))
-    assert store.result(trial.trial_id).attempt == 3
+        last = store.begin(trial.trial_id)
+    result = store.condemn(trial, "WorkerLost", "its worker died")
+    assert (result.state, result.attempt, result.transient) == ("failed", 4, True)
+    with pytest.raises(Overtaken):
+        last.beat()
+    assert [a.state for a in load(store).attempts.itertuples()] == ["lost"] * 3 + ["failed"]
+
+
+def test_condemning_a_trial_that_was_done_after_all_changes_nothing(lab: Any) -> None:
+    trial = lab.finish(lab.search())
+    assert lab.store.condemn(trial, "WorkerLost", "so it seemed").state == "done"
+
+
+def test_a_reopened_trial_keeps_its_rows_and_is_to_do_again(lab: Any) -> None:
+    trial = lab.finish(lab.search())
+    assert lab.store.states()[trial.trial_id] is State.DONE
+    lab.store.reopen(trial.trial_id)
+    assert lab.store.states()[trial.trial_id] is State.WAITING
+    assert lab.file(trial, "epochs").exists()
+
+
+def test_a_trial_is_found_by_the_beginning_of_its_id(lab: Any) -> None:
+    trial = lab.search()
+    assert lab.store.find(trial.trial_id[:6]) == trial.trial_id
+    for start in ("s-", "r-"):
+        lab.search(1)
+        with pytest.raises(ValueError, match=f"no one trial '{start}'"):
+            lab.store.find(start)
+
+
+def test_a_store_of_an_earlier_version_is_refused_not_misread(tmp_path: Path) -> None:
+    (tmp_path / "trials" / "s-0123").mkdir(parents=True)
+    (tmp_path / "trials" / "s-0123" / "result.json").write_text("{}")
+    for ask in (Store(tmp_path).create, Store(tmp_path).require):
+        with pytest.raises(ValueError, match="earlier version"):
+            ask()
 
 
 def test_linking_twice_is_linking_once(lab: Any) -> None:
@@ -186,7 +283,7 @@ def test_linking_twice_is_linking_once(lab: Any) -> None:
 def test_a_torn_origin_hides_no_other_and_is_healed(lab: Any) -> None:
     a, b = Origin(method="a"), Origin(method="b")
     trial = lab.retrain(0, a, b)
-    torn = lab.store.layout.trial(trial.trial_id).origins / f"{a.key}.json"
+    torn = Path(lab.store.layout.trial(trial.trial_id).origin(a.key))
     torn.write_text("{")
     with pytest.warns(UserWarning, match=a.key):
         assert lab.store.origins(trial.trial_id) == (b,)
@@ -202,8 +299,8 @@ def test_a_torn_origin_hides_no_other_and_is_healed(lab: Any) -> None:
 def test_a_corrupt_result_is_not_settled_and_hides_no_other(lab: Any, content: str) -> None:
     bad, good = lab.search(0), lab.search(1)
     for trial in (bad, good):
-        lab.store.finish(trial.trial_id, lab.result(trial))
-    lab.store.layout.trial(bad.trial_id).result.write_text(content)
+        lab.begin(trial).finish(lab.result(trial))
+    lab.file(bad, "result").write_text(content)
     with pytest.warns(UserWarning, match=r"result\.json"):
         states = lab.store.states()
     assert states == {bad.trial_id: State.WAITING, good.trial_id: State.DONE}
@@ -211,23 +308,23 @@ def test_a_corrupt_result_is_not_settled_and_hides_no_other(lab: Any, content: s
         assert list(lab.store.results()) == [good.trial_id]
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '{"attempt": 1, "pid": "x", "heartbeat": "?"}'])
-def test_a_corrupt_attempt_can_be_begun_again(lab: Any, content: str) -> None:
+@pytest.mark.parametrize("content", ["{", "{}", '{"host": 1, "pid": "x", "heartbeat": "?"}'])
+def test_after_a_corrupt_attempt_the_next_one_begins(lab: Any, content: str) -> None:
     trial = lab.search()
-    lab.store.begin(trial.trial_id)
-    lab.store.layout.trial(trial.trial_id).attempt.write_text(content)
+    lab.begin(trial)
+    lab.file(trial, "record").write_text(content)
     with pytest.warns(UserWarning, match=r"attempt\.json"):
         assert lab.store.states() == {trial.trial_id: State.WAITING}
     with pytest.warns(UserWarning, match=r"attempt\.json"):
-        assert lab.store.begin(trial.trial_id) == 1
+        assert lab.store.begin(trial.trial_id).number == 2
     assert lab.store.state(trial.trial_id) is State.RUNNING
 
 
 def test_strange_entries_in_the_store_are_no_trials(lab: Any) -> None:
     trial = lab.search()
-    (lab.store.layout.trials / ".s-hidden").mkdir()
-    (lab.store.layout.trials / "lost+found").mkdir()
-    (lab.store.layout.trials / "s-file").touch()
+    (lab.root / "trials" / ".s-hidden").mkdir()
+    (lab.root / "trials" / "lost+found").mkdir()
+    (lab.root / "trials" / "s-file").touch()
     assert list(lab.store.states()) == [trial.trial_id]
 
 
@@ -240,7 +337,7 @@ def test_grids_are_kept_once_each_and_come_latest_first(lab: Any) -> None:
 
 
 STEPS = st.tuples(
-    st.sampled_from(["ask", "begin", "beat", "done", "failed", "late", "restart"]),
+    st.sampled_from(["begin", "beat", "done", "failed", "late", "condemn", "reopen", "restart"]),
     st.integers(0, 2),
 )
 
@@ -248,43 +345,62 @@ STEPS = st.tuples(
 @settings(max_examples=40, deadline=None)
 @given(st.lists(STEPS, max_size=25))
 def test_any_order_of_steps_ends_in_the_same_done_set(steps: list[tuple[str, int]]) -> None:
-    """Against a model: done exactly when an attempt that was not overtaken said so first."""
+    """Against a model: done exactly when the newest attempt said so."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         store.create()
-        attempts, done = dict.fromkeys(range(3), 0), set[int]()
+        trials = [SEARCH | {"seed": seed} for seed in range(3)]
+        specs = [SearchTrial(**fields) for fields in trials]
+        ids = [trial.trial_id for trial in specs]
+        attempts: dict[int, list[Attempt]] = {i: [] for i in range(3)}
+        done: set[int] = set()
         for step, i in steps:
-            trial_id = f"s-{i}"
+            mine = attempts[i]
             if step == "restart":  # the driver is killed and started anew
                 store = Store(folder)
+            elif step == "begin" and i in done:
+                with pytest.raises(AlreadyDone):
+                    store.begin(ids[i])
             elif step == "begin":
-                attempts[i] += 1
-                assert store.begin(trial_id) == attempts[i]
-            elif step == "beat":
-                assert store.beat(trial_id, max(1, attempts[i])) == (attempts[i] > 0)
-                assert not store.beat(trial_id, attempts[i] - 1)
-            elif attempts[i] and step in ("done", "failed", "late"):
-                state, attempt = step.replace("late", "done"), attempts[i] - (step == "late")
-                written = store.finish(trial_id, ended(trial_id, state, attempt))
-                assert written == (step != "late" and i not in done)
+                mine.append(store.begin(ids[i]))
+            elif step == "condemn":
+                assert (store.condemn(specs[i], "Lost", "").state == "done") == (i in done)
+                mine.clear()
+            elif step == "reopen":
+                store.reopen(ids[i])
+                done.discard(i)
+            elif step == "beat" and mine:
+                mine[-1].beat()
+            elif step == "late" and len(mine) > 1:
+                assert not mine[-2].finish(ended(mine[-2], "done"))
+            elif step in ("done", "failed") and mine and i not in done:
+                assert mine[-1].finish(ended(mine[-1], step))
                 done |= {i} if step == "done" else set()
             assert {t for t, s in store.states().items() if s is State.DONE} == {
-                f"s-{k}" for k in done
+                ids[k] for k in done
             }
         for i in set(range(3)) - done:  # the rest, whatever happened before
-            attempt = store.begin(f"s-{i}")
-            assert store.finish(f"s-{i}", ended(f"s-{i}", "done", attempt))
-        assert set(store.results()) == {"s-0", "s-1", "s-2"}
+            attempt = store.begin(ids[i])
+            assert attempt.finish(ended(attempt, "done"))
+        assert set(store.results()) == set(ids)
         assert all(result.state == "done" for result in store.results().values())
 
 
-def ended(trial_id: str, state: Any, attempt: int) -> Result:
+SEARCH: dict[str, Any] = {
+    "data": Data(dataset="digits", label="digits"),
+    "distribution": Distribution(kind="balance"),
+    "method": MethodSpec(name="darts"),
+    "recipe": SearchRecipe(),
+}
+
+
+def ended(attempt: Attempt, state: Any) -> Result:
     time = "2025-01-01T00:00:00+00:00"
     return Result(
-        trial_id=trial_id,
+        trial_id=attempt.trial_id,
         phase="search",
         state=state,
-        attempt=attempt,
+        attempt=attempt.number,
         started_at=time,
         finished_at=time,
     )

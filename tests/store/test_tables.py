@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -51,7 +52,7 @@ def test_rows_survive_a_round_trip_with_their_types(lab: Any) -> None:
         {"stage": "search", "epoch": 1, "num_skip_normal": 3, "genotype": "[]", "lr": 0.1},
         {"trial_id": trial.trial_id, "stage": "search", "epoch": 2, "epoch_s": 1.5},
     ]
-    write_epochs(lab.store.layout.trial(trial.trial_id), rows)
+    write_epochs(lab.begin(trial).files, rows)
     found = load(lab.store).epochs
     assert [str(t) for t in found[["stage", "epoch", "lr"]].dtypes] == [
         "category",
@@ -64,12 +65,12 @@ def test_rows_survive_a_round_trip_with_their_types(lab: Any) -> None:
 
 
 def test_a_row_key_without_a_column_is_our_error(lab: Any) -> None:
-    files = lab.store.layout.trial(lab.search().trial_id)
+    files = lab.begin(lab.search()).files
     with pytest.raises(AssertionError, match="acc_balanced"):
         write_epochs(files, [{"stage": "search", "epoch": 1, "acc_balanced": 0.5}])
     with pytest.raises(AssertionError, match="another trial"):
         write_classes(files, [{"trial_id": "s-other", "class_index": 0}])
-    assert not files.epochs.exists()
+    assert not Path(files.epochs).exists()
 
 
 def test_an_empty_store_loads_as_typed_empty_frames(lab: Any) -> None:
@@ -89,7 +90,7 @@ def test_a_column_that_only_later_files_have_survives(lab: Any) -> None:
     old, new = lab.search(0), lab.search(1)
     for trial in (old, new):
         lab.epochs(trial)
-    path = lab.store.layout.trial(old.trial_id).epochs
+    path = lab.file(old, "epochs")
     table = pq.read_table(path).drop_columns(["accuracy_balanced"])
     with publish(path) as scratch:
         pq.write_table(table, scratch)
@@ -106,7 +107,7 @@ def test_a_column_of_a_later_version_is_reported(lab: Any) -> None:
 
 def test_rows_belong_to_the_trial_whose_folder_they_lie_in(lab: Any) -> None:
     strange, good = lab.finish(lab.search(0)), lab.finish(lab.search(1))
-    path = lab.store.layout.trial(strange.trial_id).epochs
+    path = lab.file(strange, "epochs")
     pq.write_table(pq.read_table(path).drop_columns(["trial_id"]), path)
     assert sorted(load(lab.store).epochs["trial_id"]) == sorted(
         [strange.trial_id, good.trial_id] * 2
@@ -180,13 +181,13 @@ def test_a_folder_that_is_no_store_is_a_users_mistake(tmp_path: Any) -> None:
             compact(path)
 
 
-@pytest.mark.parametrize("name", ["spec", "attempt", "result", "epochs", "classes"])
+@pytest.mark.parametrize("name", ["spec", "record", "result", "epochs", "classes"])
 @pytest.mark.parametrize("content", [b"", b"{}", b"PAR1 torn", b'{"a": [\xff'])
 def test_a_torn_file_is_reported_and_hides_no_other_trial(
     lab: Any, name: str, content: bytes
 ) -> None:
     bad, good = lab.finish(lab.search(0)), lab.finish(lab.search(1))
-    path = getattr(lab.store.layout.trial(bad.trial_id), name)
+    path = lab.file(bad, name)
     whole = load(lab.store)
     path.write_bytes(content)
     with pytest.warns(UserWarning, match=path.name):
@@ -198,10 +199,8 @@ def test_a_torn_file_is_reported_and_hides_no_other_trial(
 
 def test_load_while_a_trial_writes_sees_whole_files_only(lab: Any) -> None:
     trial = lab.search()
-    lab.store.begin(trial.trial_id)
     lab.epochs(trial, (0.1,))
-    files = lab.store.layout.trial(trial.trial_id)
-    with publish(files.epochs) as scratch, warnings.catch_warnings():
+    with publish(lab.file(trial, "epochs")) as scratch, warnings.catch_warnings():
         warnings.simplefilter("error")
         scratch.write_bytes(b"PAR1 half of a")
         assert load(lab.store).epochs["accuracy_balanced"].tolist() == [0.1]
@@ -245,7 +244,7 @@ def test_changes_after_a_compaction_are_seen(lab: Any, monkeypatch: pytest.Monke
     assert trial_row(after, retrain)["method"] == "darts+late"
     assert trial_row(after, again)["accuracy_balanced"] == 0.75
     assert trial_row(after, new)["method"] == "new"
-    for path in lab.store.layout.tables.iterdir():
+    for path in (lab.root / "tables").iterdir():
         path.unlink()
     assert_equal(load(lab.store), after)
     lab.age()
@@ -255,7 +254,7 @@ def test_changes_after_a_compaction_are_seen(lab: Any, monkeypatch: pytest.Monke
 
 def test_a_change_within_the_clocks_tick_of_a_compaction_is_seen(lab: Any) -> None:
     trial = lab.finish(lab.retrain(0, Origin(method="a")))
-    folder = lab.store.layout.trial(trial.trial_id).dir
+    folder = lab.root / "trials" / trial.trial_id
     stamp = folder.stat().st_mtime_ns
     compact(lab.store)
     lab.store.link(trial.trial_id, Origin(method="b"))
@@ -269,7 +268,7 @@ def test_a_deleted_trial_leaves_the_tables(lab: Any) -> None:
     compact(lab.store)
     frames = load(lab.store)
     gone = frames.trials.query("genotype_id.notna() and phase == 'retrain'")["trial_id"].iloc[0]
-    lab.store.layout.trial(gone).dir.rename(lab.store.root / "elsewhere")
+    (lab.root / "trials" / gone).rename(lab.root / "elsewhere")
     after = load(lab.store)
     for name in ("trials", "epochs", "classes"):
         assert gone not in set(getattr(after, name)["trial_id"])
@@ -285,7 +284,7 @@ def test_a_torn_or_missing_table_is_rebuilt_from_the_trials(
     lab.age()
     before = load(lab.store)
     compact(lab.store)
-    path = lab.store.layout.index if name == "index" else lab.store.layout.table(name)
+    path = Path(lab.store.layout.index if name == "index" else lab.store.layout.table(name))
     path.unlink()
     if content is not None:
         path.write_bytes(content)
@@ -300,11 +299,11 @@ def test_tables_of_two_compactions_are_never_mixed(lab: Any) -> None:
     lab.sweep()
     lab.age()
     compact(lab.store)
-    old = lab.store.layout.table("epochs").read_bytes()
+    old = lab.store.layout.table("epochs").read()
     lab.finish(lab.search(3))
     compact(lab.store)
     right = load(lab.store)
-    lab.store.layout.table("epochs").write_bytes(old)  # as seen halfway through a compaction
+    lab.store.layout.table("epochs").publish(old)  # as seen halfway through a compaction
     assert_equal(load(lab.store), right)
 
 
@@ -313,7 +312,7 @@ def test_a_failed_compaction_leaves_the_old_tables(
 ) -> None:
     lab.sweep()
     compact(lab.store)
-    before = {path: path.read_bytes() for path in lab.store.layout.tables.iterdir()}
+    before = {path: path.read_bytes() for path in (lab.root / "tables").iterdir()}
     write, calls = pq.write_table, []
 
     def full_disk(*args: Any, **kwargs: Any) -> None:
@@ -325,7 +324,7 @@ def test_a_failed_compaction_leaves_the_old_tables(
     monkeypatch.setattr(pq, "write_table", full_disk)
     with pytest.raises(OSError, match="no space"):
         compact(lab.store)
-    assert {path: path.read_bytes() for path in lab.store.layout.tables.iterdir()} == before
+    assert {path: path.read_bytes() for path in (lab.root / "tables").iterdir()} == before
 
 
 def test_the_tables_are_plain_parquet_for_other_tools(lab: Any) -> None:
@@ -334,11 +333,12 @@ def test_the_tables_are_plain_parquet_for_other_tools(lab: Any) -> None:
     table = pq.read_table(lab.store.layout.table("trials"))
     assert table.schema.equals(TRIALS)
     assert len(table) == 6
-    assert {p.name for p in lab.store.layout.tables.iterdir()} == {
+    assert {p.name for p in (lab.root / "tables").iterdir()} == {
         "trials.parquet",
         "epochs.parquet",
         "classes.parquet",
         "genotypes.parquet",
+        "attempts.parquet",
         "index.json",
     }
 

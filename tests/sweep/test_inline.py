@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import hashlib
+import pickle
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -12,10 +15,15 @@ import torch
 import nas_sweeps as ns
 from nas_sweeps.standing import standing
 from nas_sweeps.store import Store
-from nas_sweeps.sweep import worker
+from nas_sweeps.store.files import LocalFiles
+from nas_sweeps.store.lease import Held, Lease
+from nas_sweeps.sweep import executor, worker
+from nas_sweeps.sweep.failures import ALIKE
 from nas_sweeps.sweep.inline import InlineExecutor
 from nas_sweeps.sweep.run import run
+from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.train.search import SearchRun
+from nas_sweeps.trial import Trial
 
 TINY = {
     "name": "tiny",
@@ -96,8 +104,6 @@ def test_a_second_run_starts_nothing(finished: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_new_seed_runs_only_what_is_new(finished: Path, tmp_path: Path) -> None:
-    import shutil
-
     store = tmp_path / "grown"
     shutil.copytree(finished, store)
     summary = run_inline(store, grid(methods=["darts"], seeds=[0, 1]))
@@ -111,11 +117,11 @@ def test_a_stopped_run_goes_on_after_its_last_epoch_with_the_same_bits(
     epochs = []
     original = SearchRun.run_epoch
 
-    def stops_in_the_second(self: SearchRun) -> dict:
+    def stops_in_the_second(self: SearchRun, *between: object) -> dict:
         epochs.append(self.epochs_done)
         if epochs == [0, 1]:
             raise KeyboardInterrupt
-        return original(self)
+        return original(self, *between)
 
     monkeypatch.setattr(SearchRun, "run_epoch", stops_in_the_second)
     with pytest.raises(KeyboardInterrupt):
@@ -136,10 +142,10 @@ def test_a_failed_search_blocks_only_its_own_retrain(
 ) -> None:
     original = SearchRun.run_epoch
 
-    def fails(self: SearchRun) -> dict:
+    def fails(self: SearchRun, *between: object) -> dict:
         if self.trial.method.name == "darts":
             raise RuntimeError("no such luck")
-        return original(self)
+        return original(self, *between)
 
     monkeypatch.setattr(SearchRun, "run_epoch", fails)
     summary = run_inline(tmp_path)
@@ -155,7 +161,7 @@ def test_a_failed_search_blocks_only_its_own_retrain(
     trials = ns.load(tmp_path).trials
     failed = trials[trials.state == "failed"].iloc[0]
     assert (failed.error_class, failed.error_message) == ("RuntimeError", "no such luck")
-    log = Store(tmp_path).layout.trial(failed.trial_id).log.read_text()
+    log = Store(tmp_path).layout.trial(failed.trial_id).newest.log.read().decode()
     assert "Traceback" in log
     assert run_inline(tmp_path).started == 0, "a failure is not retried unless asked"
     monkeypatch.undo()
@@ -192,7 +198,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_runs(tmp_path: Path)
         pytest.skip("there is a GPU")
     with pytest.raises(ValueError, match=r"search.resources.gpus: 1 asked .* sees no GPU"):
         run_inline(tmp_path, grid(resources={"gpus": 1}))
-    assert not any((tmp_path / "trials").iterdir())
+    assert not (tmp_path / "trials").exists()
 
 
 def test_the_store_keeps_the_grid_for_other_machines(finished: Path) -> None:
@@ -202,46 +208,305 @@ def test_the_store_keeps_the_grid_for_other_machines(finished: Path) -> None:
     assert standing(ns.plan(again), Store(finished)).finished
 
 
-def test_an_overtaken_attempt_publishes_nothing_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store(tmp_path)
+def run_one(store: Store, trial: Trial, **options: object):
+    resources = grid().resources(trial.phase)
+    return worker.run_trial(trial, store, grid().places, resources, **options)
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> tuple[Store, Trial]:
+    """A store in which one search is asked for."""
+    store = Store(tmp_path / "asked")
     store.create()
     (trial,) = ns.plan(grid(methods=["darts"])).searches
     store.ask(trial)
+    return store, trial
+
+
+def test_an_overtaken_attempt_publishes_nothing_more(asked: tuple[Store, Trial]) -> None:
+    store, trial = asked
+    files = []
 
     def a_later_attempt_begins(row: dict) -> None:
-        files = store.layout.trial(trial.trial_id)
-        held = json.loads(files.attempt.read_text())
-        files.attempt.write_text(json.dumps(held | {"pid": 1, "attempt": held["attempt"] + 1}))
+        store.begin(trial.trial_id)
+        files.append(store.layout.trial(trial.trial_id).names)
 
-    resources = grid().resources("search")
-    result = worker.run_trial(
-        trial, store, grid().places, resources, on_epoch=a_later_attempt_begins
-    )
-    assert result.error_class == "Overtaken"
+    assert run_one(store, trial, on_epoch=a_later_attempt_begins) is None
     assert store.result(trial.trial_id) is None
+    after = store.layout.trial(trial.trial_id).names
+    assert [n for n in after if n not in files[0]] == []
 
 
-def test_a_damaged_checkpoint_costs_its_epochs_and_nothing_else(
+def test_a_worker_that_is_asked_to_stop_goes_on_from_the_very_step(
+    asked: tuple[Store, Trial], finished: Path
+) -> None:
+    """Stopped every few steps, it ends with the bits of a run never stopped."""
+    store, trial = asked
+    for _ in range(20):
+        asked_at = iter([None, None, None, "enough"])  # an evaluation asks twice
+        result = run_one(store, trial, verdict=lambda say=asked_at: next(say, None))
+        if result is not None:
+            break
+    assert result is not None, "it makes no progress"
+    reference = ns.load(finished)
+    wanted = reference.epochs[reference.epochs.trial_id == trial.trial_id]
+    pd.testing.assert_frame_equal(
+        timeless(Path(store.root)),
+        wanted.drop(columns=TIMES).reset_index(drop=True),
+        check_categorical=False,
+    )
+    *stopped, last = ns.load(store).attempts.state.tolist()
+    assert (set(stopped), last) == ({"stopped"}, "done")
+    assert len(stopped) > 2
+    assert result.genotype is not None
+
+
+def checkpoints(store: Path) -> list[Path]:
+    return sorted(store.glob("trials/*/*.checkpoint.pt"))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def stranger(path: Path) -> None:
+    """Under a name that says its bytes are right: a file whose loading would run code."""
+    target = path.parent / "it ran code"
+    path.unlink()
+    data = pickle.dumps(Bomb(str(target)))
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    writer, rest = path.name.split(".", 1)
+    path.with_name(f"{writer}.{rest[:4]}-{digest}.checkpoint.pt").write_bytes(data)
+
+
+class Bomb:
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple:
+        return open, (self.target, "w")
+
+
+@pytest.mark.parametrize("harm", [flip, truncate, stranger])
+def test_a_damaged_checkpoint_costs_at_most_its_own_epochs(
+    harm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one before is used; with none left, the trial starts anew. The bits are the same."""
+    every = harm is truncate
+    original, epochs = SearchRun.run_epoch, []
+
+    def stops_in_the_third(self: SearchRun, *between: object) -> dict:
+        epochs.append(self.epochs_done)
+        if self.epochs_done == 2:
+            raise KeyboardInterrupt
+        return original(self, *between)
+
+    one = {"methods": ["darts"], "recipe": TINY["search"]["recipe"] | {"epochs": 3}}
+    undisturbed, store = tmp_path / "undisturbed", tmp_path / "store"
+    nothing = {"retrain": {"winners": "none"}}
+    a_grid = ns.Grid.from_dict(TINY | {"search": TINY["search"] | one} | nothing)
+    run_inline(undisturbed, a_grid)
+    monkeypatch.setattr(SearchRun, "run_epoch", stops_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run_inline(store, a_grid)
+    monkeypatch.setattr(SearchRun, "run_epoch", original)
+    earlier, latest = checkpoints(store)
+    for path in (earlier, latest) if every else (latest,):
+        harm(path)
+    summary = run_inline(store, a_grid)
+    assert summary.complete
+    assert not list(store.glob("trials/*/it ran code"))
+    frames = ns.load(store)
+    assert frames.attempts.epochs_from.tolist() == [0, 0 if every else 1]
+    pd.testing.assert_frame_equal(timeless(store), timeless(undisturbed))
+    log = Store(store).layout.trial(frames.trials.trial_id[0]).attempts[1].log.read().decode()
+    assert "cannot be used" in log
+
+
+def test_lost_rows_of_a_done_trial_are_written_again_from_its_checkpoint(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(finished, store)
+    shutil.rmtree(store / "tables")
+    first, second = sorted(store.glob("trials/*/*.epochs.parquet"))[:2]
+    flip(first)
+    second.unlink()
+    with pytest.warns(UserWarning, match=r"epochs\.parquet"):
+        assert len(timeless(store)) < len(timeless(finished))
+    for kind in (SearchRun, RetrainRun):
+        monkeypatch.setattr(kind, "run_epoch", lambda *_: pytest.fail("an epoch was computed"))
+    with pytest.warns(UserWarning, match=r"epochs\.parquet"):
+        assert run_inline(store).complete
+    pd.testing.assert_frame_equal(timeless(store), timeless(finished))
+
+
+# Failures
+
+
+class Flaky:
+    """``run_epoch`` that raises at first."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception, times: int) -> None:
+        self.left, original = times, SearchRun.run_epoch
+
+        def run_epoch(run: SearchRun, *between: object) -> dict:
+            if self.left > 0:
+                self.left -= 1
+                raise error
+            return original(run, *between)
+
+        monkeypatch.setattr(SearchRun, "run_epoch", run_epoch)
+        monkeypatch.setattr(executor, "PAUSE_S", 0.0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("AWS Error SLOW_DOWN"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        ConnectionResetError(),
+    ],
+)
+def test_what_is_nobodys_mistake_is_tried_again_from_the_checkpoint(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Flaky(monkeypatch, error, times=2)
+    only_search = "phase == 'search' and method == 'darts'"
+    assert run_inline(tmp_path, only=only_search).complete
+    attempts = ns.load(tmp_path).attempts
+    assert attempts.state.tolist() == ["failed", "failed", "done"]
+    assert attempts.error_class.tolist()[:2] == [type(error).__name__] * 2
+    assert (attempts.wall_s > 0).all()
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("bad shape"), FileNotFoundError(2, "no images"), PermissionError(13, "")]
+)
+def test_a_users_mistake_is_recorded_once(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Flaky(monkeypatch, error, times=1)
+    summary = run_inline(tmp_path, only="phase == 'search' and method == 'darts'")
+    assert summary.counts["search"]["failed"] == 1
+    assert ns.load(tmp_path).attempts.state.tolist() == ["failed"]
+    assert run_inline(tmp_path, only="phase == 'search' and method == 'darts'").started == 0
+
+
+def test_retries_end_and_the_next_run_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flaky = Flaky(monkeypatch, MemoryError("no"), times=3)
+    options = {"only": "phase == 'search' and method == 'darts'"}
+    first = run_inline(tmp_path, max_retries=1, **options)
+    assert first.counts["search"]["failed"] == 1
+    assert flaky.left == 1
+    assert run_inline(tmp_path, retry="none", **options).started == 0
+    assert run_inline(tmp_path, max_retries=1, **options).complete
+
+
+def test_a_store_that_cannot_be_written_to_fails_a_trial_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "PAUSE_S", 0.0)
+    publish = LocalFiles.publish
+
+    def no_results(self: LocalFiles, key: str, data: bytes, *, durable: bool = True) -> None:
+        if key.startswith("trials/s-") and "result" in key and b'"failed"' not in data:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        publish(self, key, data, durable=durable)
+
+    monkeypatch.setattr(LocalFiles, "publish", no_results)
+    options = {"only": "phase == 'search' and method == 'darts'"}
+    summary = run_inline(tmp_path, max_retries=1, **options)
+    assert summary.counts["search"]["failed"] == 1
+    assert ns.load(tmp_path).trials.error_class.tolist() == ["WorkerLost"]
+    assert "No space left" in ns.load(tmp_path).trials.error_message[0]
+    monkeypatch.undo()
+    monkeypatch.setattr(SearchRun, "run_epoch", lambda *_: pytest.fail("an epoch was computed"))
+    assert run_inline(tmp_path, **options).complete
+
+
+def test_fail_fast_stops_at_the_first_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Flaky(monkeypatch, ValueError("bad"), times=99)
+    summary = run_inline(tmp_path, grid(seeds=[0, 1, 2]), fail_fast=True)
+    assert summary.started == 1
+    assert "--fail-fast" in summary.stopped
+    assert not summary.complete
+
+
+def test_a_run_stops_when_its_first_trials_all_fail_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Flaky(monkeypatch, ValueError("needs 7 images"), times=99)
+    summary = run_inline(tmp_path, grid(seeds=[0, 1, 2]))
+    assert summary.started == ALIKE
+    assert "needs # images" in summary.stopped
+    again = run_inline(tmp_path, grid(seeds=[0, 1, 2]))
+    assert again.started == 3, "the same command goes on with the others"
+
+
+def test_a_run_goes_on_when_its_first_trials_fail_in_different_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = iter(["a", "b", "c", "d", "e", "f"])
+
+    def fails(*_: object) -> dict:
+        raise ValueError(f"{next(names)} is wrong")
+
+    monkeypatch.setattr(SearchRun, "run_epoch", fails)
+    assert run_inline(tmp_path, grid(seeds=[0, 1, 2])).started == 6
+
+
+def test_only_a_part_of_the_grid_is_run_and_counted(tmp_path: Path) -> None:
+    summary = run_inline(tmp_path, only="method == 'darts'")
+    assert summary.complete
+    assert summary.counts["search"]["done"] == summary.counts["retrain"]["done"] == 1
+    assert ns.load(tmp_path).trials.method.unique().tolist() == ["darts"]
+    rest = run_inline(tmp_path)
+    assert (rest.started, rest.complete) == (2, True)
+
+
+@pytest.mark.parametrize("query", ["methd == 'darts'", "mu <", "seed == 99", "@__import__('os')"])
+def test_a_query_that_means_nothing_is_one_message(query: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--only"):
+        run_inline(tmp_path / "store", only=query)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_second_driver_is_refused_and_told_who_holds_the_store(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.create()
+    with Lease(store.layout, "the other grid"), pytest.raises(Held, match="the other grid"):
+        run_inline(tmp_path)
+
+
+def test_a_run_whose_store_was_taken_over_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a night in suspension: it publishes nothing more, also no tables."""
     original = SearchRun.run_epoch
 
-    def stops_in_the_second(self: SearchRun) -> dict:
-        if self.epochs_done == 1:
-            raise KeyboardInterrupt
-        return original(self)
+    def is_taken_over(self: SearchRun, *between: object) -> dict:
+        for path in (tmp_path / "drivers").iterdir():
+            path.unlink()
+        return original(self, *between)
 
-    monkeypatch.setattr(SearchRun, "run_epoch", stops_in_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        run_inline(tmp_path)
-    monkeypatch.undo()
-    (checkpoint,) = tmp_path.glob("trials/*/checkpoint.pt")
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    assert run_inline(tmp_path).complete
-    assert "cannot be read" in (checkpoint.parent / "log.txt").read_text()
-    pd.testing.assert_frame_equal(timeless(tmp_path), timeless(finished))
+    monkeypatch.setattr(SearchRun, "run_epoch", is_taken_over)
+    summary = run_inline(tmp_path)
+    assert "taken this store over" in summary.stopped
+    assert not (tmp_path / "tables").exists()
+    assert ns.load(tmp_path).attempts.state.tolist() == ["stopped"]
 
 
 def test_class_counts_that_cannot_be_are_refused_before_anything_runs(tmp_path: Path) -> None:

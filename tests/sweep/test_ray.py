@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
+from uuid import uuid4
 
 import pandas as pd
 import pytest
 
 import nas_sweeps as ns
 from nas_sweeps.store import Store
-from nas_sweeps.store.ledger import read_attempt
+from nas_sweeps.sweep import executor
 from nas_sweeps.sweep.run import run
 
 TINY = {
@@ -53,7 +55,7 @@ def session() -> Iterator[None]:
     ray_tune.ray.shutdown()
 
 
-def run_on_ray(store: Path, a_grid: ns.Grid, **options: object):
+def run_on_ray(store: Path | str, a_grid: ns.Grid, **options: object):
     return run(a_grid, store, executor="ray", console="none", **options)
 
 
@@ -74,10 +76,7 @@ def test_ray_and_inline_give_the_same_bits(tmp_path: Path) -> None:
 def test_trials_are_pinned_to_the_gpus_they_were_given(tmp_path: Path) -> None:
     summary = run_on_ray(tmp_path, grid({"gpus": 1, "cpus": 1}))
     assert summary.complete
-    store = Store(tmp_path)
-    seen = [
-        read_attempt(store.layout.trial(trial_id))["visible_devices"] for trial_id in store.states()
-    ]
+    seen = ns.load(tmp_path).attempts.visible_devices
     assert len(seen) == 4
     assert set(seen) == {"0", "1"}, "two trials at a time, one device each"
     assert not (tmp_path / ".tune").exists()
@@ -85,10 +84,7 @@ def test_trials_are_pinned_to_the_gpus_they_were_given(tmp_path: Path) -> None:
 
 def test_a_trial_without_a_gpu_sees_none(tmp_path: Path) -> None:
     assert run_on_ray(tmp_path, grid({"gpus": 0, "cpus": 1})).complete
-    store = Store(tmp_path)
-    assert len(store.states()) == 4
-    for trial_id in store.states():
-        assert read_attempt(store.layout.trial(trial_id))["visible_devices"] == ""
+    assert ns.load(tmp_path).attempts.visible_devices.tolist() == [""] * 4
 
 
 def test_more_gpus_than_any_node_has_are_refused_at_once(tmp_path: Path) -> None:
@@ -96,7 +92,7 @@ def test_more_gpus_than_any_node_has_are_refused_at_once(tmp_path: Path) -> None
         run_on_ray(tmp_path, grid({"gpus": 3, "cpus": 1}))
     with pytest.raises(ValueError, match=r"no node of this Ray cluster has 64 CPUs"):
         run_on_ray(tmp_path, grid({"gpus": 0, "cpus": 64}))
-    assert not any((tmp_path / "trials").iterdir())
+    assert not (tmp_path / "trials").exists()
 
 
 def test_a_trial_that_fails_is_recorded_and_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -129,21 +125,21 @@ def test_a_worker_that_dies_is_started_again_and_goes_on(
 
     body = ray_tune.run_in_actor
 
-    def dies_once(spec, store, places, resources):
+    def dies_once(*arguments):
         from nas_sweeps.sweep import worker
 
-        save = worker._save
+        save = worker._Worker._save
 
-        def save_and_die(run, files, attempt, *where):
-            save(run, files, attempt, *where)
-            if attempt.number == 1 and files.trial_id.startswith("s-"):
+        def save_and_die(self, run):
+            save(self, run)
+            if self.attempt.number == 1:
                 os._exit(1)
 
-        worker._save = save_and_die
+        worker._Worker._save = save_and_die
         try:
-            body(spec, store, places, resources)
+            body(*arguments)
         finally:
-            worker._save = save
+            worker._Worker._save = save
 
     monkeypatch.setattr(ray_tune, "run_in_actor", dies_once)
     one = ns.Grid.from_dict(
@@ -158,6 +154,9 @@ def test_a_worker_that_dies_is_started_again_and_goes_on(
     frames = ns.load(tmp_path)
     assert frames.trials.attempt.tolist() == [2]
     assert frames.epochs.epoch.tolist() == [1, 2]
+    assert frames.attempts.state.tolist() == ["lost", "done"]
+    assert frames.attempts.epochs_done.tolist() == [1, 2]
+    assert frames.attempts.epochs_from.tolist() == [0, 1]
 
 
 ONE_SEARCH = {"methods": ["darts"]}
@@ -181,32 +180,71 @@ def test_a_worker_that_always_dies_becomes_a_failed_row(
     counted = tmp_path / "starts"
     counted.mkdir()
 
-    def dies(spec, store, places, resources):
+    def dies(*arguments):
         (counted / str(os.getpid())).touch()
         os._exit(1)
 
     monkeypatch.setattr(ray_tune, "run_in_actor", dies)
+    monkeypatch.setattr(executor, "PAUSE_S", 0.1)
     summary = run_on_ray(tmp_path / "store", one_search())
     assert summary.counts["search"]["failed"] == 1
     assert ns.load(tmp_path / "store").trials.error_class.tolist() == ["WorkerLost"]
-    assert starts(counted) == 1 + ray_tune.MAX_FAILURES
+    assert starts(counted) == 1 + executor.MAX_RETRIES
 
 
-def test_a_trial_that_another_run_took_over_is_neither_stolen_back_nor_called_failed(
+def test_a_run_whose_store_was_taken_over_stops_and_calls_nothing_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from uuid import uuid4
-
     from nas_sweeps.sweep import ray_tune
 
     counted = tmp_path / "starts"
     counted.mkdir()
 
-    def is_overtaken(spec, store, places, resources):
+    def is_taken_over(spec, store, *others):
         (counted / uuid4().hex).touch()
+        for record in (Path(store) / "drivers").iterdir():
+            record.unlink()
 
-    monkeypatch.setattr(ray_tune, "run_in_actor", is_overtaken)
+    monkeypatch.setattr(ray_tune, "run_in_actor", is_taken_over)
     summary = run_on_ray(tmp_path / "store", one_search())
-    assert not summary.complete
+    assert "taken this store over" in summary.stopped
     assert starts(counted) == 1
     assert Store(tmp_path / "store").results() == {}
+
+
+def test_workers_end_when_their_run_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two searches run; one fails and --fail-fast stops the other in the middle of its epochs."""
+    two = ns.Grid.from_dict(
+        TINY
+        | {
+            "search": TINY["search"]
+            | {"methods": ["darts", {"ssf_nas": {"barlow_dim": 8}}]}
+            | {"recipe": TINY["search"]["recipe"] | {"batch_size": 64, "epochs": 5000}},
+            "retrain": {"winners": "none"},
+        }
+    )
+    summary = run_on_ray(tmp_path, two, fail_fast=True)
+    assert "--fail-fast" in summary.stopped
+    states = ns.load(tmp_path).attempts.state
+    assert sorted(states) == ["failed", "stopped"]
+
+
+def test_a_store_on_an_object_store_serves_a_cluster(tmp_path: Path) -> None:
+    from moto.server import ThreadedMotoServer
+    from pyarrow import fs
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    try:
+        secrets = {"access_key": "x", "secret_key": "y", "region": "us-east-1"}
+        s3 = fs.S3FileSystem(**secrets, endpoint_override=endpoint, allow_bucket_creation=True)
+        s3.create_dir("bucket")
+        options = f"region=us-east-1&endpoint_override={quote(endpoint, safe='')}"
+        store = f"s3://x:y@bucket/a/store?{options}"
+        assert run_on_ray(store, one_search()).complete
+        frames = ns.load(store)
+        assert frames.trials.state.tolist() == ["done"]
+        assert run_on_ray(store, one_search()).started == 0
+    finally:
+        server.stop()

@@ -1,0 +1,234 @@
+"""One driver at a time: who runs a store, whether it still does, and that it is to stop.
+
+A driver publishes a record under a name of its own and beats. It holds the store if, having
+published, it sees no other that lives. Of two that start together the later one sees the
+earlier one's record, so they never both hold it; at worst both leave and try again.
+
+Workers watch their driver's record: when it says stop, is superseded, or has not been renewed
+for ``DEAD_S``, they publish a checkpoint and end. Age is measured by the clock of the file
+system, so machines need not agree on the time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import secrets
+import socket
+import threading
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from nas_sweeps.store.files import File
+from nas_sweeps.store.layout import Layout, Writer
+
+BEAT_S = 5.0
+DEAD_S = 60.0  # without a beat; a driver of this host is known to be dead at once
+TRIES = 5
+
+
+class Held(ValueError):
+    """Another driver runs this store."""
+
+
+class Lease:
+    """A driver's hold on a store. Use as a context manager."""
+
+    def __init__(self, layout: Layout, doing: str) -> None:
+        self.layout = layout
+        self.writer: Writer | None = None
+        self.lost = False  # another driver took the store over: this one was thought dead
+        self._record: dict[str, Any] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": _now(),
+            "doing": doing,
+            "held": False,  # until it is known that nobody else runs the store
+            "stop": False,
+        }
+        self._wake = threading.Event()
+        self._end = False
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+
+    @property
+    def key(self) -> str:
+        """What workers are given to watch."""
+        assert self.writer is not None, "not entered"
+        return str(self.writer)
+
+    def __enter__(self) -> Lease:
+        """Raises Held."""
+        other = self._take()
+        for _ in range(TRIES):
+            if other is None or other.record.get("held"):
+                break
+            time.sleep(random.uniform(0.1, 0.5))  # two that start together: one will be first
+            other = self._take()
+        if other is not None:
+            raise Held(
+                f"store '{self.layout}' is taken: {other.who}; wait for it, "
+                f"stop it, or name another store (a dead one is taken over {DEAD_S:.0f} s after "
+                "its last heartbeat)"
+            )
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end = True
+        self._wake.set()
+        self._thread.join()
+        assert self.writer is not None
+        with suppress(OSError):
+            self.layout.driver(self.writer).remove()
+
+    def stop(self) -> None:
+        """Ask every worker to publish a checkpoint and end. Safe in a signal handler."""
+        self._record["stop"] = True
+        self._wake.set()
+
+    def _take(self) -> Driver | None:
+        """Publish a record; the other driver that lives, if there is one, and then no record."""
+        seen = self.layout.drivers()
+        number = 1 + max((writer.number for writer in seen), default=0)
+        self.writer = Writer(number, secrets.token_hex(3))
+        self._publish()
+        for writer in self.layout.drivers():
+            if writer == self.writer:
+                continue
+            other = read_driver(self.layout, writer)
+            if other is not None and other.lives:
+                self.layout.driver(self.writer).remove()
+                return other
+            self.layout.driver(writer).remove()
+        self._record["held"] = True
+        self._publish()
+        return None
+
+    def _beat(self) -> None:
+        while not self._end:
+            self._wake.wait(BEAT_S)
+            self._wake.clear()
+            # A beat that fails is made up for by the next: workers wait for twelve.
+            with suppress(OSError):
+                if self.holds() and not self._end:
+                    self._publish()
+
+    def holds(self) -> bool:
+        """Whether the store is still this driver's. Raises OSError."""
+        self.lost = self.lost or self._superseded()
+        return not self.lost
+
+    def _superseded(self) -> bool:
+        """Whether another driver thought this one dead, as after a night in suspension."""
+        assert self.writer is not None
+        there = self.layout.drivers()
+        later = [read_driver(self.layout, w) for w in there if w > self.writer]
+        return self.writer not in there or any(d.record.get("held") for d in later if d)
+
+    def _publish(self) -> None:
+        assert self.writer is not None
+        record = self._record | {"heartbeat": _now()}
+        self.layout.driver(self.writer).publish_json(record, durable=False)
+
+
+class Driver:
+    """What a driver's record says, for those who are not it."""
+
+    def __init__(self, file: File, record: dict[str, Any], age_s: float) -> None:
+        self.file, self.record, self.age_s = file, record, age_s
+
+    @property
+    def lives(self) -> bool:
+        """As far as this machine can tell."""
+        here = self.record.get("host") == socket.gethostname()
+        if here and not is_alive(self.record.get("pid")):
+            return False
+        return self.age_s < DEAD_S
+
+    @property
+    def who(self) -> str:
+        r = self.record
+        return (
+            f"a run of grid '{r.get('doing')}' works on it: host {r.get('host')}, process "
+            f"{r.get('pid')}, since {r.get('since')}, last heartbeat {self.age_s:.0f} s ago"
+        )
+
+
+def read_driver(layout: Layout, writer: Writer) -> Driver | None:
+    """None where the record is gone or cannot be read."""
+    file = layout.driver(writer)
+    try:
+        age_ns = layout.files.now() - layout.files.stamp(file.key)
+    except OSError:
+        return None
+    record = file.read_json()
+    return None if record is None else Driver(file, record, age_ns / 1e9)
+
+
+def current_driver(layout: Layout) -> Driver | None:
+    """The driver that lives, if there is one."""
+    for writer in reversed(layout.drivers()):
+        driver = read_driver(layout, writer)
+        if driver is not None and driver.lives:
+            return driver
+    return None
+
+
+class Watch:
+    """A worker's eye on its driver. Asking is cheap: it looks once in ``every_s``.
+
+    Age is measured here by when the record was last seen to change, so no clock is compared.
+    """
+
+    def __init__(self, layout: Layout, key: str, every_s: float = 1.0) -> None:
+        writer = Writer.of(key)
+        assert writer is not None, f"'{key}' names no driver"
+        self.file, self.every_s = layout.driver(writer), every_s
+        self._looked = self._changed = -math.inf
+        self._stamp = -1
+        self._record: dict[str, Any] = {}
+        self._why: str | None = None
+
+    def verdict(self) -> str | None:
+        """None to go on; else why to stop, in words for a log."""
+        now = time.monotonic()
+        if self._why is None and now - self._looked >= self.every_s:
+            self._looked = now
+            self._why = self._look(now)
+        return self._why
+
+    def _look(self, now: float) -> str | None:
+        try:
+            stamp = self.file.files.stamp(self.file.key)
+        except FileNotFoundError:
+            return "its driver has left"
+        except OSError:
+            stamp = self._stamp  # a file system that fails for a while is no reason to stop
+        if stamp != self._stamp:
+            self._stamp, self._changed = stamp, now
+            self._record = self.file.read_json() or self._record
+            if self._record.get("stop") is True:
+                return "its driver asked it to stop"
+        # Dead at once if it is a process of this host that is gone.
+        if Driver(self.file, self._record, now - self._changed).lives:
+            return None
+        return "its driver is dead"
+
+
+def is_alive(pid: Any) -> bool:
+    """Whether a process of this host is there."""
+    if not isinstance(pid, int):
+        return False
+    with suppress(PermissionError):  # somebody else's process, but there
+        try:
+            os.kill(pid, 0)
+        except (ProcessLookupError, OverflowError, ValueError):
+            return False
+    return True
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,59 @@
+"""``--only``: which planned trials a run is limited to, by a query in pandas' words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pandas as pd
+
+from nas_sweeps import methods
+from nas_sweeps.chain import Entry
+from nas_sweeps.grid import Plan
+from nas_sweeps.trial import SearchTrial
+
+COLUMNS = ("phase", "method", "variant", "distribution", "mu", "total", "seed", "pretrain")
+
+
+def chosen_by(query: str, plan: Plan) -> Callable[[Entry], bool]:
+    """Whether a planned search or retrain is meant.
+
+    Args:
+        query: an expression of ``DataFrame.query`` over ``COLUMNS``, such as
+            ``method == 'darts' and mu < 0.1``; names are those of the tables.
+
+    Raises:
+        ValueError: the query cannot be read, or chooses nothing.
+    """
+    entries: list[Entry] = [*plan.searches, *plan.retrains]
+    frame = _frame(entries)
+    try:
+        rows = frame.query(query, engine="python").index
+    except Exception as error:  # pandas raises whatever its parser met
+        raise ValueError(
+            f"--only {query!r}: {error}; write a condition on {', '.join(COLUMNS)}, such as "
+            "\"method == 'darts' and seed < 2\""
+        ) from None
+    if rows.empty:
+        raise ValueError(f"--only {query!r}: none of the {len(entries)} planned trials is meant")
+    meant = {entries[i] for i in rows}
+    return lambda entry: entry in meant
+
+
+def _frame(entries: Iterable[Entry]) -> pd.DataFrame:
+    return pd.DataFrame([_row(entry) for entry in entries], columns=list(COLUMNS))
+
+
+def _row(entry: Entry) -> dict[str, object]:
+    where = entry.distribution
+    row: dict[str, object] = {"mu": where.mu, "total": where.total, "distribution": where.kind}
+    row["seed"] = entry.seed
+    if isinstance(entry, SearchTrial):
+        name, variant = entry.method.name, methods.variant(entry.method)
+        return row | {"phase": "search", "method": name, "variant": variant, "pretrain": "none"}
+    pretrain = entry.recipe.pretrain
+    return row | {
+        "phase": "retrain",
+        "method": entry.origin.method,
+        "variant": entry.origin.variant,
+        "pretrain": f"barlow_{pretrain.then}" if pretrain else "none",
+    }

@@ -1,0 +1,97 @@
+"""Ctrl-C and SIGTERM: running trials publish where they are, and the process ends within 10 s.
+
+The first signal asks every worker to end after the step it is in; the run then winds down as if
+nothing were left to do. What has not ended after ``GRACE_S``, or at a second signal, is given up:
+its last checkpoint stands.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+GRACE_S = 6.0  # for the steps that are running, and the checkpoints after them
+STUCK_S = 3.0  # more for the executor; after that only ``last_resort`` helps
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was stopped by a signal. Everything finished is kept."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def stopped_by_signals(
+    stop: Callable[[str], None], last_resort: Callable[[int], None] | None = None
+) -> Iterator[None]:
+    """Inside, the first signal calls ``stop`` with a reason; outside, handlers are as before.
+
+    Only the main thread can do this; in any other, signals are left alone.
+
+    Args:
+        last_resort: called with the exit code, from a thread, when the block has not been left
+            ``GRACE_S + STUCK_S`` after the first signal, as when native code does not return.
+
+    Raises:
+        Interrupted: on leaving, if a signal came; at once, at the second or after ``GRACE_S``.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    left = threading.Event()
+    first: list[int] = []
+
+    def hurry() -> None:
+        if not left.wait(GRACE_S):
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, first[0])  # also out of a system call
+        if not left.wait(STUCK_S) and last_resort is not None:
+            last_resort(128 + first[0])
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if first:
+            raise Interrupted(first[0])
+        first.append(number)
+        # Not by print: the interrupted code may be in the middle of one.
+        os.write(2, b"stopping after the steps that are running; once more to stop at once\n")
+        stop(f"{signal.Signals(number).name} came")
+        threading.Thread(target=hurry, name="hurry", daemon=True).start()
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        left.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if first:
+        raise Interrupted(first[0])
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Whatever a library does to the handlers inside, they are as before at the end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def wait_for(condition: Callable[[], bool], step_s: float = 0.05) -> None:
+    """Sleep until a condition holds; signals are still handled."""
+    while not condition():
+        time.sleep(step_s)
