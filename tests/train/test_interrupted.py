@@ -17,7 +17,6 @@ from tiny_runs import (
     Finished,
     make,
     retrain_run,
-    search_run,
     tensors,
     through_a_file,
     timeless,
@@ -35,7 +34,8 @@ from nas_sweeps.train.search import SearchRun
 # pretraining, without an evaluation) and on the test set.
 GO_ON = ("this run", "a new run, state taken inside", "a new run, state taken after")
 THIS, INSIDE, AFTER = GO_ON
-SEARCH_STOPS = {1: AFTER, 2: INSIDE, 3: AFTER, 4: THIS, 5: AFTER, 7: INSIDE, 10: THIS, 12: AFTER}
+SEARCH_STOPS = {1: AFTER, 2: THIS, 3: INSIDE, 4: THIS, 6: AFTER, 10: THIS}
+OFTEN_STOPPED = ("darts", "darts second fd", "fairdarts", "ssf_nas")
 RETRAIN_STOPS = {1: AFTER, 3: THIS, 4: INSIDE, 5: AFTER, 6: THIS, 7: AFTER, 10: INSIDE, 12: AFTER}
 
 
@@ -54,7 +54,7 @@ def scramble(seed: int) -> None:
 def finish_with_stops(name: str, stops: dict[int, str]) -> Finished:
     """Run to the end, stopped at these calls of ``between`` (counted over the whole run).
 
-    At the end of every epoch, too, a new run takes over.
+    Between epochs, too, a new run takes over.
     """
     run, rows, calls, inside = make(name), [], 0, {}
 
@@ -62,27 +62,32 @@ def finish_with_stops(name: str, stops: dict[int, str]) -> Finished:
         nonlocal calls, inside
         calls += 1
         if calls in stops:
-            inside = through_a_file(run.state_dict())
+            inside = through_a_file(run.state_dict()) if stops[calls] == INSIDE else {}
             raise Stop
 
     while run.epochs_done < run.epochs_total:
         try:
             rows.append(timeless(run.run_epoch(between)))
-            way = AFTER
+            way = THIS if run.epochs_done == run.epochs_total else AFTER
         except Stop:
             way = stops[calls]
-        after = through_a_file(run.state_dict())
         scramble(calls)
         if way != THIS:
+            state = inside if way == INSIDE else through_a_file(run.state_dict())
             run = make(name)
-            run.load_state_dict(inside if way == INSIDE else after)
+            run.load_state_dict(state)
     return Finished.of(run, rows)
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", OFTEN_STOPPED)
 def test_a_search_stopped_at_steps_and_in_evaluations_has_the_same_bits(name: str) -> None:
     finish_with_stops(name, SEARCH_STOPS).assert_same_bits(undisturbed(name))
+
+
+@pytest.mark.parametrize("name", [name for name in SEARCHES if name not in OFTEN_STOPPED])
+def test_a_search_stopped_once_and_between_epochs_has_the_same_bits(name: str) -> None:
+    finish_with_stops(name, {2: AFTER}).assert_same_bits(undisturbed(name))
 
 
 @pytest.mark.filterwarnings("error")
@@ -91,7 +96,7 @@ def test_a_retrain_stopped_at_steps_and_in_evaluations_has_the_same_bits(name: s
     finish_with_stops(name, RETRAIN_STOPS).assert_same_bits(undisturbed(name))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     name=st.sampled_from(["all the trimmings", "barlow then all", "barlow then linear"]),
     stops=st.dictionaries(st.integers(1, 10), st.sampled_from(GO_ON), max_size=6),
@@ -101,7 +106,7 @@ def test_a_retrain_stopped_anywhere_has_the_same_bits(name: str, stops: dict[int
     finish_with_stops(name, stops).assert_same_bits(undisturbed(name))
 
 
-@pytest.mark.parametrize("name", ["darts", "ssf_nas", "all the trimmings", "barlow then all"])
+@pytest.mark.parametrize("name", ["ssf_nas", "all the trimmings", "barlow then all"])
 def test_training_leaves_the_global_generators_alone(name: str) -> None:
     scramble(5)
     before = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
@@ -140,13 +145,13 @@ def test_a_stop_in_an_evaluation_runs_no_training_step_again(name: str, monkeypa
 
 
 def test_a_place_inside_an_epoch_costs_a_checkpoint_nothing_but_the_sums() -> None:
-    run = search_run("fairdarts")
+    run = retrain_run()
     run.run_epoch()
     between_epochs = through_a_file(run.state_dict())
     stop_at(run, 2)
     inside = through_a_file(run.state_dict())
     sums = inside["meter"]["sums"]
-    assert sums.keys() == {"loss_arch", "regulariser", "loss_weights", "accuracy_train"}
+    assert sums.keys() == {"loss_weights", "accuracy_train"}
     size, size_inside = (sum(t.numel() for t in tensors(s)) for s in (between_epochs, inside))
     assert size_inside == size + len(sums)
 
