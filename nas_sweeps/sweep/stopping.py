@@ -69,6 +69,10 @@ def stopped_by_signals(
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield
+    except KeyboardInterrupt:
+        if first:  # native code that is interrupted makes a plain one of ours
+            raise Interrupted(first[0]) from None
+        raise
     finally:
         left.set()
         for number, handler in before.items():

@@ -32,7 +32,14 @@ from nas_sweeps.store.files import File
 from nas_sweeps.store.ledger import AlreadyDone, Attempt, Overtaken, all_checkpoints
 from nas_sweeps.store.tables import write_classes, write_epochs
 from nas_sweeps.sweep.failures import is_transient
-from nas_sweeps.train.common import Row, Run, choose_device, reset_peak_memory, stream
+from nas_sweeps.train.common import (
+    Row,
+    Run,
+    choose_device,
+    peak_memory_gib,
+    reset_peak_memory,
+    stream,
+)
 from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import Places, Resources, SearchTrial, Trial
@@ -192,7 +199,6 @@ class _Worker:
                 self._save(run)
                 raise
             accounts.rows.append(row)
-            accounts.peak_mem_gib = max(accounts.peak_mem_gib, row["peak_mem_gib"])
             self._save(run)
             self.log.info("%s", epoch_text(row, run.epochs_total))
             on_epoch(row | {"epochs_total": run.epochs_total})
@@ -224,6 +230,7 @@ class _Worker:
         Raises Overtaken, or OSError.
         """
         accounts, cost = self.accounts, self.accounts.total()
+        accounts.peak_mem_gib = max(accounts.peak_mem_gib, peak_memory_gib(self.device))
         state = {
             "device": self.device.type,
             "run": run.state_dict(),

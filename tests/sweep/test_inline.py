@@ -16,7 +16,6 @@ import nas_sweeps as ns
 from nas_sweeps.standing import standing
 from nas_sweeps.store import Store
 from nas_sweeps.store.files import LocalFiles
-from nas_sweeps.store.lease import Held, Lease
 from nas_sweeps.sweep import executor, worker
 from nas_sweeps.sweep.failures import ALIKE
 from nas_sweeps.sweep.inline import InlineExecutor
@@ -482,13 +481,6 @@ def test_a_query_that_means_nothing_is_one_message(query: str, tmp_path: Path) -
     with pytest.raises(ValueError, match="--only"):
         run_inline(tmp_path / "store", only=query)
     assert not (tmp_path / "store").exists()
-
-
-def test_a_second_driver_is_refused_and_told_who_holds_the_store(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.create()
-    with Lease(store.layout, "the other grid"), pytest.raises(Held, match="the other grid"):
-        run_inline(tmp_path)
 
 
 def test_a_run_whose_store_was_taken_over_stops(

@@ -1,35 +1,19 @@
-"""The Ray executor: the same bits as inline, pinned actors, and plain refusals.
-
-One Ray session, with logical GPUs, serves the whole module.
-"""
+"""The Ray executor: pinned actors, workers that die, an object store, and plain refusals."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
 
-import pandas as pd
 import pytest
 
 import nas_sweeps as ns
 from nas_sweeps.store import Store
 from nas_sweeps.sweep import executor
 from nas_sweeps.sweep.run import run
-
-TINY = {
-    "name": "tiny",
-    "data": {"dataset": "digits", "image_size": 8, "n_max": 10, "test_n_max": 3},
-    "search": {
-        "methods": ["darts", "fairdarts"],
-        "distributions": [{"exp": 0.4}],
-        "seeds": [0],
-        "recipe": {"channels": 2, "layers": 3, "epochs": 1, "batch_size": 8},
-    },
-    "retrain": {"recipe": {"channels": 2, "layers": 3, "epochs": 1, "batch_size": 8}},
-}
+from tests.sweep.tiny import TINY
 
 
 def grid(phase_resources: dict | None = None, **data: object) -> ns.Grid:
@@ -45,32 +29,11 @@ def grid(phase_resources: dict | None = None, **data: object) -> ns.Grid:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def session() -> Iterator[None]:
-    from nas_sweeps.sweep import ray_tune
-
-    ray_tune.ray.init(
-        num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level=40
-    )
-    yield
-    ray_tune.ray.shutdown()
+def session(ray_session: None) -> None: ...
 
 
 def run_on_ray(store: Path | str, a_grid: ns.Grid, **options: object):
     return run(a_grid, store, executor="ray", console="none", **options)
-
-
-def test_ray_and_inline_give_the_same_bits(tmp_path: Path) -> None:
-    assert run_on_ray(tmp_path / "ray", grid()).complete
-    assert run(grid(), tmp_path / "inline", executor="inline", console="none").complete
-    ray_frames, inline_frames = ns.load(tmp_path / "ray"), ns.load(tmp_path / "inline")
-    times = ["epoch_s", "images_per_s", "peak_mem_gib"]
-    pd.testing.assert_frame_equal(
-        ray_frames.epochs.drop(columns=times), inline_frames.epochs.drop(columns=times)
-    )
-    for table in ("classes", "genotypes"):
-        pd.testing.assert_frame_equal(getattr(ray_frames, table), getattr(inline_frames, table))
-    metrics = [c for c in ray_frames.trials if c.startswith("accuracy")] + ["genotype_id"]
-    pd.testing.assert_frame_equal(ray_frames.trials[metrics], inline_frames.trials[metrics])
 
 
 def test_trials_are_pinned_to_the_gpus_they_were_given(tmp_path: Path) -> None:
@@ -93,28 +56,6 @@ def test_more_gpus_than_any_node_has_are_refused_at_once(tmp_path: Path) -> None
     with pytest.raises(ValueError, match=r"no node of this Ray cluster has 64 CPUs"):
         run_on_ray(tmp_path, grid({"gpus": 0, "cpus": 64}))
     assert not (tmp_path / "trials").exists()
-
-
-def test_a_trial_that_fails_is_recorded_and_does_not_stop_the_others(tmp_path: Path) -> None:
-    # exp mu=0.4 of 5 images leaves the last class 2; a batch is then larger than a half
-    failing = ns.Grid.from_dict(
-        TINY
-        | {
-            "data": TINY["data"] | {"n_max": 5},
-            "search": TINY["search"]
-            | {"methods": ["darts", {"ssf_nas": {"barlow_dim": 8}}]}
-            | {"recipe": TINY["search"]["recipe"] | {"batch_size": 64}},
-        }
-    )
-    summary = run_on_ray(tmp_path, failing)
-    assert summary.counts["search"]["failed"] == 1
-    assert summary.counts["retrain"]["blocked"] == 1
-    assert summary.counts["retrain"]["done"] == 1
-    trials = ns.load(tmp_path).trials
-    (failed,) = trials[trials.state == "failed"].itertuples()
-    assert failed.method == "ssf_nas"
-    assert failed.error_class == "ValueError"
-    assert failed.attempt == 1, "a mistake of the user's is not tried again"
 
 
 def test_a_worker_that_dies_is_started_again_and_goes_on(

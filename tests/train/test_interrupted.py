@@ -10,7 +10,13 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny_runs import (
+
+from nas_sweeps.data import augment
+from nas_sweeps.train import common
+from nas_sweeps.train.common import Meter
+from nas_sweeps.train.retrain import RetrainRun
+from nas_sweeps.train.search import SearchRun
+from tests.train.tiny_runs import (
     CPU,
     RETRAINS,
     SEARCHES,
@@ -22,12 +28,6 @@ from tiny_runs import (
     timeless,
     undisturbed,
 )
-
-from nas_sweeps.data import augment
-from nas_sweeps.train import common
-from nas_sweeps.train.common import Meter
-from nas_sweeps.train.retrain import RetrainRun
-from nas_sweeps.train.search import SearchRun
 
 # A tiny search calls `between` five times an epoch (four with Barlow Twins): after each of three
 # (two) steps, on V and on the test set. A tiny retrain: after each of five steps (four of

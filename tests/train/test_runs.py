@@ -8,7 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_runs import (
+
+from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.train.common import Meter, TrainingDiverged, precision, stream
+from nas_sweeps.train.losses import CosineClassifier
+from nas_sweeps.train.search import SearchRun
+from tests.train.tiny_runs import (
     CPU,
     RETRAINS,
     Finished,
@@ -20,11 +25,6 @@ from tiny_runs import (
     timeless,
     undisturbed,
 )
-
-from nas_sweeps.space.genotype import Genotype
-from nas_sweeps.train.common import Meter, TrainingDiverged, precision, stream
-from nas_sweeps.train.losses import CosineClassifier
-from nas_sweeps.train.search import SearchRun
 
 
 @pytest.mark.parametrize("name", RETRAINS)  # and searches: see test_interrupted.py

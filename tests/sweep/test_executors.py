@@ -1,0 +1,77 @@
+"""What every executor promises, kept by each of them on real trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import nas_sweeps as ns
+from nas_sweeps.store import Store
+from nas_sweeps.store.lease import Held, Lease
+from nas_sweeps.sweep.run import run
+from tests.sweep.tiny import TINY
+
+TIMES = ["epoch_s", "images_per_s", "peak_mem_gib"]
+GRID = ns.Grid.from_dict(TINY)
+# Barlow Twins drops incomplete batches, and 64 images are more than a half holds.
+ONE_FAILS = ns.Grid.from_dict(
+    TINY
+    | {
+        "data": TINY["data"] | {"n_max": 5},
+        "search": TINY["search"]
+        | {"methods": ["darts", {"ssf_nas": {"barlow_dim": 8}}]}
+        | {"recipe": TINY["search"]["recipe"] | {"batch_size": 64}},
+    }
+)
+
+
+@pytest.fixture(params=["inline", "ray"])
+def executor(request: pytest.FixtureRequest) -> str:
+    if request.param == "ray":
+        request.getfixturevalue("ray_session")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> ns.Frames:
+    store = tmp_path_factory.mktemp("reference")
+    assert run(GRID, store, executor="inline", console="none").complete
+    return ns.load(store)
+
+
+def test_every_trial_is_done_once_with_the_same_bits_and_a_second_run_starts_nothing(
+    executor: str, tmp_path: Path, reference: ns.Frames
+) -> None:
+    first = run(GRID, tmp_path, executor=executor, console="none")
+    assert (first.complete, first.started) == (True, 4)
+    frames = ns.load(tmp_path)
+    pd.testing.assert_frame_equal(
+        frames.epochs.drop(columns=TIMES), reference.epochs.drop(columns=TIMES)
+    )
+    for table in ("classes", "genotypes"):
+        pd.testing.assert_frame_equal(getattr(frames, table), getattr(reference, table))
+    metrics = [c for c in frames.trials if c.startswith("accuracy")] + ["genotype_id"]
+    pd.testing.assert_frame_equal(frames.trials[metrics], reference.trials[metrics])
+    assert frames.attempts.state.tolist() == ["done"] * 4
+    assert run(GRID, tmp_path, executor=executor, console="none").started == 0
+
+
+def test_a_trial_that_fails_is_a_row_and_stops_no_other(executor: str, tmp_path: Path) -> None:
+    summary = run(ONE_FAILS, tmp_path, executor=executor, console="none")
+    assert summary.counts["search"]["failed"] == 1
+    assert summary.counts["retrain"]["blocked"] == 1
+    assert summary.counts["retrain"]["done"] == 1
+    trials = ns.load(tmp_path).trials
+    (failed,) = trials[trials.state == "failed"].itertuples()
+    assert (failed.method, failed.error_class) == ("ssf_nas", "ValueError")
+    assert failed.attempt == 1, "a mistake of the user's is not tried again"
+
+
+def test_a_store_that_another_run_holds_is_left_alone(executor: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.create()
+    with Lease(store.layout, "the other grid"), pytest.raises(Held, match="the other grid"):
+        run(GRID, tmp_path, executor=executor, console="none")
+    assert store.states() == {}
