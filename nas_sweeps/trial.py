@@ -292,6 +292,8 @@ def _trial_id(trial: Trial) -> str:
 
 def _plain(value: Any, *, identity: bool = False) -> Any:
     """Dataclasses to dicts. For an identity: labels are left out and 1.0 is 1."""
+    if value is None or isinstance(value, (str, int)):  # most are, and plans are large
+        return value
     if is_dataclass(value):
         return {
             f.name: _plain(getattr(value, f.name), identity=identity)
