@@ -221,14 +221,6 @@ def test_a_grid_without_trials_is_told() -> None:
     assert lines(tree)[0].startswith("g.yaml: retrain: there is nothing to try")
 
 
-def test_a_grid_beyond_a_million_trials_is_refused_before_it_is_expanded() -> None:
-    tree = deepcopy(GOOD)
-    tree["search"]["seeds"] = 400_000
-    assert "2,400,000 searches; the limit is 1,000,000" in lines(tree)[0]
-    tree["search"]["seeds"] = 100_000
-    assert "more than 1,000,000 trials" in lines(tree)[0]
-
-
 def test_a_required_section_is_asked_for() -> None:
     assert lines({}) == [
         "g.yaml: data: is required; add it",
@@ -295,7 +287,7 @@ def test_what_is_not_a_grid_file_is_told_in_one_line(
 def test_aliases_are_welcome_until_they_explode(tmp_path: Path) -> None:
     levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
     (line,) = file_lines(tmp_path, "\n".join(["a0: &a0 [x]", *levels]))
-    assert line == "more than 100,000 values, aliases expanded: this is no grid file"
+    assert line == "more than 20,000 values, aliases expanded: this is no grid file"
     file = tmp_path / "fine.yaml"
     file.write_text(GOOD_TEXT + "  recipe: &r {epochs: 3}\nretrain: {recipe: *r}\n")
     assert load_grid(file).retrain.recipe.epochs == 3

@@ -16,7 +16,13 @@ from nas_sweeps import methods
 from nas_sweeps.grid.messages import Problems, describe, prepared, problem, shown, unknown
 from nas_sweeps.trial import Barlow, Distribution, MethodSpec, Pretrain
 
-MAX_TRIALS = 1_000_000  # a plan is held in memory and hashed: about 0.1 ms a trial
+# Of one grid. A plan is held in memory and hashed, 0.05 ms and 1 KiB a trial; a hundred thousand
+# folders are also about what a shared file system lists in bearable time.
+MAX_TRIALS = 100_000
+TOO_MANY = (
+    f"a grid holds at most {MAX_TRIALS:,} trials: split it into several files, by search.seeds "
+    "say, and run them into one --store"
+)
 KINDS = ("balance", "exp", "step", "uniform")
 _FORMS = "balance, exp, step, {exp: 0.1}, {step: [0.1, 0.01]}, {uniform: 20431}"
 
@@ -58,8 +64,10 @@ def seeds(value: Any) -> Any:
     """``3`` for 0, 1, 2; a list as it is."""
     if not isinstance(value, int) or isinstance(value, bool):
         return listed(value)
-    if not 0 < value <= MAX_TRIALS:
-        raise problem(f"{value} is not a number of seeds; write 3 for 0, 1, 2, or a list")
+    if value > MAX_TRIALS:
+        raise problem(f"{shown(value)} seeds; {TOO_MANY}")
+    if value < 1:
+        raise problem(f"{shown(value)} is not a number of seeds; write 3 for 0, 1, 2, or a list")
     return tuple(range(value))
 
 
@@ -169,9 +177,12 @@ def distributions(value: Any, info: ValidationInfo) -> Any:
     found = Problems()
     mus = info.data.get("mu")  # None: it is wrong itself, and reported as such
     cells: list[Distribution] = []
+    bare: set[str] = set()
     for index, entry in enumerate(value):
         if entry in ("exp", "step") and mus is not None:
-            cells += [Distribution(kind=entry, mu=mu) for mu in mus]
+            if entry not in bare:
+                cells += [Distribution(kind=entry, mu=mu) for mu in mus]
+            bare.add(entry)
             if not mus:
                 found.add(f"needs a mu: list search.mu, or write {{{entry}: 0.1}}", index)
         elif entry not in ("exp", "step"):

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Place = tuple[str | int, ...]
+MAX_TOLD = 30  # mistakes of one file; whoever made more wants to see the first
 _SHOWN = 60  # characters of a wrong value that a message repeats
+_LINE = 1000  # characters of a whole message
 
 _WORDS = {
     "missing": "is required; add it",
@@ -45,7 +47,7 @@ class GridError(ValueError):
     """The mistakes of one grid, a line each: ``<file>: <place>: what is wrong; what to do``."""
 
     def __init__(self, *lines: str) -> None:
-        super().__init__(*dict.fromkeys(lines))
+        super().__init__(*dict.fromkeys(map(one_line, lines)))
 
     def __str__(self) -> str:
         return "\n".join(self.args)
@@ -110,8 +112,16 @@ def dotted(place: Iterable[str | int]) -> str:
     """``("search", "methods", 1)`` as ``search.methods[1]``."""
     text = ""
     for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        name = f"[{part}]" if isinstance(part, int) else _cut(part)
+        text += f".{name}" if text and not isinstance(part, int) else name
     return text
+
+
+def one_line(text: str) -> str:
+    """Any text as one line that a terminal can show: what it cannot is escaped, the middle cut."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= _LINE else f"{text[: _LINE // 2]} … {text[-_LINE // 2 :]}"
 
 
 def unknown(what: str, value: object, choices: Iterable[str]) -> str:
@@ -124,8 +134,7 @@ def unknown(what: str, value: object, choices: Iterable[str]) -> str:
 
 def shown(value: object) -> str:
     """A value on one line, cut short."""
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return "nothing" if value is None else _cut(repr(value))
 
 
 def describe(error: ErrorDetails, settings: Callable[[Place], Sequence[str]]) -> str:
@@ -144,6 +153,10 @@ def describe(error: ErrorDetails, settings: Callable[[Place], Sequence[str]]) ->
         return _WORDS[kind].format(value=shown(value), **context)
     text: Any = context.get("error", error["msg"])  # a ValueError raised by a method's own check
     return str(text).replace("\n", " ")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _choices(expected: str) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,16 +15,26 @@ from pydantic_core import ErrorDetails
 
 from nas_sweeps.data.identity import fingerprint
 from nas_sweeps.grid import axes, source
-from nas_sweeps.grid.messages import GridError, Place, Problems, describe, dotted, problem, shown
+from nas_sweeps.grid.exclude import Exclusion, Rule
+from nas_sweeps.grid.messages import (
+    MAX_TOLD,
+    GridError,
+    Place,
+    Problems,
+    describe,
+    dotted,
+    problem,
+    shown,
+)
 from nas_sweeps.grid.sections import (
     Cell,
     DataSection,
     Phase,
     RetrainSection,
-    Rule,
     SearchSection,
     Section,
 )
+from nas_sweeps.grid.source import Unreadable, plain
 from nas_sweeps.trial import (
     Barlow,
     Distribution,
@@ -32,6 +43,8 @@ from nas_sweeps.trial import (
     RetrainRecipe,
     SearchRecipe,
 )
+
+_NAME_BYTES = 200  # file systems take 255, and a file of the store adds to the name
 
 
 class Grid(Section):
@@ -62,26 +75,29 @@ class Grid(Section):
 
     def searches(self) -> list[Cell]:
         """Method, distribution and seed of every search that no rule excludes."""
+        drops = Exclusion(self.exclude)
         return [
-            cell
-            for cell in self.search.cells()
-            if not any(rule.matches((cell[0].name,), *cell[1:]) for rule in self.exclude)
+            (method, distribution, seed)
+            for method, distribution, seed in self.search.cells()
+            if not drops((method.name,), distribution, seed)
         ]
 
     def published(self) -> list[tuple[str, Distribution, int]]:
         """Name, distribution and retrain seed of every published genotype to retrain."""
-        cells = self.retrain.published(self.search.distributions)
+        drops = Exclusion(self.exclude)
         return [
-            cell
-            for cell in cells
-            if not any(rule.matches(("published", cell[0]), *cell[1:]) for rule in self.exclude)
+            (name, distribution, seed)
+            for name, distribution, seed in self.retrain.published(self.search.distributions)
+            if not drops(("published", name), distribution, seed)
         ]
 
     @field_validator("name")
     @classmethod
     def _can_name_a_folder(cls, name: str) -> str:
-        if not name.strip(".") or set(name) & set("/\\\0"):
-            raise problem(f"{shown(name)} cannot name a folder; leave out slashes")
+        if not name.strip(". ") or not name.isprintable() or set(name) & set("/\\"):
+            raise problem(f"{shown(name)} cannot name a folder; leave out slashes and line breaks")
+        if len(name.encode()) > _NAME_BYTES:
+            raise problem(f"is longer than {_NAME_BYTES} bytes and is to name a folder; shorten it")
         return name
 
     @field_validator("retrain")
@@ -93,13 +109,14 @@ class Grid(Section):
             advice = "retrain each, or give data a fixed subset_seed and split_seed"
             found.add(f"best_of_seeds compares searches on the same images; {advice}", "winners")
         if search:
-            cells = list(retrain.published(search.distributions))
-            searches = len(search.methods) * len(search.distributions) * len(search.seeds)
-            retrains = searches * len(retrain.pretrain) * len(retrain.seeds)
-            if not searches and not cells:
+            if not search.methods and not retrain.genotypes:
                 found.add("there is nothing to try: list search.methods or some genotypes")
-            if searches + retrains + len(cells) > axes.MAX_TRIALS:
-                found.add(f"the grid has more than {axes.MAX_TRIALS:,} trials: divide it")
+            searches, retrains = search.count, retrain.count(search)
+            if searches + retrains > axes.MAX_TRIALS:
+                found.add(
+                    f"{searches:,} searches and {retrains:,} retrains ({len(retrain.seeds):,} "
+                    f"seeds x {len(retrain.pretrain)} pretrain each); {axes.TOO_MANY}"
+                )
         found.check()
         return retrain
 
@@ -111,15 +128,16 @@ class Grid(Section):
         search, retrain = info.data.get("search"), info.data.get("retrain")
         if not search or not retrain:
             return rules
-        cells = [((method.name,), *rest) for method, *rest in search.cells()]
-        cells += [
-            (("published", name), *rest) for name, *rest in retrain.published(search.distributions)
-        ]
+        drops = Exclusion(rules)
+        hits = [drops((method.name,), *rest) for method, *rest in search.cells()]
+        published = retrain.published(search.distributions)
+        hits += [drops(("published", name), *rest) for name, *rest in published]
+        used = reduce(or_, hits, 0)
         found = Problems()
-        for index, rule in enumerate(rules):
-            if not any(rule.matches(*cell) for cell in cells):
+        for index in range(len(rules)):
+            if not used >> index & 1:
                 found.add("matches no cell of the grid; correct it or remove it", index)
-        if all(any(rule.matches(*cell) for rule in rules) for cell in cells):
+        if all(hits):
             found.add("drops every cell of the grid; nothing is left to try")
         found.check()
         return rules
@@ -136,7 +154,7 @@ class Grid(Section):
         """Read what ``to_json`` wrote. Raises ``GridError`` on anything else."""
         try:
             tree = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise GridError(f"grid: not JSON: {error}") from None
         return cls.from_dict(tree)
 
@@ -167,7 +185,7 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
     """
     try:
         tree, wrong = source.read(Path(path))
-    except source.Unreadable as error:
+    except Unreadable as error:
         raise GridError(f"{path}: {error}") from None
     places, more = source.override(tree, overrides)
     file = Path(path)
@@ -182,16 +200,24 @@ def _checked(
     overridden: Sequence[Place] = (),
     wrong: Sequence[str] = (),
 ) -> Grid:
-    lines = list(wrong)
-    sections = {key: value for key, value in _plain(tree).items() if (key, value) != ("name", None)}
-    text = json.dumps({"name": name} | sections, default=str)
+    found: list[ErrorDetails] = []
+    try:
+        sections = plain({"name": name} | dict(tree))
+    except Unreadable as error:
+        raise GridError(f"{source}: {error}") from None
+    if sections["name"] is None:
+        sections["name"] = name
+    text = json.dumps(sections)
     try:
         # JSON, because there strict types still take an object for a dataclass
         grid = Grid.model_validate_json(text, strict=True, context={"base": base})
     except ValidationError as error:
-        lines += [_line(found, overridden) for found in error.errors() if not _echo(found)]
-    if lines:
-        raise GridError(*(f"{source}: {line}" for line in lines))
+        found = [details for details in error.errors() if not _echo(details)]
+    if wrong or found:
+        lines = [*wrong[:MAX_TOLD], *(_line(details, overridden) for details in found[:MAX_TOLD])]
+        more = len(wrong) + len(found) - MAX_TOLD
+        told = lines if more <= 0 else [*lines[:MAX_TOLD], f"and {more:,} more mistakes"]
+        raise GridError(*(f"{source}: {line}" for line in told))
     return _identified(grid, source)
 
 
@@ -205,15 +231,6 @@ def _identified(grid: Grid, source: str) -> Grid:
         raise GridError(f"{source}: data.path: {error}") from None
     data = grid.data.model_copy(update={"fingerprint": content})
     return grid.model_copy(update={"data": data})
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold; ``.inf`` and ``.nan`` become text, which no number field takes."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
 def _names(*types: Any) -> list[str]:

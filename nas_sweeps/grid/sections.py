@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from annotated_types import Ge, Lt, MinLen
+from annotated_types import Ge, Le, Lt, MinLen
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -26,7 +26,6 @@ from pydantic import (
     model_validator,
 )
 
-from nas_sweeps import methods
 from nas_sweeps.data.identity import find_files
 from nas_sweeps.grid import axes
 from nas_sweeps.grid.messages import Problems, prepared, problem, unknown
@@ -67,7 +66,7 @@ class DataSection(Section):
     fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     path: str | None = Field(default=None, validate_default=True)
     label: str | None = None
-    image_size: Annotated[int, Ge(8)] | None = None
+    image_size: Annotated[int, Ge(8), Le(4096)] | None = None  # beyond, one image is 50 MB
     n_max: Positive | None = None
     test_n_max: Positive | None = None
     subset_seed: SeedOrTrial = 0
@@ -141,10 +140,17 @@ class SearchSection(Section):
 
     @model_validator(mode="after")
     def _limited(self) -> Self:
-        count = len(self.methods) * len(self.distributions) * len(self.seeds)
-        if count > axes.MAX_TRIALS:
-            raise problem(f"{count:,} searches; the limit is {axes.MAX_TRIALS:,}: divide the grid")
+        if self.count > axes.MAX_TRIALS:
+            raise problem(
+                f"{len(self.methods):,} methods x {len(self.distributions):,} distributions x "
+                f"{len(set(self.seeds)):,} seeds make {self.count:,} searches; {axes.TOO_MANY}"
+            )
         return self
+
+    @property
+    def count(self) -> int:
+        """How many ``cells`` there are, without making them."""
+        return len(self.methods) * len(self.distributions) * len(set(self.seeds))
 
     def cells(self) -> Iterator[Cell]:
         """Every search, in the order of the file, before ``exclude``."""
@@ -172,6 +178,13 @@ class RetrainSection(Section):
     genotypes: Annotated[tuple[str, ...], BeforeValidator(axes.listed)] = ()
     resources: _Share = Resources()
 
+    def count(self, search: SearchSection) -> int:
+        """How many retrains the grid leads to before ``exclude``, without making them."""
+        cells = {"each": search.count, "best_of_seeds": search.count // len(set(search.seeds))}
+        published = len(set(self.genotypes)) * len(search.distributions)
+        each = len(set(self.seeds)) * len(set(self.pretrain))
+        return (cells.get(self.winners, 0) + published) * each
+
     def published(
         self, distributions: tuple[Distribution, ...]
     ) -> Iterator[tuple[str, Distribution, int]]:
@@ -194,39 +207,3 @@ class RetrainSection(Section):
                 found.add(unknown("genotype", name, PUBLISHED), index)
         found.check()
         return names
-
-
-class Rule(Section):
-    """One ``exclude`` rule: a cell is dropped if it matches every key that is given.
-
-    ``method`` is a search method, a published genotype, or ``published`` for all of these;
-    a published genotype's seed is its retrain seed.
-    """
-
-    method: Annotated[tuple[str, ...] | None, BeforeValidator(axes.listed)] = None
-    distribution: Annotated[
-        tuple[Literal["balance", "exp", "step", "uniform"], ...] | None,
-        BeforeValidator(axes.listed),
-    ] = None
-    mu: Annotated[tuple[Mu, ...] | None, BeforeValidator(axes.listed)] = None
-    seed: Annotated[tuple[Seed, ...] | None, BeforeValidator(axes.listed)] = None
-
-    @field_validator("method")
-    @classmethod
-    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        choices = [*methods.names(), "published", *PUBLISHED]
-        found = Problems()
-        for index, name in enumerate(names or ()):
-            if name not in choices:
-                found.add(unknown("method", name, choices), index)
-        found.check()
-        return names
-
-    def matches(self, names: tuple[str, ...], distribution: Distribution, seed: int) -> bool:
-        """Whether the rule drops a cell; ``names`` are those its method goes by."""
-        return (
-            (self.method is None or any(name in self.method for name in names))
-            and (self.distribution is None or distribution.kind in self.distribution)
-            and (self.mu is None or distribution.mu in self.mu)
-            and (self.seed is None or seed in self.seed)
-        )

@@ -6,18 +6,22 @@ error, aliases may not repeat themselves into something huge, and ``1e-3`` is a 
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Sequence
+import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from nas_sweeps.grid.messages import Place, dotted
+from nas_sweeps.grid.messages import Place, dotted, shown
 
 MAX_BYTES = 2**20  # a grid is written by a person: a file above this is another file
-_MAX_NODES = 100_000  # after aliases are expanded, which could otherwise fill the memory
+MAX_VALUES = 20_000  # after aliases are expanded, which could otherwise fill the memory
+_TEXT = 100  # characters that count as one more value: aliases repeat long texts too
+MAX_DEPTH = 32  # no setting lies deeper than 7; the JSON parser stops at 200, Python near 1000
 
 
 class Unreadable(ValueError):
@@ -25,7 +29,18 @@ class Unreadable(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads ``1e-3`` as YAML 1.2 does; PyYAML's 1.1 makes it a string."""
+    """SafeLoader that reads ``1e-3`` as YAML 1.2 does; PyYAML's 1.1 makes it a string.
+
+    It stops at too many values while it reads, before they fill the memory.
+    """
+
+    _values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _too_many()
+        return super().compose_node(parent, index)
 
 
 _Loader.add_implicit_resolver(
@@ -64,6 +79,8 @@ def parse(text: str) -> tuple[Any, list[str]]:
         raise
     except (yaml.YAMLError, ValueError) as error:  # a control character, a number of 5,000 digits
         raise Unreadable(f"not YAML: {' '.join(str(error).split())}") from None
+    except (LookupError, AttributeError):  # how PyYAML takes `!!int ""` and `!!timestamp x`
+        raise Unreadable("not YAML: a value does not fit its !! tag; leave the tag out") from None
 
 
 def _parse(text: str) -> tuple[Any, list[str]]:
@@ -73,13 +90,44 @@ def _parse(text: str) -> tuple[Any, list[str]]:
         node = loader.get_single_node()
         if node is None:
             return None, twice
-        if _size(node, {}, twice) > _MAX_NODES:
-            raise Unreadable(
-                f"more than {_MAX_NODES:,} values, aliases expanded: this is no grid file"
-            )
+        if _size(node, {}, twice) > MAX_VALUES:
+            raise _too_many()
         return loader.construct_document(node), twice
     finally:
         loader.dispose()
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """What JSON can hold; numbers that no float can hold become text, which no number field takes.
+
+    Raises:
+        Unreadable: nested too deeply, or a text with half a character in it.
+    """
+    if depth > MAX_DEPTH:
+        raise Unreadable("it is nested too deeply")
+    if isinstance(value, Mapping):
+        return {_whole(str(key)): plain(inner, depth + 1) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner, depth + 1) for inner in value]
+    if isinstance(value, int):
+        return value if value.bit_length() < 1024 else str(math.inf if value > 0 else -math.inf)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if value is None else _whole(str(value))
+
+
+def _whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Unreadable(
+            f"{shown(text)} holds half a character (a lone surrogate); write it whole"
+        ) from None
+    return text
+
+
+def _too_many() -> Unreadable:
+    return Unreadable(f"more than {MAX_VALUES:,} values, aliases expanded: this is no grid file")
 
 
 def override(tree: dict[str, Any], settings: Sequence[str]) -> tuple[list[Place], list[str]]:
@@ -125,6 +173,9 @@ def _put(tree: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
 
 def _text(path: Path) -> str:
     try:
+        kind = os.stat(path).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # reading a pipe may wait for ever
+            raise Unreadable("a device or a pipe; save the grid in a file and name that")
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
@@ -135,7 +186,7 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise Unreadable(f"not UTF-8 text at byte {error.start}") from None
+        raise Unreadable(f"not UTF-8 text at byte {error.start}; save it as UTF-8") from None
 
 
 def _at(mark: yaml.Mark | None) -> str:
@@ -145,7 +196,7 @@ def _at(mark: yaml.Mark | None) -> str:
 def _size(node: yaml.Node, sizes: dict[int, int], twice: list[str]) -> int:
     """How many values a node stands for once aliases are expanded; notes repeated keys."""
     if isinstance(node, yaml.ScalarNode):
-        return 1
+        return 1 + len(node.value) // _TEXT
     if id(node) in sizes:
         if not sizes[id(node)]:
             raise Unreadable(f"{_at(node.start_mark)}an alias contains itself")
