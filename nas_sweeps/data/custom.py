@@ -19,6 +19,10 @@ from nas_sweeps.data.identity import Files
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label")  # the latter in Hugging Face's copy of CIFAR-100
 
+# Rows of one Parquet file. Equal rows take no room in a file, so a small one can hold billions;
+# ImageNet-1k has 1.3 million, and all images of a set must fit in memory as it is.
+MAX_ROWS = 20_000_000
+
 Dataset = tuple[Split, Split, tuple[str, ...]]  # train, test, class names
 
 
@@ -37,15 +41,28 @@ def _read_parquet(files: Files) -> Dataset:
     train, test = (
         _join([_read_file(file) for file in split]) for split in (files.train, files.test)
     )
-    names = _class_names(files.train[0])
+    names = _agreed_names(files.train + files.test)
     if names is None:
-        names = tuple(str(label) for label in range(max(train.labels.max(initial=0) + 1, 1)))
+        highest = int(train.labels.max(initial=0))
+        if highest >= len(train.labels) > 0:  # some class lacks images: do not list the classes
+            present = np.unique(train.labels)
+            absent = np.flatnonzero(present != np.arange(len(present)))[0]
+            raise ValueError(
+                f"{files.root}: labels go up to {highest} and none is {absent} in train; "
+                f"number the classes from 0 without gaps"
+            )
+        names = tuple(str(label) for label in range(highest + 1))
     return train, test, names
 
 
 def _read_file(file: Path) -> Split:
     try:
         stored = pq.ParquetFile(file)
+        if stored.metadata.num_rows > MAX_ROWS:
+            raise ValueError(
+                f"{file}: has {stored.metadata.num_rows:,} rows and at most {MAX_ROWS:,} are read; "
+                f"keep fewer images"
+            )
         image = _column(file, stored.schema_arrow, IMAGE_COLUMNS)
         label = _column(file, stored.schema_arrow, LABEL_COLUMNS)
         table = stored.read(columns=[image, label])
@@ -60,6 +77,8 @@ def _read_file(file: Path) -> Split:
 
 def _column(file: Path, schema: Any, choices: Sequence[str]) -> str:
     for name in choices:
+        if schema.names.count(name) > 1:
+            raise ValueError(f"{file}: has {schema.names.count(name)} columns '{name}'; keep one")
         if name in schema.names:
             return name
     raise ValueError(
@@ -88,7 +107,8 @@ def _labels(file: Path, column: Any) -> NDArray[np.int64]:
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise ValueError(f"{file}: labels are {column.type}; they must be integers from 0")
     values = np.array([np.nan if v is None else v for v in column.to_pylist()], dtype=np.float64)
-    wrong = np.flatnonzero(~(values >= 0) | (values != np.floor(values)))
+    fits = (values >= 0) & (values < 2**53)  # beyond, neighbours are one and the same float
+    wrong = np.flatnonzero(~fits | (values != np.floor(values)))
     if len(wrong):
         row = int(wrong[0])
         shown = "missing" if np.isnan(values[row]) else f"{values[row]:g}"
@@ -99,6 +119,20 @@ def _labels(file: Path, column: Any) -> NDArray[np.int64]:
     return values.astype(np.int64)
 
 
+def _agreed_names(files: Sequence[Path]) -> tuple[str, ...] | None:
+    """The class names of the files that have any: else label 1 may be two different classes."""
+    named = [(file, names) for file in files if (names := _class_names(file)) is not None]
+    for file, names in named:
+        if names != named[0][1]:
+            raise ValueError(
+                f"{file}: its class names or their order differ from those of {named[0][0]}; "
+                f"write all files with one list of names"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError(f"{file}: two classes have one name; rename one")
+    return named[0][1] if named else None
+
+
 def _class_names(file: Path) -> tuple[str, ...] | None:
     """Names kept by Hugging Face's ``ClassLabel`` in the schema; None where there are none."""
     schema = pq.read_schema(file)
@@ -107,9 +141,10 @@ def _class_names(file: Path) -> tuple[str, ...] | None:
         return None
     try:
         features = json.loads(stored)["info"]["features"]
-        return tuple(map(str, features[_column(file, schema, LABEL_COLUMNS)]["names"]))
-    except (KeyError, TypeError, json.JSONDecodeError):  # written by another tool
+        names = features[_column(file, schema, LABEL_COLUMNS)]["names"]
+    except (KeyError, TypeError, ValueError, RecursionError):  # written by another tool
         return None
+    return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
 def _read_folder(files: Files) -> Dataset:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ def find_files(path: str | Path) -> Files:
     """List what ``path`` holds.
 
     Raises:
-        ValueError: ``path`` is missing, a file, empty, of neither layout, or lacks a split.
+        ValueError: ``path`` is missing, a file, empty, of neither layout, or lacks a split; or a
+            folder in it cannot be read, or leads back to a folder that holds it.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -65,8 +67,11 @@ def find_files(path: str | Path) -> Files:
 def fingerprint(path: str | Path, places: Places | None = None) -> str:
     """SHA-256 (64 hexadecimal digits) over the relative names and contents of a data set.
 
-    Remembered in the cache folder by every file's path, size and modification time, so only
-    the first call reads the images. Raises ``ValueError`` as ``find_files`` does.
+    Remembered in the cache folder by every file's path, size and times of change, so only the
+    first call reads the images.
+
+    Raises:
+        ValueError: as ``find_files``; or a file cannot be read, is none, or is named in no UTF-8.
     """
     files = find_files(path)
     memo = cache_folder(places or Places()) / "fingerprints" / _listing_key(files)
@@ -81,9 +86,30 @@ def fingerprint(path: str | Path, places: Places | None = None) -> str:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        yield from (Path(folder, name) for name in names if not name.startswith("."))
+    """Every file that is not hidden, through links to folders.
+
+    ``os.walk`` would leave out what it cannot read, and list files again for every turn of a loop.
+    """
+    waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [(str(root), ())]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            own = os.stat(folder)
+            here = (own.st_dev, own.st_ino)
+            if here in above:
+                raise ValueError(f"{folder} is a link to a folder that holds it; remove the link")
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith(".") or entry.name == "lost+found":
+                        continue
+                    if entry.is_dir():
+                        waiting.append((entry.path, (*above, here)))
+                    else:
+                        yield Path(entry.path)
+        except OSError as error:
+            raise ValueError(
+                f"{error.filename} cannot be read ({error.strerror}); make it readable or remove it"
+            ) from None
 
 
 def _in_parquet_split(relative: Path, split: str) -> bool:
@@ -96,17 +122,34 @@ def _in_folder_split(relative: Path, split: str) -> bool:
 
 
 def _listing_key(files: Files) -> str:
+    """Changes with every change of a file: a tool may keep a file's mtime, but not its ctime."""
     digest = hashlib.sha256()
     for file in files.train + files.test:
-        stat = file.stat()
-        digest.update(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        try:
+            str(file).encode()
+            found = file.stat()
+        except UnicodeEncodeError:
+            raise ValueError(f"{str(file)!r}: its name is not UTF-8; rename it") from None
+        except OSError as error:
+            raise ValueError(
+                f"{file}: cannot be read ({error.strerror}); repair or remove it"
+            ) from None
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe may wait for ever
+            raise ValueError(f"{file}: is a device or a pipe, not a file; remove it")
+        known = (file.resolve(), found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        digest.update("".join(f"{part}\0" for part in known).encode())
     return digest.hexdigest()
 
 
 def _hash_contents(files: Files) -> str:
     digest = hashlib.sha256()
     for file in files.train + files.test:
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        try:
+            with file.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise ValueError(
+                f"{file}: cannot be read ({error.strerror}); make it readable or remove it"
+            ) from None
         digest.update(f"{file.relative_to(files.root).as_posix()}\0{content}\0".encode())
     return digest.hexdigest()

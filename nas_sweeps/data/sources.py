@@ -14,9 +14,9 @@ from filelock import FileLock
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas_sweeps.data.cache import cache_folder
+from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder
 from nas_sweeps.data.custom import read_custom
-from nas_sweeps.data.decode import Pixels, decode, resized, to_NCHW
+from nas_sweeps.data.decode import Pixels, check_memory, decode, resized, to_NCHW
 from nas_sweeps.data.identity import find_files, fingerprint
 from nas_sweeps.publish import publish
 from nas_sweeps.trial import Data, Places
@@ -59,7 +59,8 @@ def load_images(data: Data, places: Places) -> Images:
 
     Raises:
         ValueError: a custom data set without a path, changed since it was planned, or with any
-            of the mistakes that ``find_files``, ``read_custom`` and ``decode`` name.
+            of the mistakes that ``find_files``, ``read_custom`` and ``decode`` name; a download
+            that fails.
     """
     if data.dataset == "digits":
         return _digits(data.image_size or DIGITS_SIZE)
@@ -78,6 +79,7 @@ def _digits(size: int) -> Images:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
+    check_memory(len(labels), size)
     gray = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) * (255 / 16)  # values are 0..16
     gray = F.interpolate(gray, size=(size, size), mode="bilinear", align_corners=False)
     images = gray.round().to(torch.uint8).expand(-1, 3, -1, -1)
@@ -96,7 +98,14 @@ def _torchvision(data: Data, places: Places) -> Images:
     root = Path(places.downloads or cache_folder(places) / "downloads").expanduser()
     root.mkdir(parents=True, exist_ok=True)
     source = datasets.CIFAR10 if data.dataset == "cifar10" else datasets.CIFAR100
-    train, test = (source(str(root), train=flag, download=True) for flag in (True, False))
+    try:
+        train, test = (source(str(root), train=flag, download=True) for flag in (True, False))
+    except (OSError, RuntimeError) as error:  # no network, or a checksum that differs
+        raise ValueError(
+            f"{data.dataset} cannot be downloaded to {root} ({error}); put its archive there, or "
+            f"name a folder with its images as data.path in place of data.dataset"
+        ) from error
+    check_memory(len(train.data) + len(test.data), data.image_size or 32)
     return _images(
         to_NCHW(_resized_all(train.data, data.image_size)),
         torch.tensor(train.targets),
@@ -174,13 +183,19 @@ def _cached(
     images = _read(file)
     if images is not None:
         return images
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
-        images = _read(file)  # another process may have built it while this one waited
-        if images is None:
-            images = build(data, places)
-            with publish(file) as scratch:
-                torch.save({f.name: getattr(images, f.name) for f in fields(Images)}, scratch)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            images = _read(file)  # another process may have built it while this one waited
+            if images is None:
+                images = build(data, places)
+                with publish(file) as scratch:
+                    torch.save({f.name: getattr(images, f.name) for f in fields(Images)}, scratch)
+    except (OSError, RuntimeError) as error:  # the latter is torch's on a full disk
+        raise ValueError(
+            f"images cannot be kept in {file.parent} ({error}); make room there, or set "
+            f"${CACHE_VARIABLE} to a folder that can be written"
+        ) from error
     return images
 
 

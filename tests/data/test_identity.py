@@ -116,3 +116,36 @@ def test_a_missing_path_or_a_file_is_named(tmp_path):
         fingerprint(tmp_path / "one.parquet")
     with pytest.raises(ValueError, match="nowhere does not exist"):
         fingerprint(tmp_path / "nowhere")
+
+
+def test_identity_is_that_of_images_and_labels_alone(tmp_path, png, places):
+    def build(name: str, order: int, labels: dict[str, str]) -> str:
+        for file, label in list(labels.items())[::order]:
+            for split in ("train", "test"):
+                path = tmp_path / name / split / label / f"{file}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(png(int(file)))
+                os.utime(path, ns=(0, order))
+        return fingerprint(tmp_path / name, places())
+
+    labels = {"1": "cat", "2": "dog", "3": "dog"}
+    first = build("here", 1, labels)
+    assert build("there it's", -1, labels) == first  # other path, order of creation and times
+    assert build("relabelled", 1, labels | {"3": "cat"}) != first
+    assert build("fewer", 1, {"1": "cat", "2": "dog"}) != first
+
+
+@pytest.mark.parametrize("changed", ["image", "label"])
+def test_a_changed_image_or_label_is_seen_though_size_and_times_are_kept(
+    tmp_path, png, write_parquet, places, changed
+):
+    folder = tmp_path / "set"
+    file = write_parquet(folder / "train.parquet", [png(1), png(2)], [0, 1])
+    write_parquet(folder / "test.parquet", [png(3), png(4)], [0, 1])
+    first, before = fingerprint(folder, places()), file.stat()
+    other = png(1)[:-20] + bytes(8) + png(1)[-12:]  # of the same length
+    blobs, labels = ([other, png(2)], [0, 1]) if changed == "image" else ([png(1), png(2)], [1, 0])
+    write_parquet(file, blobs, labels)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    assert fingerprint(folder, places()) != first
