@@ -7,6 +7,7 @@ file of a store has two writers: see ``layout``.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -169,9 +170,10 @@ class File:
     def publish(self, data: bytes, *, durable: bool = True) -> None:
         self.files.publish(self.key, data, durable=durable)
 
-    def publish_json(self, value: Any, *, durable: bool = True) -> None:
-        """JSON has no NaN and no infinity: both become null."""
-        text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=1)
+    def publish_json(self, value: dict[str, Any], *, durable: bool = True) -> None:
+        """With a digest of its content. JSON has no NaN and no infinity: both become null."""
+        finite = _finite(value)
+        text = json.dumps(finite | {_SEAL: _digest(finite)}, ensure_ascii=False, indent=1)
         self.publish((text + "\n").encode(), durable=durable)
 
     def read_json(self) -> dict[str, Any] | None:
@@ -186,6 +188,10 @@ class File:
         if not isinstance(value, dict):
             warn_skipped(self, "not a JSON object")
             return None
+        seal = value.pop(_SEAL, None)
+        if seal is not None and seal != _digest(value):
+            warn_skipped(self, "its content is not what was written")
+            return None
         return value
 
     def remove(self) -> None:
@@ -195,6 +201,14 @@ class File:
 def warn_skipped(file: File, why: object) -> None:
     """One file that cannot be read is reported and hides nothing else."""
     warnings.warn(f"skipped unreadable file '{file}': {why}", stacklevel=3)
+
+
+_SEAL = "sealed"
+
+
+def _digest(value: dict[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _finite(value: Any) -> Any:

@@ -100,8 +100,8 @@ class Store:
     def keep_grid(self, text: str) -> File:
         """Keep a resolved grid, a JSON object, so that any machine can say what was planned."""
         file = self.layout.grid(hashlib.sha256(text.encode()).hexdigest()[:16])
-        if file.name not in {kept.name for kept in self.layout.grids()}:
-            file.publish(text.encode())
+        if file.name not in {kept.name for kept in self.layout.grids()} or not file.read_json():
+            file.publish_json(json.loads(text))
         return file
 
     def grids(self) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.files import File, warn_skipped
@@ -25,6 +24,7 @@ from nas_sweeps.store.ledger import (
 )
 from nas_sweeps.store.records import ACCURACIES, COUNTS, AttemptRecord, Result
 from nas_sweeps.store.schemas import ATTEMPTS, CLASSES, EPOCHS, build, conform
+from nas_sweeps.store.sealed import unseal
 from nas_sweeps.trial import Distribution, Origin, RetrainTrial, SearchTrial, Trial, trial_from_json
 
 Row = dict[str, Any]
@@ -123,9 +123,7 @@ def _read_table(file: File | None, schema: pa.Schema) -> tuple[pa.Table, bool]:
     if file is None:
         return nothing, True
     try:
-        source = pa.BufferReader(file.read())
-        with pq.ParquetFile(source, page_checksum_verification=True) as parquet:
-            table = parquet.read(use_threads=False)  # threads only cost on a file this small
+        table = unseal(file.read(), use_threads=False)  # threads only cost on a file this small
         table = conform(table, schema, file)
     except FileNotFoundError:  # never written, or replaced by a later attempt's just now
         return nothing, True

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from nas_sweeps.store.files import File, warn_skipped
 from nas_sweeps.store.layout import AttemptFiles, Layout
@@ -34,6 +33,7 @@ from nas_sweeps.store.schemas import (
     conform,
     to_frame,
 )
+from nas_sweeps.store.sealed import seal, unseal
 
 Tables = dict[str, pa.Table]
 # A folder that changed less than this before a compaction may change again without its time
@@ -67,14 +67,7 @@ def _write_rows(
 ) -> None:
     named = [{"trial_id": trial_id, **row} for row in rows]
     assert all(row["trial_id"] == trial_id for row in named), "rows of another trial"
-    file.publish(_parquet(build(named, schema)))
-
-
-def _parquet(table: pa.Table) -> bytes:
-    """With a checksum per page, so that a flipped bit shows when it is read."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return bytes(sink.getvalue())
+    file.publish(seal(build(named, schema)))
 
 
 def load(store: Store | str | Path) -> Frames:
@@ -104,7 +97,7 @@ def compact(store: Store | str | Path) -> None:
         "trials": {t: s if s < settled_before else 0 for t, s in stamps.items()},
     }
     metadata = {"compaction": index["compaction"], "schema": str(SCHEMA_VERSION)}
-    whole = {n: _parquet(table.replace_schema_metadata(metadata)) for n, table in tables.items()}
+    whole = {n: seal(table.replace_schema_metadata(metadata)) for n, table in tables.items()}
     for name, data in whole.items():  # half of them published is a compaction that never was
         layout.table(name).publish(data)
     layout.index.publish_json(index)
@@ -149,9 +142,7 @@ def _compacted(layout: Layout) -> tuple[Tables, dict[str, int]]:
     tables: Tables = {}
     for name, schema in SCHEMAS.items():
         try:
-            source = pa.BufferReader(layout.table(name).read())
-            with pq.ParquetFile(source, page_checksum_verification=True) as file:
-                table = file.read()
+            table = unseal(layout.table(name).read())
             metadata = table.schema.metadata or {}
             if metadata.get(b"compaction", b"").decode() != index.get("compaction"):
                 return nothing
