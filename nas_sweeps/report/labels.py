@@ -1,0 +1,139 @@
+"""Names for people: of each trial, who (method), where (label distribution) and what (setting).
+
+The three are ordered categories over the whole store, so that one distribution has one colour
+in every figure. Whatever would make two trials incomparable is part of a name as soon as it
+differs between them, and of none while it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from nas_sweeps.store import Frames, attributed
+
+UNKNOWN = "unknown"  # of a trial whose own files cannot be read
+KINDS = ("balance", "uniform", "exp", "step")
+
+
+def searches(frames: Frames) -> pd.DataFrame:
+    """Search trials in any state, with ``who``, ``where`` and ``what``."""
+    found = frames.trials[frames.trials["phase"] == "search"].reset_index(drop=True)
+    who = _methods(found)
+    what = _joined(found["dataset"], _shortened(found["setting"]))
+    return _labelled(frames, found, who, what)
+
+
+def retrains(frames: Frames) -> pd.DataFrame:
+    """Retrain trials in any state, a row per trial and origin, with ``who``, ``where``, ``what``.
+
+    How a network is pre-trained, and the setting of the search that found it, belong to ``who``:
+    they are what is compared. The setting of the retraining belongs to ``what``.
+    """
+    found = attributed(frames)
+    parts = found["setting"].map(_parts, na_action="ignore")
+    own = parts.map(lambda p: _pretraining(p, False), na_action="ignore")
+    before = parts.map(lambda p: _pretraining(p, True), na_action="ignore")
+    how = found["pretrain"].map(_pretrained, na_action="ignore").fillna("")
+    details = [
+        ", ".join(part for part in group if part)
+        for group in zip(_shortened(found["search_setting"]), _shortened(before), strict=True)
+    ]
+    names = zip(_methods(found), how, details, strict=True)
+    who = [f"{name}{h}" + (f" [{d}]" if d else "") for name, h, d in names]
+    return _labelled(frames, found, who, _joined(found["dataset"], _shortened(own)))
+
+
+def done(trials: pd.DataFrame) -> pd.DataFrame:
+    """Those that have a result to show."""
+    return trials[trials["state"] == "done"]
+
+
+def panel_names(trials: pd.DataFrame) -> pd.Series:
+    """Who, and under what setting if there are several: ordered as both are."""
+    names = [f"{who}\n{what}" if what else str(who) for who, what in _pairs(trials)]
+    order = [f"{who}\n{what}" if what else str(who) for who, what in sorted(set(_pairs(trials)))]
+    return pd.Series(pd.Categorical(names, order, ordered=True), index=trials.index)
+
+
+def _pairs(trials: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(zip(trials["who"].astype(str), trials["what"].astype(str), strict=True))
+
+
+def where_of(kind: Any, mu: Any, total: Any) -> str:
+    """A label distribution in a few words: ``exp μ=0.1``."""
+    if pd.isna(kind):
+        return UNKNOWN
+    if not pd.isna(total):
+        return f"{kind} {total}"
+    return str(kind) if pd.isna(mu) else f"{kind} μ={mu:g}"
+
+
+def _labelled(frames: Frames, found: pd.DataFrame, who: list[str], what: list[str]) -> pd.DataFrame:
+    places = distributions(frames.trials)
+    where = [where_of(*key) for key in _distribution_keys(found)]
+    return found.assign(
+        who=pd.Categorical(who, sorted(set(who)), ordered=True),
+        where=pd.Categorical(where, places, ordered=True),
+        what=pd.Categorical(what, sorted(set(what)), ordered=True),
+    )
+
+
+def distributions(trials: pd.DataFrame) -> list[str]:
+    """Every distribution in a store, from the fullest to the most skewed of each kind."""
+    return list(
+        dict.fromkeys(where_of(*key) for key in sorted(_distribution_keys(trials), key=_rank))
+    )
+
+
+def _distribution_keys(trials: pd.DataFrame) -> list[tuple[Any, Any, Any]]:
+    return list(zip(trials["distribution"], trials["mu"], trials["total"], strict=True))
+
+
+def _rank(key: tuple[Any, Any, Any]) -> tuple[Any, ...]:
+    kind, mu, total = key
+    place = KINDS.index(kind) if kind in KINDS else len(KINDS)
+    return place, *(0 if pd.isna(part) else -part for part in (mu, total)), str(kind)
+
+
+def _methods(found: pd.DataFrame) -> list[str]:
+    """Method names, with their variants where a method has several."""
+    method = found["method"].fillna(UNKNOWN)
+    variant = found["variant"].fillna("")
+    several = variant.groupby(method).transform("nunique") > 1
+    named = zip(method, variant, several, strict=True)
+    return [f"{m} ({v or 'default'})" if many else str(m) for m, v, many in named]
+
+
+def _pretrained(pretrain: str) -> str:
+    return (
+        "" if pretrain == "none" else " + " + pretrain.removesuffix("_finetune").replace("_", " ")
+    )
+
+
+def _parts(setting: str) -> list[str]:
+    return setting.split(",") if setting else []
+
+
+def _pretraining(parts: Iterable[str], wanted: bool) -> str | None:
+    """The parts of a setting that are about pre-training, or the others."""
+    chosen = [part for part in parts if part.startswith("pretrain.") is wanted]
+    return ",".join(chosen) if chosen or not wanted else None
+
+
+def _shortened(settings: Iterable[Any]) -> list[str]:
+    """Settings without the parts that all of them share; a missing one is empty."""
+    split = [None if pd.isna(s) else _parts(s) for s in settings]
+    present = [set(parts) for parts in split if parts is not None]
+    shared = set.intersection(*present) if present else set()
+    return [", ".join(part for part in parts or () if part not in shared) for parts in split]
+
+
+def _joined(datasets: Sequence[Any] | pd.Series[Any], settings: list[str]) -> list[str]:
+    """Data set and what sets its setting apart, either only where it differs."""
+    names = [UNKNOWN if pd.isna(name) else str(name) for name in datasets]
+    several = len(set(names)) > 1
+    pairs = zip(names, settings, strict=True)
+    return [", ".join(part for part in (n if several else "", s) if part) for n, s in pairs]

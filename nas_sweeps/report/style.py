@@ -1,0 +1,154 @@
+"""How figures look, and how they become bytes: the same bytes for the same figure.
+
+Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart; line styles,
+markers and hatches say the same once more for print without colour.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Literal, ParamSpec
+
+import matplotlib.style
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+ImageFormat = Literal["svg", "pdf", "png"]
+
+# Odd values on purpose: a page finds them in an SVG file and makes them follow its theme.
+INK, SOFT, RULE, PAPER = "#1b1e23", "#676d75", "#d3d7dc", "#fefefe"
+# Without black, which is the ink, and yellow, which is lost on white paper.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f80")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1, 1)),
+    "-.",
+    (0, (8, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+)
+HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "oooo", "----")
+
+WIDTH = 7.2  # inches: two columns of a page
+PANEL_HEIGHT = 2.3  # inches
+
+_RULES = {
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so every machine has it
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.edgecolor": SOFT,
+    "axes.facecolor": "none",
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "figure.facecolor": PAPER,
+    "figure.titlesize": 9,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "text.parse_math": False,  # names come from stores, and may hold dollar signs
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "hatch.linewidth": 0.6,
+    "svg.hashsalt": "nas_sweeps",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+}
+_NO_DATES: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+
+P = ParamSpec("P")
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Matplotlib's defaults with ours on top, whatever the user's own settings are."""
+    with matplotlib.style.context(["default", _RULES]):
+        yield
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Make a function that draws do so in the house style."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with house_style():
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure (inches) outside of pyplot, so that nothing is left behind."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def to_bytes(figure: Figure, format: ImageFormat) -> bytes:
+    """The file of a figure, without dates. PNG has 160 dots per inch."""
+    out = io.BytesIO()
+    with house_style():
+        figure.savefig(out, format=format, metadata=_NO_DATES[format], dpi=160)
+    return out.getvalue()
+
+
+def color(code: int) -> str:
+    return COLORS[code % len(COLORS)]
+
+
+def marker(code: int) -> str:
+    """Moves on by one with each round of colours, so that 49 pairs are distinct."""
+    return MARKERS[(code + code // len(COLORS)) % len(MARKERS)]
+
+
+def line(code: int) -> dict[str, Any]:
+    """Keyword arguments of a line that stands for category number ``code``."""
+    dashes = DASHES[code % len(DASHES)]
+    return {"color": color(code), "marker": marker(code), "linestyle": dashes}
+
+
+def bar(code: int) -> dict[str, Any]:
+    """Keyword arguments of a bar that stands for category number ``code``."""
+    hatch = HATCHES[code % len(HATCHES)]
+    return {"facecolor": color(code), "edgecolor": PAPER, "hatch": hatch, "linewidth": 0.5}
+
+
+def used(data: pd.DataFrame, column: str) -> list[str]:
+    """The categories that occur, in their order."""
+    return list(data[column].cat.remove_unused_categories().cat.categories)
+
+
+def code_of(data: pd.DataFrame, column: str, category: object) -> int:
+    """The number of a category among all of the store, which decides on its colour."""
+    return list(data[column].cat.categories).index(category)
+
+
+def legend(figure: Figure, panels: Iterable[Axes], columns: int = 4) -> None:
+    """One legend below for all panels, each name once."""
+    handles: dict[str, Any] = {}
+    for axes in panels:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=columns,
+        handlelength=3.2,
+    )
