@@ -32,7 +32,7 @@ DASHES: tuple[Any, ...] = (
     (0, (8, 2)),
     (0, (3, 1, 1, 1, 1, 1)),
 )
-HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "oooo", "----")
+HATCHES = ("", "////", "..", "\\\\\\\\", "xxx", "oo", "---")
 
 WIDTH = 7.2  # inches: two columns of a page
 PANEL_HEIGHT = 2.3  # inches
@@ -85,12 +85,15 @@ def house_style() -> Iterator[None]:
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Make a function that draws do so in the house style."""
+    """Make a function that draws do so in the house style, and lay its figure out, once."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with house_style():
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            return figure
 
     return drawn
 

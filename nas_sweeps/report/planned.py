@@ -1,0 +1,88 @@
+"""What was planned and what of it is there: the report says what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from nas_sweeps import methods
+from nas_sweeps.grid import Grid, GridError, RetrainSlot, plan
+from nas_sweeps.report.labels import where_of
+from nas_sweeps.standing import standing
+from nas_sweeps.store import Store
+from nas_sweeps.trial import SearchTrial
+
+STATES = ("done", "failed", "waiting", "blocked")  # what a store alone can tell of a plan
+COLUMNS = ["phase", "method", "distribution", "planned", *STATES]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptGrid:
+    """A grid that was run into a store.
+
+    ``counts`` has a row per phase, method and distribution with the number of trials planned and
+    in each state; it is empty, and ``problem`` says why, where the grid cannot be read any more.
+    """
+
+    name: str
+    text: str  # the grid as indented JSON
+    counts: pd.DataFrame
+    problem: str = ""
+
+
+def kept_grids(store: Store) -> list[KeptGrid]:
+    """Every grid that a store kept, by name."""
+    found = [_counted(kept, store) for kept in store.grids()]
+    return sorted(found, key=lambda grid: (grid.name, grid.text))
+
+
+def _counted(kept: dict[str, Any], store: Store) -> KeptGrid:
+    name = str(kept.get("name"))
+    text = json.dumps(kept, indent=2, ensure_ascii=False)
+    try:
+        grid = Grid.from_dict(kept, source=f"grid '{name}'")
+    except GridError as error:
+        nothing = pd.DataFrame(columns=COLUMNS)
+        return KeptGrid(name=name, text=text, counts=nothing, problem=str(error))
+    found = Counter((*_cell(entry), state) for entry, state in standing(plan(grid), store).states())
+    rows = []
+    for cell in dict.fromkeys(key[:3] for key in found):
+        numbers = [found[(*cell, state)] for state in STATES]
+        rows.append([*cell, sum(numbers), *numbers])
+    return KeptGrid(name=name, text=text, counts=pd.DataFrame(rows, columns=COLUMNS))
+
+
+def _cell(entry: SearchTrial | RetrainSlot) -> tuple[str, str, str]:
+    place = entry.distribution
+    where = where_of(place.kind, place.mu, place.total)
+    if isinstance(entry, SearchTrial):
+        return "search", _method(entry.method.name, methods.variant(entry.method)), where
+    who = _method(entry.origin.method, entry.origin.variant)
+    return "retrain", f"{who} + barlow" if entry.recipe.pretrain else who, where
+
+
+def _method(name: str, variant: str) -> str:
+    return f"{name} ({variant})" if variant else name
+
+
+def shortfalls(counts: pd.DataFrame) -> list[str]:
+    """A sentence for each row of ``counts`` of which something is missing."""
+    said = []
+    for row in counts[counts["done"] < counts["planned"]].to_dict("records"):
+        told = [state for state in STATES if row[state] or state == "done"]
+        parts = [f"{row[state]} {_WORDS[state]}" for state in told]
+        who = f"{row['phase']}, {row['method']}, {row['distribution']}"
+        said.append(f"{who}: {row['planned']} planned, {', '.join(parts)}")
+    return said
+
+
+_WORDS = {
+    "done": "done",
+    "failed": "failed",
+    "waiting": "not done yet",
+    "blocked": "impossible, as every search they need failed",
+}

@@ -1,0 +1,147 @@
+"""``summarise`` as a table to paste: into a terminal, Markdown, LaTeX, or a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import pandas as pd
+from rich.cells import cell_len
+
+from nas_sweeps.store import Frames, summarise
+
+TableFormat = Literal["text", "markdown", "latex", "csv"]
+FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
+Lines = list[list[str]]
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    "μ": r"$\mu$",
+} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+
+
+def table_text(
+    frames: Frames,
+    rows: Sequence[str] = ("method",),
+    columns: Sequence[str] = ("distribution", "mu"),
+    value: str = "accuracy_balanced",
+    format: TableFormat = "text",
+) -> str:
+    """The retrains that are done, as mean ± sample standard deviation (number of retrains).
+
+    Accuracies are in percent, but in ``csv`` every number is in full and as it is stored.
+
+    Args:
+        rows, columns, value: as for ``summarise``.
+        format: ``latex`` needs no package; each line of ``csv`` is a row of the table.
+
+    Raises:
+        ValueError: a name is no column, ``value`` is not numeric, ``rows`` is empty, or there is
+            no such format.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format '{format}': choose from {', '.join(FORMATS)}")
+    table = summarise(frames, value, rows, columns)
+    if format == "csv":
+        return _csv(table)
+    head, *body = _entries(table, is_fraction(value))
+    return {"text": _plain, "markdown": _markdown, "latex": _latex}[format](head, body)
+
+
+def is_fraction(value: str) -> bool:
+    """Whether people read this column in percent."""
+    return value.startswith("accuracy") or value == "macro_f1"
+
+
+def shown(mean: float, sd: float, n: int, percent: bool) -> str:
+    """``78.26 ± 0.41 (3)``, or a dash for nothing."""
+    if not n > 0:
+        return "-"
+    middle, spread = (f"{100 * x:.2f}" if percent else f"{x:.6g}" for x in (mean, sd))
+    return middle + (f" ± {spread}" if n > 1 else "") + f" ({n})"
+
+
+def _entries(table: pd.DataFrame, percent: bool) -> Lines:
+    """A line of headings, then one per row: names first, then a text per cell."""
+    headings = list(dict.fromkeys(_heading(table, key[:-1]) for key in _keys(table.columns)))
+    lines = [[*map(str, table.index.names), *(headings or ["all"])]]
+    for names, numbers in zip(_keys(table.index), table.to_numpy(dtype=float), strict=True):
+        cells = [
+            shown(numbers[i], numbers[i + 1], int(numbers[i + 2]), percent)
+            for i in range(0, len(numbers), 3)
+        ]
+        lines.append([*map(_name, names), *cells])
+    return lines
+
+
+def _heading(table: pd.DataFrame, key: Sequence[Any]) -> str:
+    """A column's place: the distribution by its value, everything else with its name."""
+    named = [(n, p) for n, p in zip(table.columns.names, key, strict=False) if not pd.isna(p)]
+    parts = [_name(p) if n == "distribution" else f"{n}={_name(p)}" for n, p in named]
+    return " ".join(parts) or "all"
+
+
+def _keys(index: pd.Index[Any]) -> list[tuple[Any, ...]]:
+    return [key if isinstance(key, tuple) else (key,) for key in index.tolist()]
+
+
+def _name(part: Any) -> str:
+    if isinstance(part, float):
+        return "" if pd.isna(part) else f"{part:g}"
+    return "" if pd.isna(part) else str(part)
+
+
+def _csv(table: pd.DataFrame) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    columns = [f"{_heading(table, key[:-1])} {key[-1]}" for key in _keys(table.columns)]
+    writer.writerow([*map(str, table.index.names), *columns])
+    for names, (_, numbers) in zip(_keys(table.index), table.iterrows(), strict=True):
+        writer.writerow([*map(_name, names), *("" if pd.isna(x) else x for x in numbers)])
+    return out.getvalue()
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _plain(head: list[str], body: Lines) -> str:
+    lines = [[_flat(entry) for entry in line] for line in (head, *body)]
+    widths = [max(cell_len(line[i]) for line in lines) for i in range(len(head))]
+    rule = ["-" * width for width in widths]
+    return "".join(
+        "  ".join(e + " " * (w - cell_len(e)) for e, w in zip(line, widths, strict=True)).rstrip()
+        + "\n"
+        for line in (lines[0], rule, *lines[1:])
+    )
+
+
+def _markdown(head: list[str], body: Lines) -> str:
+    lines = [[_for_markdown(entry) for entry in line] for line in (head, *body)]
+    lines.insert(1, ["---"] * len(head))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _for_markdown(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>|#&$~])", r"\\\1", _flat(text))
+
+
+def _latex(head: list[str], body: Lines) -> str:
+    lines = [" & ".join(map(_for_latex, line)) + r" \\" for line in (head, *body)]
+    opening, rule = rf"\begin{{tabular}}{{{'l' * len(head)}}}", r"\hline"
+    whole = [opening, rule, lines[0], rule, *lines[1:], rule, r"\end{tabular}", ""]
+    return "\n".join(whole)
+
+
+def _for_latex(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in _flat(text))
