@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from nas_sweeps.chain import PHASES, STATES
 from nas_sweeps.report import style
@@ -90,6 +90,7 @@ def label_bars(data: pd.DataFrame) -> Figure:
         )
         if len(rows) <= FEW:  # a tail of 50 beside a head of 5000 is no more than a line
             axes.bar_label(bars, fontsize=6, padding=1)
+            axes.margins(y=0.12)
         axes.set_title(f"{dataset}: {where}" if several else str(where))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(False, axis="x")
@@ -134,7 +135,7 @@ def _grouped(data: pd.DataFrame, panel: str, tick: str, bar: str, ylabel: str) -
         axes.set(title=str(name), ylabel=ylabel)
         axes.set_xticks(range(len(ticks)), ticks)
         axes.grid(False, axis="x")
-        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+        style.percent_axis(axes)
     style.legend(figure, places)
     return figure
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from nas_sweeps.report import style
 from nas_sweeps.report.labels import done, panel_names, retrains, searches
@@ -70,7 +70,7 @@ def accuracy_curves(data: pd.DataFrame) -> Figure:
     """Figures 7 and 8a from ``supernet_data`` or ``retrained_data``."""
     figure = _grid(data, "test accuracy (%)")
     for axes in figure.axes:
-        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+        style.percent_axis(axes)
     return figure
 
 

@@ -84,7 +84,7 @@ def data_table(rows: pd.DataFrame, columns: Sequence[Column], label: str) -> Mar
 
 def _cell(value: Any, column: Column, numeric: bool) -> Markup:
     if not isinstance(value, str) and pd.isna(value):
-        return tag("td", "–", class_="missing")
+        return tag("td", "–", class_="missing number" if numeric else "missing")
     if not numeric:
         return tag("td", safe(str(value)))
     number = float(value) * column.scale

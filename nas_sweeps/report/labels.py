@@ -36,7 +36,7 @@ def retrains(frames: Frames) -> pd.DataFrame:
     parts = found["setting"].map(_parts, na_action="ignore")
     own = parts.map(lambda p: _pretraining(p, False), na_action="ignore")
     before = parts.map(lambda p: _pretraining(p, True), na_action="ignore")
-    how = found["pretrain"].map(_pretrained, na_action="ignore").fillna("")
+    how = ["" if pd.isna(pretrain) else _pretrained(pretrain) for pretrain in found["pretrain"]]
     details = [
         ", ".join(part for part in group if part)
         for group in zip(_shortened(found["search_setting"]), _shortened(before), strict=True)
@@ -75,6 +75,7 @@ def _labelled(frames: Frames, found: pd.DataFrame, who: list[str], what: list[st
     places = distributions(frames.trials)
     where = [where_of(*key) for key in _distribution_keys(found)]
     return found.assign(
+        dataset=[UNKNOWN if pd.isna(name) else str(name) for name in found["dataset"]],
         who=pd.Categorical(who, sorted(set(who)), ordered=True),
         where=pd.Categorical(where, places, ordered=True),
         what=pd.Categorical(what, sorted(set(what)), ordered=True),

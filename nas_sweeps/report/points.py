@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from nas_sweeps.report import style
 from nas_sweeps.report.bars import two_columns
@@ -83,7 +83,7 @@ def _classes(axes: Axes, data: pd.DataFrame) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_ylim(-0.04, 1.04)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    style.percent_axis(axes)
 
 
 @style.styled
@@ -118,5 +118,5 @@ def _sizes(axes: Axes, data: pd.DataFrame) -> None:
         look = style.line(style.code_of(data, "row", row)) | {"linestyle": "none"}
         x, y = points["size"].to_numpy(float), points["mean"].to_numpy(float)
         axes.errorbar(x, y, points["sd"].fillna(0).to_numpy(float), label=str(row), **look)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    style.percent_axis(axes)
     axes.margins(0.12)

@@ -153,7 +153,8 @@ def trial_section(frames: Frames) -> Markup:
     if frames.trials.empty:
         return tag("p", "No trial was asked for yet.")
     trials = _named(frames.trials)
-    trials = trials.assign(minutes=trials["wall_s"] / 60)
+    trials = trials.assign(minutes=trials["wall_s"] / 60, rank=trials["phase"] != "search")
+    trials = trials.sort_values(["rank", "method", "where", "seed"], kind="stable")
     columns = [
         *(Column("phase", "phase"), Column("method", "method"), Column("where", "distribution")),
         *(Column("seed", "seed"), Column("state", "state"), Column("epochs", "epochs")),

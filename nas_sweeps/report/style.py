@@ -14,6 +14,7 @@ from typing import Any, Literal, ParamSpec
 
 import matplotlib.style
 import pandas as pd
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -48,10 +49,12 @@ _RULES = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.edgecolor": SOFT,
+    "axes.prop_cycle": cycler(color=COLORS),
     "axes.facecolor": "none",
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
     "figure.facecolor": PAPER,
+    "figure.constrained_layout.h_pad": 0.07,  # inches
     "figure.titlesize": 9,
     "grid.color": RULE,
     "grid.linewidth": 0.6,
@@ -85,17 +88,25 @@ def house_style() -> Iterator[None]:
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Make a function that draws do so in the house style, and lay its figure out, once."""
+    """Make a function that draws do so in the house style, and lay its figure out."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with house_style():
             figure = draw(*args, **kwargs)
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+            _lay_out(figure)
             return figure
 
     return drawn
+
+
+def _lay_out(figure: Figure) -> None:
+    """Once, so that all files agree; rounded, as the solver's last bits depend on addresses."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        x, y, width, height = axes.get_position().bounds
+        axes.set_position((round(x, 5), round(y, 5), round(width, 5), round(height, 5)))
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -130,6 +141,11 @@ def bar(code: int) -> dict[str, Any]:
     """Keyword arguments of a bar that stands for category number ``code``."""
     hatch = HATCHES[code % len(HATCHES)]
     return {"facecolor": color(code), "edgecolor": PAPER, "hatch": hatch, "linewidth": 0.5}
+
+
+def percent_axis(axes: Axes) -> None:
+    """Fractions on the y axis, shown in percent."""
+    axes.yaxis.set_major_formatter(lambda fraction, _: f"{100 * fraction:.6g}")
 
 
 def used(data: pd.DataFrame, column: str) -> list[str]:

@@ -45,11 +45,12 @@ def table1(
     names = list(found["who"].cat.remove_unused_categories().cat.categories)
     if baseline is not None and baseline not in names:
         raise ValueError(f"baseline: no method '{baseline}'; choose from {', '.join(names)}")
-    chosen = baseline or next((n for n in names if n.split(" ")[0] == BASELINE), *names[:1])
+    own = [name for name in names if name.split(" ")[0] == BASELINE]
+    chosen = baseline or next(iter(own + names), "")
     rows: list[dict[str, Any]] = []
     for block, trials in found.groupby(BLOCK, observed=True, dropna=False):
         key = dict(zip(BLOCK, block, strict=True))
-        rows += [key | row for row in _block(trials, value, str(chosen))]
+        rows += [key | row for row in _block(trials, value, chosen)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
