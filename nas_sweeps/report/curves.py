@@ -81,7 +81,7 @@ def skip_curves(data: pd.DataFrame) -> Figure:
     for axes in figure.axes:
         axes.axhline(COLLAPSE, color=style.SOFT, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.axes[0].set_ylim(bottom=0)
+    figure.axes[0].set_ylim(-0.3, max(data["mean"].max(), COLLAPSE) + 0.5)
     return figure
 
 
@@ -89,7 +89,8 @@ def skip_curves(data: pd.DataFrame) -> Figure:
 def entropy_curves(data: pd.DataFrame) -> Figure:
     """From ``entropy_data``."""
     figure = _grid(data, "entropy (nats)")
-    figure.axes[0].set_ylim(bottom=0)  # a drift of a millionth must not look like a fall
+    # From zero: a drift of a millionth must not look like a fall.
+    figure.axes[0].set_ylim(0, 1.08 * max(data["mean"].max(), 0.1))
     return figure
 
 

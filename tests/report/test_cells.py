@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -113,3 +115,13 @@ def test_a_trial_without_genotype_and_a_store_without_winner_say_so(lab: Lab) ->
 def test_unknown_formats_are_refused() -> None:
     with pytest.raises(ValueError, match="choose from svg, pdf, png, dot, text"):
         draw("DARTS_V2", "gif")  # type: ignore[arg-type]
+
+
+def test_text_and_dot_load_nothing_heavy() -> None:
+    code = (
+        "import sys, nas_sweeps.cli\n"
+        "from nas_sweeps.report.draw import draw\n"
+        "draw('DARTS_V2', 'text'), draw('DARTS_V2', 'dot')\n"
+        "assert not {'matplotlib', 'pandas', 'torch', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
