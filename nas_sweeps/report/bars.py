@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from nas_sweeps.chain import PHASES, STATES
 from nas_sweeps.report import style
 from nas_sweeps.report.curves import TEST_SETS
-from nas_sweeps.report.labels import UNKNOWN, done, panel_names, retrains, searches
+from nas_sweeps.report.labels import UNKNOWN, done, panel_names, places, retrains, sources
 from nas_sweeps.report.spread import spread
 from nas_sweeps.store import Frames
 
@@ -22,12 +22,17 @@ FEW = 12  # bars of a panel that still have room for their numbers
 
 
 def label_data(frames: Frames) -> pd.DataFrame:
-    """Figure 6: ``train_count`` of each class under each distribution (``where``, ``what``)."""
-    trials = pd.concat([searches(frames), retrains(frames)])
-    places = trials[["trial_id", "where", "dataset"]].drop_duplicates("trial_id")
-    joined = _classes(frames).merge(places, on="trial_id")
-    keys = ["dataset", "where", "class_index", "class_name", "train_count"]
-    return joined[keys].drop_duplicates().sort_values(keys[:3]).reset_index(drop=True)
+    """Figure 6: training images (``train_count``) of the classes under each distribution.
+
+    Classes are by ``rank`` from the largest, 1: which class is how large may depend on the seed.
+    """
+    trials = frames.trials
+    rows = trials[["trial_id"]].assign(where=places(trials, frames), source=sources(trials))
+    classes = frames.classes[["trial_id", "train_count"]].astype({"trial_id": object}).dropna()
+    order = classes.groupby("trial_id")["train_count"].rank("first", ascending=False)
+    joined = rows.merge(classes.assign(rank=order.astype("int64")), on="trial_id")
+    keys = ["source", "where", "rank", "train_count"]
+    return joined[keys].drop_duplicates().sort_values(keys, ignore_index=True)
 
 
 def final_data(frames: Frames) -> pd.DataFrame:
@@ -45,11 +50,6 @@ def _by_value(trials: pd.DataFrame, values: dict[str, str]) -> pd.DataFrame:
     long = rows.melt(["row", "where"], [*values], var_name="column")
     long["column"] = pd.Categorical(long["column"].map(values), [*values.values()], ordered=True)
     return spread(long, ["row", "column", "where"], "value")
-
-
-def _classes(frames: Frames) -> pd.DataFrame:
-    texts = {name: frames.classes[name].astype(object) for name in ("trial_id", "class_name")}
-    return frames.classes.assign(**texts)
 
 
 def state_data(frames: Frames) -> pd.DataFrame:
@@ -79,22 +79,20 @@ def cost_data(frames: Frames) -> pd.DataFrame:
 
 @style.styled
 def label_bars(data: pd.DataFrame) -> Figure:
-    """Figure 6 from ``label_data``: a panel per data set and distribution."""
-    panels = list(data.groupby(["dataset", "where"], observed=True))
-    several = data["dataset"].nunique() > 1
-    figure, places = two_columns(len(panels), 1.9)
-    for axes, ((dataset, where), rows) in zip(places, panels, strict=True):
+    """Figure 6 from ``label_data``: a panel per data set, its rules, and distribution."""
+    panels = list(data.groupby(["source", "where"], observed=True))
+    several = data["source"].nunique() > 1
+    figure, axes_of = two_columns(len(panels), 1.9)
+    for axes, ((source, where), rows) in zip(axes_of, panels, strict=True):
         look = style.bar(style.code_of(data, "where", where))
-        bars = axes.bar(
-            rows["class_index"].to_numpy(int), rows["train_count"].to_numpy(int), **look
-        )
+        bars = axes.bar(rows["rank"].to_numpy(int), rows["train_count"].to_numpy(int), **look)
         if len(rows) <= FEW:  # a tail of 50 beside a head of 5000 is no more than a line
             axes.bar_label(bars, fontsize=6, padding=1)
             axes.margins(y=0.12)
-        axes.set_title(f"{dataset}: {where}" if several else str(where))
+        axes.set_title(style.wrapped(f"{source}: {where}" if several else str(where)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(False, axis="x")
-        axes.set(xlabel="class", ylabel="training images")
+        axes.set(xlabel="class, from the largest", ylabel="training images")
     return figure
 
 
@@ -123,7 +121,7 @@ def group_bars(data: pd.DataFrame) -> Figure:
 def _grouped(data: pd.DataFrame, panel: str, tick: str, bar: str, ylabel: str) -> Figure:
     """Bars with their standard deviation: one panel, tick and bar per category of each."""
     panels, ticks, bars = (style.used(data, name) for name in (panel, tick, bar))
-    figure = style.new_figure(style.WIDTH, style.PANEL_HEIGHT * len(panels) + 0.5)
+    figure = style.new_figure(style.WIDTH, style.PANEL_HEIGHT * len(panels))
     places = figure.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
     width = 0.8 / len(bars)
     for axes, name in zip(places, panels, strict=True):
@@ -132,11 +130,13 @@ def _grouped(data: pd.DataFrame, panel: str, tick: str, bar: str, ylabel: str) -
             x = np.array([ticks.index(t) for t in rows[tick]]) + width * (i - (len(bars) - 1) / 2)
             look = style.bar(style.code_of(data, bar, kind))
             _bars_with_errors(axes, x, rows, width, label=str(kind), **look)
-        axes.set(title=str(name), ylabel=ylabel)
-        axes.set_xticks(range(len(ticks)), ticks)
+        axes.set(title=style.wrapped(name, 90), ylabel=ylabel)
+        crowded = sum(map(len, ticks)) > 75
+        slanted = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+        axes.set_xticks(range(len(ticks)), [tick.replace("\n", ", ") for tick in ticks], **slanted)
         axes.grid(False, axis="x")
         style.percent_axis(axes)
-    style.legend(figure, places)
+    style.legend(figure, places, bars)
     return figure
 
 
@@ -176,7 +176,7 @@ def _stacked(
     data: pd.DataFrame, names: Sequence[str], part: str, value: str, xlabel: str
 ) -> Figure:
     """Horizontal bars: one per name, stacked by ``part``; the first name on top."""
-    figure = style.new_figure(style.WIDTH, 0.3 * len(names) + 1.0)
+    figure = style.new_figure(style.WIDTH, 0.3 * len(names) + 0.6)
     axes = figure.subplots()
     left = dict.fromkeys(names, 0.0)
     for kind, rows in data.groupby(part, observed=True):
@@ -191,5 +191,5 @@ def _stacked(
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.set_xlabel(xlabel)
-    style.legend(figure, [axes], 5)
+    style.legend(figure, [axes], list(data[part].cat.categories))
     return figure

@@ -38,7 +38,7 @@ def cells_figure(named: Sequence[tuple[str, Genotype]]) -> Figure:
     for row, (name, _), axes_row in zip(layouts, named, panels, strict=True):
         for layout, cell, axes in zip(row, CELLS, axes_row, strict=True):
             _cell(axes, layout)
-            axes.set_title(f"{name}\n{TITLES[cell]}")
+            axes.set_title(style.wrapped(f"{name}\n{TITLES[cell]}", 70))
     return figure
 
 

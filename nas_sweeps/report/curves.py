@@ -96,18 +96,18 @@ def entropy_curves(data: pd.DataFrame) -> Figure:
 
 def _grid(data: pd.DataFrame, ylabel: str) -> Figure:
     rows, columns = style.used(data, "row"), list(data["column"].cat.categories)
-    figure = style.new_figure(style.WIDTH, style.PANEL_HEIGHT * len(rows) + 0.4)
+    figure = style.new_figure(style.WIDTH, style.PANEL_HEIGHT * len(rows))
     panels = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey=True)
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
             axes = panels[i][j]
             _lines(axes, data[(data["row"] == row) & (data["column"] == column)])
-            axes.set_title(f"{row}\n{column}" if len(rows) > 1 else str(column))
+            axes.set_title(style.wrapped(f"{row}\n{column}" if len(rows) > 1 else column))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         panels[i][0].set_ylabel(ylabel)
     for axes in panels[-1]:
         axes.set_xlabel("epoch")
-    style.legend(figure, panels.flat)
+    style.legend(figure, panels.flat, style.used(data, "where"))
     return figure
 
 

@@ -46,10 +46,10 @@ def bar_values(data: pd.DataFrame) -> str:
 
 
 def _label_values(data: pd.DataFrame) -> str:
-    panels = data.groupby(["dataset", "where"], observed=True)["train_count"]
+    panels = data.groupby(["source", "where"], observed=True)["train_count"]
     return "; ".join(
-        f"{dataset}, {where}: from {counts.max()} down to {counts.min()} images per class"
-        for (dataset, where), counts in panels
+        f"{source}, {where}: from {counts.max()} down to {counts.min()} images per class"
+        for (source, where), counts in panels
     )
 
 
@@ -187,7 +187,7 @@ FURTHER_FIGURES = (
     FigureEntry(
         name="sizes",
         title="Accuracy against size",
-        caption="A point per genotype on the balanced test set; the line is the Pareto front: no "
+        caption="A point per genotype on the balanced test set; rings mark the Pareto front: no "
         "network of the same size or smaller does better.",
         needs=_DONE_RETRAIN,
         data=points.size_data,

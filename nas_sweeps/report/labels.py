@@ -62,6 +62,16 @@ def _pairs(trials: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(trials["who"].astype(str), trials["what"].astype(str), strict=True))
 
 
+def sources(trials: pd.DataFrame) -> list[str]:
+    """The data set of each trial, with the rules of drawing images that are not shared by all."""
+    parts = [
+        None if pd.isna(s) else ",".join(p for p in _parts(s) if p.startswith("data."))
+        for s in trials["setting"]
+    ]
+    names = [UNKNOWN if pd.isna(name) else str(name) for name in trials["dataset"]]
+    return [", ".join(filter(None, pair)) for pair in zip(names, _shortened(parts), strict=True)]
+
+
 def where_of(kind: Any, mu: Any, total: Any) -> str:
     """A label distribution in a few words: ``exp μ=0.1``."""
     if pd.isna(kind):
@@ -72,14 +82,18 @@ def where_of(kind: Any, mu: Any, total: Any) -> str:
 
 
 def _labelled(frames: Frames, found: pd.DataFrame, who: list[str], what: list[str]) -> pd.DataFrame:
-    places = distributions(frames.trials)
-    where = [where_of(*key) for key in _distribution_keys(found)]
     return found.assign(
         dataset=[UNKNOWN if pd.isna(name) else str(name) for name in found["dataset"]],
         who=pd.Categorical(who, sorted(set(who)), ordered=True),
-        where=pd.Categorical(where, places, ordered=True),
+        where=places(found, frames),
         what=pd.Categorical(what, sorted(set(what)), ordered=True),
     )
+
+
+def places(trials: pd.DataFrame, frames: Frames) -> pd.Categorical[str]:
+    """Where each of these trials was, among all distributions of the store."""
+    where = [where_of(*key) for key in _distribution_keys(trials)]
+    return pd.Categorical(where, distributions(frames.trials), ordered=True)
 
 
 def distributions(trials: pd.DataFrame) -> list[str]:

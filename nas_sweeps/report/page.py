@@ -128,7 +128,8 @@ def _figure(drawn: Drawn) -> Markup:
     if drawn.svg is None:
         return tag("figure", title, tag("p", f"Nothing to draw: it needs {entry.needs}."))
     label = f"{entry.title}. {entry.describe(drawn.data)}"
-    picture = tag("div", inline_svg(drawn.svg, entry.name, label), class_="scroll", tabindex=0)
+    svg = inline_svg(drawn.svg, entry.name, label)
+    picture = tag("div", svg, class_="scroll", tabindex=0, role="group", aria_label=entry.title)
     files = join(_file_links(entry.name))
     caption = tag("figcaption", entry.caption, " ", files)
     return tag("figure", title, picture, caption, class_="wide" if entry.wide else None)

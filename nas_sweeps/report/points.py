@@ -60,7 +60,7 @@ def class_points(data: pd.DataFrame) -> Figure:
     for axes, where in zip(panels, places, strict=True):
         _classes(axes, data[data["where"] == where])
         axes.set(title=where, xlabel="training images of the class", ylabel="accuracy (%)")
-    style.legend(figure, panels)
+    style.legend(figure, panels, style.used(data, "row"))
     return figure
 
 
@@ -90,7 +90,7 @@ def _classes(axes: Axes, data: pd.DataFrame) -> None:
 def size_points(data: pd.DataFrame) -> Figure:
     """From ``size_data``: a row of panels per distribution, the Pareto front as steps."""
     places, measures = style.used(data, "where"), style.used(data, "measure")
-    figure = style.new_figure(style.WIDTH, style.PANEL_HEIGHT * len(places) + 0.4)
+    figure = style.new_figure(style.WIDTH, style.PANEL_HEIGHT * len(places))
     panels = figure.subplots(len(places), len(measures), squeeze=False, sharex="col", sharey="row")
     for i, where in enumerate(places):
         for j, measure in enumerate(measures):
@@ -100,7 +100,7 @@ def size_points(data: pd.DataFrame) -> Figure:
             panels[-1][j].set_xlabel(measure)
             panels[-1][j].xaxis.set_major_formatter(EngFormatter(sep=""))
         panels[i][0].set_ylabel("test accuracy (%)")
-    style.legend(figure, panels.flat)
+    style.legend(figure, panels.flat, style.used(data, "row"))
     return figure
 
 
@@ -112,6 +112,9 @@ def _sizes(axes: Axes, data: pd.DataFrame) -> None:
         where="post",
         color=style.SOFT,
         linewidth=1,
+        marker="o",  # a ring around each point of the front
+        markersize=9,
+        markerfacecolor="none",
         label="Pareto front",
     )
     for row, points in data.groupby("row", observed=True):

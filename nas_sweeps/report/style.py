@@ -7,7 +7,8 @@ markers and hatches say the same once more for print without colour.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Literal, ParamSpec
@@ -158,15 +159,26 @@ def code_of(data: pd.DataFrame, column: str, category: object) -> int:
     return list(data[column].cat.categories).index(category)
 
 
-def legend(figure: Figure, panels: Iterable[Axes], columns: int = 4) -> None:
-    """One legend below for all panels, each name once."""
+def wrapped(text: str, width: int = 46) -> str:
+    """Broken into lines of so many characters; 46 is the title of half a figure."""
+    return "\n".join(textwrap.fill(line, width) for line in text.splitlines())
+
+
+def legend(figure: Figure, panels: Iterable[Axes], order: Sequence[str] = ()) -> None:
+    """One legend below for all panels, each name once; the figure grows by its height."""
     handles: dict[str, Any] = {}
     for axes in panels:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
+    keys = sorted(handles, key=lambda name: order.index(name) if name in order else len(order))
+    names = [wrapped(key, 90) for key in keys]
+    lines = [line for name in names for line in name.splitlines()]
+    columns = min(5, max(1, 100 // (max(map(len, lines)) + 9)))  # 100 characters have room
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.2 + 0.18 * len(lines) / columns)
     figure.legend(
-        list(handles.values()),
-        list(handles),
+        [handles[key] for key in keys],
+        names,
         loc="outside lower center",
         ncols=columns,
         handlelength=3.2,

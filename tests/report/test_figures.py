@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isnan, nan, sqrt
 
 import numpy as np
@@ -89,6 +90,22 @@ def test_label_bars_are_the_training_images(frames: Frames) -> None:
     }
     heights = [[bar.get_height() for bar in axes.patches] for axes in bars.label_bars(data).axes]
     assert heights == list(counts.values())
+
+
+def test_label_bars_do_not_mix_what_draws_images_differently(frames: Frames) -> None:
+    """Neither another cap on class sizes nor another order of classes may overlay its bars."""
+    trials, classes = frames.trials.copy(), frames.classes.copy()
+    balanced = trials.index[trials["distribution"] == "balance"]
+    trials.loc[balanced[0], "setting"] = "data.n_max=40"
+    capped = classes["trial_id"] == trials.loc[balanced[0], "trial_id"]
+    classes.loc[capped, "train_count"] = 40
+    turned = classes["trial_id"] == trials.loc[trials["distribution"] == "exp", "trial_id"].iloc[0]
+    classes.loc[turned, "train_count"] = classes.loc[turned, "train_count"].to_numpy()[::-1]
+    data = bars.label_data(replace(frames, trials=trials, classes=classes))
+    found = {key: rows["train_count"].tolist() for key, rows in data.groupby(["source", "where"])}
+    assert found["digits, data.n_max=40", "balance"] == [40, 40, 40]
+    assert found["digits", "balance"] == [100, 100, 100]
+    assert found["digits", "exp μ=0.1"] == [100, 31, 10]
 
 
 def test_final_bars_are_means_over_seeds(frames: Frames) -> None:
