@@ -217,3 +217,40 @@ def test_failures_are_grouped_and_logs_are_printed(tmp_path: Path) -> None:
 def empty_store(tmp_path: Path) -> Path:
     Store(tmp_path / "empty").create()
     return tmp_path / "empty"
+
+
+@pytest.fixture(scope="module")
+def done_store(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("stores") / "done"
+    assert cli("run", tiny, "--store", store, "--executor", "inline").returncode == 0
+    return store
+
+
+def test_a_table_is_written_in_the_format_and_by_the_columns_asked_for(done_store: Path) -> None:
+    markdown = cli("table", done_store, "--format", "markdown").stdout.splitlines()
+    assert re.fullmatch(r"\| darts \| \d+\.\d\d \(1\) \|", markdown[2])
+    by_seed = cli("table", done_store, "--rows", "method, seed", "--columns", "").stdout
+    assert by_seed.splitlines()[0].split() == ["method", "seed", "all"]
+    assert "\\hline" in cli("table", done_store, "--format", "latex").stdout
+    wrong = cli("table", done_store, "--rows", "beauty")
+    assert (wrong.returncode, "beauty" in wrong.stderr) == (2, True)
+
+
+def test_cells_are_drawn_to_the_terminal_and_to_files(done_store: Path, tmp_path: Path) -> None:
+    assert "c[k-2]" in cli("draw", "DARTS_V2").stdout
+    assert "c[k-2]" in cli("draw", done_store).stdout
+    (trial,) = (p.name for p in (done_store / "trials").glob("s-*"))
+    file = tmp_path / "new folder" / "cells.svg"
+    drawn = cli("draw", trial[:8], "--store", done_store, "--format", "svg", "-o", file)
+    assert drawn.returncode == 0, drawn.stderr
+    assert "<svg" in file.read_text()
+    assert cli("draw", "NO_SUCH").returncode == 2
+
+
+def test_a_report_is_one_page_with_its_figures_beside_it(done_store: Path, tmp_path: Path) -> None:
+    done = cli("report", done_store, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "out" / "index.html"
+    assert done.stdout.strip() == str(page)
+    assert "Table I" in page.read_text()
+    assert (tmp_path / "out" / "figures" / "figure8b.svg").exists()

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from nas_sweeps.report.cells import as_dot, as_text
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.space.published import PUBLISHED
+from nas_sweeps.store import Store
 
 DrawFormat = Literal["svg", "pdf", "png", "dot", "text"]
 FORMATS: tuple[DrawFormat, ...] = get_args(DrawFormat)
@@ -57,16 +58,16 @@ def resolve(target: str, store: str | Path | None = None) -> list[Named]:
     if target in PUBLISHED:
         return [(target, PUBLISHED[target])]
     if store is not None:
-        return [_in_store(target, Path(store))]
-    if (Path(target) / "trials").is_dir():
-        return _winners(Path(target))
+        return [_in_store(target, store)]
+    if Store(target).exists():
+        return _winners(target)
     raise ValueError(
         f"'{target}' is neither a published genotype ({', '.join(PUBLISHED)}) nor the folder of "
         "a store; for a trial or genotype id, name its store too"
     )
 
 
-def _winners(store: Path) -> list[Named]:
+def _winners(store: str) -> list[Named]:
     from nas_sweeps.report.winners import named_winners, winner_data
     from nas_sweeps.store import load
 
@@ -76,7 +77,7 @@ def _winners(store: Path) -> list[Named]:
     return named
 
 
-def _in_store(target: str, store: Path) -> Named:
+def _in_store(target: str, store: str | Path) -> Named:
     from nas_sweeps.report.winners import from_rows
     from nas_sweeps.store import load
 

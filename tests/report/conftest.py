@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from report_lab import Lab, new_lab, sweep_into
 
 from nas_sweeps.report.page import write_report
 from nas_sweeps.store import Frames, load
+from tests.report.lab import Lab, new_lab, sweep_into
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import sys
 from itertools import pairwise
 
 import pytest
-from report_lab import HOSTILE, Lab
 
 from nas_sweeps.report.cells import as_dot, as_text, lay_out
 from nas_sweeps.report.draw import FORMATS, draw, resolve
 from nas_sweeps.space.genotype import EDGES, OPERATIONS, Edge, Genotype, alive_nodes
 from nas_sweeps.space.published import PUBLISHED
+from tests.report.lab import HOSTILE, Lab
 
 FULL: tuple[Edge, ...] = tuple((OPERATIONS[1 + (i + j) % 7], j, i) for j, i in EDGES)
 TWICE: tuple[Edge, ...] = (("skip_connect", 0, 2), ("sep_conv_3x3", 0, 2))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import isnan, nan, sqrt
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from report_lab import BALANCE, EXP, FINALS, GENOTYPES, HOSTILE, Lab
 
 from nas_sweeps.report import bars, curves, points, style, winners
 from nas_sweeps.report.figures import FIGURES, FigureEntry
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.store import Frames, Origin, load
+from tests.report.lab import BALANCE, EXP, FINALS, GENOTYPES, HOSTILE, Lab
 
 by_name = pytest.mark.parametrize("entry", FIGURES, ids=lambda entry: entry.name)
 BALANCED, LONG_TAILED = curves.TEST_SETS.values()
@@ -212,7 +213,7 @@ def test_searches_alone_can_be_drawn(entry: FigureEntry, lab: Lab) -> None:
 def test_trials_that_cannot_be_read_are_named_unknown(lab: Lab) -> None:
     lab.chain("darts", 0, EXP, 0.5)
     for trial_id in lab.store.states():
-        lab.store.layout.trial(trial_id).spec.write_text("{")
+        Path(lab.store.layout.trial(trial_id).spec).write_text("{")
     with pytest.warns(UserWarning, match="unreadable"):
         frames = load(lab.store)
     for entry in FIGURES:

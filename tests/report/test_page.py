@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_lab import HOSTILE, Lab
 
 from nas_sweeps.grid import Grid, plan
 from nas_sweeps.report.figures import FIGURES
@@ -18,6 +17,7 @@ from nas_sweeps.report.page import write_report
 from nas_sweeps.report.planned import kept_grids, shortfalls
 from nas_sweeps.standing import standing
 from nas_sweeps.store import Result, Store
+from tests.report.lab import HOSTILE, Lab
 
 GRID = {
     "name": "small <b>",
@@ -169,7 +169,7 @@ def settle(store: Store, number: int, state: str) -> None:
         finished_at="2025-01-02T04:04:05+00:00",
         genotype=[[["skip_connect", 0, 2]], [["skip_connect", 0, 2]]] if state == "done" else None,
     )
-    assert store.finish(search.trial_id, result)
+    assert store.begin(search.trial_id).finish(result)
 
 
 def test_what_is_missing_is_counted_against_the_plan(lab: Lab) -> None:

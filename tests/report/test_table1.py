@@ -6,11 +6,11 @@ from math import isnan, nan, sqrt
 
 import pandas as pd
 import pytest
-from report_lab import EXP, Lab
 
 from nas_sweeps.report.spread import interval
 from nas_sweeps.report.table1 import table1, verdict
 from nas_sweeps.store import Frames, Origin, load, summarise
+from tests.report.lab import EXP, Lab
 
 T_95 = {1: 12.706205, 2: 4.302653}  # quantile 0.975 of Student's t, from printed tables
 

@@ -6,10 +6,10 @@ import csv
 import io
 
 import pytest
-from report_lab import BALANCE, EXP, HOSTILE, Lab
 
 from nas_sweeps.report.tables import FORMATS, table_text
 from nas_sweeps.store import Frames, Origin, load
+from tests.report.lab import BALANCE, EXP, HOSTILE, Lab
 
 
 def test_text_lines_up(lab: Lab) -> None:

@@ -144,9 +144,9 @@ class Lab:
     ) -> None:
         if state == "waiting":
             return
-        attempt = self.store.begin(trial.trial_id, host="node1")
-        files = self.store.layout.trial(trial.trial_id)
-        write_epochs(files, rows)
+        attempt = self.store.begin(trial.trial_id)
+        attempt.publish(host="node1")
+        write_epochs(attempt.files, rows)
         if state == "running":
             return
         final = rows[-1].get("accuracy_balanced") if rows else None
@@ -158,7 +158,7 @@ class Lab:
             size = len(genotype.normal) + len(genotype.reduce)
             metrics |= {"num_params": 1000 * size, "macs": 70_000 * size}
         if state == "done":
-            write_classes(files, self._classes(trial, recalls))
+            write_classes(attempt.files, self._classes(trial, recalls))
         values: dict[str, Any] = {
             "state": state,
             "metrics": metrics if state == "done" else {},
@@ -170,10 +170,8 @@ class Lab:
             "git_sha": "0123456789ab",
         }
         values["genotype"] = values["genotype"] if state == "done" else None
-        result = Result(
-            trial_id=trial.trial_id, phase=trial.phase, attempt=attempt, **TIMES, **values | fields
-        )
-        assert self.store.finish(trial.trial_id, result)
+        who = {"trial_id": trial.trial_id, "phase": trial.phase, "attempt": attempt.number}
+        assert attempt.finish(Result(**who, **TIMES, **values | fields))
 
     def _classes(self, trial: Trial, recalls: Sequence[float] | None) -> list[dict[str, Any]]:
         counts = COUNTS[trial.distribution.kind]
