@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from nas_sweeps.space.genotype import EDGES, Genotype, alive_nodes
 from nas_sweeps.space.layout import CellPlan, reductions, stack_cells
 from nas_sweeps.space.operations import build_operation, build_preprocess, build_stem
+from nas_sweeps.space.plain import PlainSupernet
 from nas_sweeps.space.supernet import Supernet
 
 AUXILIARY = "auxiliary"  # name of the head's module: its parameters are not the model's
@@ -206,7 +207,7 @@ def count_params(module: nn.Module) -> int:
     )
 
 
-def count_macs(module: Network | Supernet, image_size: int) -> int:
+def count_macs(module: Network | PlainSupernet, image_size: int) -> int:
     """Multiply-accumulates of convolutions and linear layers in testing one square image."""
     macs = 0
 
@@ -222,6 +223,8 @@ def count_macs(module: Network | Supernet, image_size: int) -> int:
     stem_weight = twin.stem.get_parameter("0.weight")
     inputs = [stem_weight.new_zeros(1, stem_weight.shape[1], image_size, image_size)]
     if isinstance(twin, Supernet):
+        twin.arranged = False  # hooks see modules, and only the plain form calls them
+    if isinstance(twin, PlainSupernet):
         inputs += [stem_weight.new_zeros(len(EDGES), len(twin.operations))] * 2
     with torch.no_grad():
         twin(*inputs)

@@ -1,157 +1,253 @@
-"""The supernet: every edge is a weighted sum of every operation (paper Eq 1 and 5).
+"""The supernet that users run: the plain one's function and modules, computed state by state.
 
-The plain arrangement, one module per operation, named
-``cells.<cell>.edges.<source>_<node>.<operation>``; faster arrangements are tested against it.
-Shapes: B images, C channels, H x W pixels, E edges, O operations, F features, K classes.
-Source: DARTS model_search.py; seven operations without ``none``: FairDARTS model_search.py.
+``plain.PlainSupernet`` says what is computed. Here the same modules hold the same weights under
+the same names, but no operation is called as a module. A cell goes through its states in order,
+and what leaves one state is computed at once, for all edges that read it:
+
+    x   ReLU of it, max pool, average pool: once, whatever the number of edges
+    z   depthwise convolutions of the ReLU, one per edge and operation (``depthwise.py``)
+    y   relu(A z + b): pointwise convolution and BatchNorm of a separable convolution's first
+        half; z again, by the depthwise convolution of its second half
+    +   A z, BatchNorm and the edge weight inside A, added to the node it belongs to
+        (``folded.py`` derives A and b); pools and the identity likewise, with a diagonal A
+
+``none`` is nothing. Pooled maps are alike on all edges that leave a state with the same stride,
+so they are measured once, but every edge keeps running statistics of its own.
+
+Shapes: B images, C channels, H x W pixels, E edges leaving a state, O operations, L lanes (one
+operation of one edge each), K channels of a lane's map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import reduce
-from itertools import groupby
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_sweeps.space.genotype import EDGES, NODES, OPERATIONS
-from nas_sweeps.space.layout import CellPlan, stack_cells
-from nas_sweeps.space.operations import build_operation, build_preprocess, build_stem
+from nas_sweeps.space.depthwise import Filter, depthwise
+from nas_sweeps.space.folded import (
+    Folded,
+    Lane,
+    Moments,
+    accumulate,
+    fold,
+    measure,
+    rectify,
+)
+from nas_sweeps.space.genotype import EDGES, NODES
+from nas_sweeps.space.operations import DepthwiseSeparable, DilConv, FactorizedReduce, Pool, SepConv
+from nas_sweeps.space.plain import MixedEdge as MixedEdge
+from nas_sweeps.space.plain import PlainSupernet, SearchCell
 
-EdgeWeights = Sequence[Sequence[Tensor]]  # scalars, by edge and operation
-
-
-class MixedEdge(nn.ModuleDict):
-    """All operations of one edge, by name. ``none`` adds nothing, so it has no module."""
-
-    def __init__(self, operations: Sequence[str], channels: int, stride: int) -> None:
-        super().__init__(
-            {
-                name: build_operation(name, channels, stride, affine=False, pool_norm=True)
-                for name in operations
-                if name != "none"
-            }
-        )
-        self.columns = [column for column, name in enumerate(operations) if name != "none"]
-
-    def forward(self, x_BCHW: Tensor, weights_O: Sequence[Tensor]) -> Tensor:
-        total_BCHW: Tensor | None = None
-        for column, operation in zip(self.columns, self.values(), strict=True):
-            out_BCHW, weight = operation(x_BCHW), weights_O[column]
-            if total_BCHW is None:
-                total_BCHW = weight * out_BCHW
-            else:  # one pass over memory where a product and a sum need two
-                total_BCHW = torch.addcmul(total_BCHW, out_BCHW, weight)
-        assert total_BCHW is not None, "Supernet refuses a list without a real operation"
-        return total_BCHW
+SEPARABLE = ("sep_conv_3x3", "sep_conv_5x5")
+DILATED = ("dil_conv_3x3", "dil_conv_5x5")
 
 
-class SearchCell(nn.Module):
-    """Two preprocessed inputs, four nodes, 14 mixed edges; the output has 4C channels."""
+class Supernet(PlainSupernet):
+    """As ``PlainSupernet``, faster and with less than half its memory.
 
-    def __init__(self, plan: CellPlan, operations: Sequence[str]) -> None:
-        super().__init__()
-        self.reduction = plan.reduction
-        self.preprocess0 = build_preprocess(
-            plan.before_last, plan.channels, shrink=plan.after_reduction, affine=False
-        )
-        self.preprocess1 = build_preprocess(plan.last, plan.channels, shrink=False, affine=False)
-        self.edges = nn.ModuleDict()
-        for source, node in EDGES:
-            stride = 2 if plan.reduction and source < 2 else 1
-            self.edges[f"{source}_{node}"] = MixedEdge(operations, plan.channels, stride)
-
-    def forward(self, s0_BCHW: Tensor, s1_BCHW: Tensor, weights_EO: EdgeWeights) -> Tensor:
-        states = [self.preprocess0(s0_BCHW), self.preprocess1(s1_BCHW)]
-        mixed = zip(EDGES, self.edges.values(), weights_EO, strict=True)
-        for _, incoming in groupby(mixed, key=lambda item: item[0][1]):
-            states.append(_sum(edge(states[j], row_O) for (j, _), edge, row_O in incoming))
-        return torch.cat(states[2:], dim=1)
-
-
-def _sum(terms: Iterable[Tensor]) -> Tensor:
-    return reduce(torch.add, terms)
-
-
-class Supernet(nn.Module):
-    """Stem, ``layers`` search cells, global average pool and a linear classifier.
-
-    The architecture parameters are not in the module: callers pass the weights that they
-    make of them, so no optimiser of the network's weights can touch them.
-
-    Args:
-        channels: of the nodes in the first cells (C0); doubled at cells L//3 and 2L//3.
-        layers: number of cells L, at least 3.
-        num_classes: outputs of the classifier.
-        operations: columns of the edge weights, from ``OPERATIONS`` and in any order.
-        in_channels: of the images.
-
-    Raises:
-        ValueError: fewer than three layers; an operation unknown, named twice, or no
-            operation beside ``none``.
+    Attributes:
+        arranged: False calls the modules one by one, which hooks on them can see.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        layers: int,
-        num_classes: int,
-        operations: Sequence[str] = OPERATIONS,
-        in_channels: int = 3,
-    ) -> None:
-        super().__init__()
-        self.operations = _checked(operations)
-        plans, self.feature_dim = stack_cells(channels, layers, len(NODES), len(NODES))
-        self.stem = build_stem(in_channels, plans[0].last)
-        self.cells = nn.ModuleList(SearchCell(plan, self.operations) for plan in plans)
-        self.classifier = nn.Linear(self.feature_dim, num_classes)
+    arranged = True
 
-    def features(
-        self, x_BCHW: Tensor, weights_normal_EO: Tensor, weights_reduce_EO: Tensor
+    def _run_cell(
+        self, cell: SearchCell, s0_BCHW: Tensor, s1_BCHW: Tensor, weights_EO: Tensor
     ) -> Tensor:
-        """Pooled features (B, F), with F = ``feature_dim``.
+        if not self.arranged:
+            return super()._run_cell(cell, s0_BCHW, s1_BCHW, weights_EO)
+        return run_cell(cell, s0_BCHW, s1_BCHW, weights_EO, self.operations)
 
-        Both weights have shape (14, O): rows as ``EDGES``, columns as ``operations``. The
-        column of ``none`` receives a zero gradient.
 
-        Raises:
-            ValueError: weights of another shape.
-        """
-        normal = self._scalars("weights_normal_EO", weights_normal_EO)
-        reduction = self._scalars("weights_reduce_EO", weights_reduce_EO)
-        s0_BCHW = s1_BCHW = self.stem(x_BCHW)
-        for cell in self.cells:
-            weights = reduction if cell.reduction else normal
-            s0_BCHW, s1_BCHW = s1_BCHW, cell(s0_BCHW, s1_BCHW, weights)
-        pooled_BF: Tensor = s1_BCHW.mean(dim=(2, 3))
-        return pooled_BF
-
-    def forward(
-        self, x_BCHW: Tensor, weights_normal_EO: Tensor, weights_reduce_EO: Tensor
-    ) -> Tensor:
-        """Logits (B, K); arguments and errors as in ``features``."""
-        logits_BK: Tensor = self.classifier(
-            self.features(x_BCHW, weights_normal_EO, weights_reduce_EO)
+def run_cell(
+    cell: SearchCell,
+    s0_BCHW: Tensor,
+    s1_BCHW: Tensor,
+    weights_EO: Tensor,
+    operations: Sequence[str],
+) -> Tensor:
+    """The output of a cell, (B, 4C, H, W)."""
+    states = [_last(cell.preprocess0(s0_BCHW)), _last(cell.preprocess1(s1_BCHW))]
+    sums = [NodeSum() for _ in NODES]
+    for source in range(NODES[-1]):
+        if source > 1:
+            states.append(sums[source - NODES[0]].finish())
+        leaving = [row for row, edge in enumerate(EDGES) if edge[0] == source]
+        fan = Fan(
+            x_BCHW=states[source],
+            edges=[_edge(cell, row) for row in leaving],
+            nodes=[sums[EDGES[row][1] - NODES[0]] for row in leaving],
+            weights={name: weights_EO[leaving, o] for o, name in enumerate(operations)},
+            stride=2 if cell.reduction and source < 2 else 1,
         )
-        return logits_BK
-
-    def _scalars(self, name: str, weights_EO: Tensor) -> EdgeWeights:
-        expected = (len(EDGES), len(self.operations))
-        if weights_EO.shape != expected:
-            raise ValueError(
-                f"{name}: shape {tuple(weights_EO.shape)}, but the supernet has {expected[0]} "
-                f"edges and {expected[1]} operations ({', '.join(self.operations)})"
-            )
-        return [row_O.unbind() for row_O in weights_EO.unbind()]
+        _leave(fan)
+    return torch.cat([*states[2:], sums[-1].finish()], dim=1)
 
 
-def _checked(operations: Sequence[str]) -> tuple[str, ...]:
-    unknown = [name for name in operations if name not in OPERATIONS]
-    if unknown:
-        raise ValueError(f"unknown operation '{unknown[0]}'; choose from {', '.join(OPERATIONS)}")
-    if len(set(operations)) < len(operations):
-        raise ValueError(f"operations: one is named twice in {', '.join(operations)}")
-    if not set(operations) - {"none"}:
-        raise ValueError("operations: name at least one beside none")
-    return tuple(operations)
+class NodeSum:
+    """The sum of the edges into one node, while it grows."""
+
+    def __init__(self) -> None:
+        self.total_BCHW: Tensor | None = None
+        self.shifts_C: list[Tensor] = []
+
+    def finish(self) -> Tensor:
+        assert self.total_BCHW is not None, "every list of operations has a real one"
+        if not self.shifts_C:
+            return self.total_BCHW
+        shift_C = torch.stack(self.shifts_C).sum(0).to(self.total_BCHW.dtype)
+        return self.total_BCHW + shift_C[:, None, None]
+
+
+class Fan(NamedTuple):
+    """One state and the edges that leave it."""
+
+    x_BCHW: Tensor
+    edges: list[MixedEdge]
+    nodes: list[NodeSum]  # where each edge leads
+    weights: dict[str, Tensor]  # (E,) of every operation
+    stride: int
+
+    def modules(self, operation: str) -> list[nn.Module]:
+        """The module of one operation on every edge; none where the list leaves it out."""
+        return [edge[operation] for edge in self.edges if operation in edge]
+
+
+def _leave(fan: Fan) -> None:
+    """Add all operations of all edges that leave a state to the nodes they lead to."""
+    pixels_BCHW = F.relu(fan.x_BCHW)
+    lanes = [*_pools(fan), *_skips(fan, pixels_BCHW), *_convolutions(fan, pixels_BCHW)]
+    totals = accumulate([node.total_BCHW for node in fan.nodes], lanes)
+    for node, total_BCHW in zip(fan.nodes, totals, strict=True):
+        node.total_BCHW = total_BCHW
+
+
+def _pools(fan: Fan) -> list[Lane]:
+    """One pooled map for all edges: BatchNorm makes w BN(z) a diagonal A and a shift."""
+    lanes = []
+    for operation in ("max_pool_3x3", "avg_pool_3x3"):
+        pools = [m for m in fan.modules(operation) if isinstance(m, Pool)]
+        if pools:
+            norms = [_norm(pool.norm) for pool in pools]
+            maps, moments = _measure([_last(pools[0].pool(fan.x_BCHW))], norms, dense=False)
+            maps = maps * len(pools)
+            lanes += _lanes(fan, maps, fold(norms, moments, None, fan.weights[operation]))
+    return lanes
+
+
+def _skips(fan: Fan, pixels_BCHW: Tensor) -> list[Lane]:
+    """The identity; or, with stride 2, one gather of pixels for all factorized reductions."""
+    if "skip_connect" not in fan.weights:
+        return []
+    weights_E = fan.weights["skip_connect"]
+    if fan.stride == 1:
+        channels = fan.x_BCHW.shape[1]
+        return [Lane(fan.x_BCHW, e, w.expand(channels)) for e, w in enumerate(weights_E)]
+    reduces = [m for m in fan.modules("skip_connect") if isinstance(m, FactorizedReduce)]
+    norms = [reduce.norm for reduce in reduces]
+    maps, moments = _measure([_two_pixels(pixels_BCHW)], norms, dense=True)
+    maps = maps * len(reduces)
+    p_LCK = torch.stack([_two_halves(reduce) for reduce in reduces])
+    return _lanes(fan, maps, fold(norms, moments, p_LCK, weights_E))
+
+
+def _two_pixels(x_BCHW: Tensor) -> Tensor:
+    """The pixels at even places and, as further channels, their lower right neighbours."""
+    height, width = x_BCHW.shape[2:]
+    shifted_BCHW = F.pad(x_BCHW[:, :, 1::2, 1::2], (0, width % 2, 0, height % 2))
+    return _last(torch.cat([x_BCHW[:, :, ::2, ::2], shifted_BCHW], dim=1))
+
+
+def _two_halves(reduce: FactorizedReduce) -> Tensor:
+    """Both convolutions as one matrix (C, 2C) on such pairs of pixels."""
+    return torch.block_diag(reduce.even.weight.flatten(1), reduce.odd.weight.flatten(1))
+
+
+def _convolutions(fan: Fan, pixels_BCHW: Tensor) -> list[Lane]:
+    """Separable and dilated convolutions: all depthwise filters of the state, then GEMMs."""
+    separable = [(o, m) for o in SEPARABLE for m in fan.modules(o) if isinstance(m, SepConv)]
+    dilated = [(o, m) for o in DILATED for m in fan.modules(o) if isinstance(m, DilConv)]
+    if not separable + dilated:
+        return []
+    weights_L = torch.cat([fan.weights[o] for o in (*SEPARABLE, *DILATED) if o in fan.weights])
+    first = depthwise(pixels_BCHW, [_filter(m.first) for _, m in separable])
+    second = _second_halves(first, [m for _, m in separable])
+    wide = _dilated(fan, pixels_BCHW, [m for _, m in dilated])
+    blocks = [m.second for _, m in separable] + [m for _, m in dilated]
+    maps, (a_LCK, b_LC) = _folded(blocks, second + wide, weights_L)
+    return _lanes(fan, maps, (a_LCK, b_LC))
+
+
+def _second_halves(maps_BCHW: list[Tensor], modules: list[SepConv]) -> list[Tensor]:
+    """From the first depthwise outputs of separable convolutions to their second ones."""
+    if not modules:
+        return []
+    maps_BCHW, (a_LCK, b_LC) = _folded([m.first for m in modules], maps_BCHW, None)
+    outs_BCHW = rectify(maps_BCHW, a_LCK, b_LC)
+    return [
+        depthwise(y_BCHW, [_filter(m.second)])[0]
+        for y_BCHW, m in zip(outs_BCHW, modules, strict=True)
+    ]
+
+
+def _dilated(fan: Fan, pixels_BCHW: Tensor, modules: list[DilConv]) -> list[Tensor]:
+    """With stride 2 a filter dilated by 2 meets every second pixel only, undilated."""
+    if not modules:
+        return []
+    if fan.stride == 1:
+        return depthwise(pixels_BCHW, [_filter(m) for m in modules])
+    every_second_BCHW = _last(pixels_BCHW[:, :, ::2, ::2])
+    return depthwise(every_second_BCHW, [Filter(m.depthwise.weight) for m in modules])
+
+
+def _folded(
+    blocks: Sequence[DepthwiseSeparable], maps_BCHW: list[Tensor], weights_L: Tensor | None
+) -> tuple[list[Tensor], Folded]:
+    """Pointwise convolution and BatchNorm of every block, as A and b for its map."""
+    norms = [block.norm for block in blocks]
+    p_LCK = torch.stack([block.pointwise.weight.flatten(1) for block in blocks])
+    maps_BCHW, moments = _measure(maps_BCHW, norms, dense=True)
+    return maps_BCHW, fold(norms, moments, p_LCK, weights_L)
+
+
+def _measure(
+    maps_BCHW: list[Tensor], norms: Sequence[nn.BatchNorm2d], *, dense: bool
+) -> tuple[list[Tensor], Moments | None]:
+    """Moments for training; in eval mode the norms have statistics already."""
+    return measure(maps_BCHW, dense=dense) if norms[0].training else (maps_BCHW, None)
+
+
+def _lanes(fan: Fan, maps_BCHW: Sequence[Tensor], folded: Folded) -> list[Lane]:
+    """Lanes in the order operation by operation, each over all edges of the fan."""
+    lanes = []
+    for lane, (z_BCHW, factor, b_C) in enumerate(zip(maps_BCHW, *folded, strict=True)):
+        edge = lane % len(fan.edges)
+        fan.nodes[edge].shifts_C.append(b_C)
+        lanes.append(Lane(z_BCHW, edge, factor))
+    return lanes
+
+
+def _filter(block: DepthwiseSeparable) -> Filter:
+    conv = block.depthwise
+    return Filter(conv.weight, conv.stride[0], conv.dilation[0])
+
+
+def _norm(module: nn.Module) -> nn.BatchNorm2d:
+    assert isinstance(module, nn.BatchNorm2d), "a supernet's pools are normalised"
+    return module
+
+
+def _edge(cell: SearchCell, row: int) -> MixedEdge:
+    source, node = EDGES[row]
+    edge = cell.edges[f"{source}_{node}"]
+    assert isinstance(edge, MixedEdge)
+    return edge
+
+
+def _last(x_BCHW: Tensor) -> Tensor:
+    """Channels last in memory: where rows of pixels are a matrix without a copy."""
+    return x_BCHW.contiguous(memory_format=torch.channels_last)
