@@ -164,7 +164,9 @@ def _two_pixels(x_BCHW: Tensor) -> Tensor:
 
 def _two_halves(reduce: FactorizedReduce) -> Tensor:
     """Both convolutions as one matrix (C, 2C) on such pairs of pixels."""
-    return torch.block_diag(reduce.even.weight.flatten(1), reduce.odd.weight.flatten(1))
+    even, odd = reduce.even.weight.flatten(1), reduce.odd.weight.flatten(1)
+    channels = even.shape[1]
+    return torch.cat([F.pad(even, (0, channels)), F.pad(odd, (channels, 0))])
 
 
 def _convolutions(fan: Fan, pixels_BCHW: Tensor) -> list[Lane]:

@@ -26,8 +26,11 @@ LossAt = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 def first_order(
     val_loss: LossAt, weights: Sequence[Tensor], alphas: Sequence[Tensor]
 ) -> list[Tensor]:
-    """dL_val/da at the present weights. ``alphas`` must require gradients."""
-    return _gradients(val_loss(weights, alphas), alphas)
+    """dL_val/da at the present weights. ``alphas`` must require gradients.
+
+    The loss is given the weights without their gradients, so that none is computed.
+    """
+    return _gradients(val_loss([w.detach() for w in weights], alphas), alphas)
 
 
 def second_order(
@@ -53,11 +56,13 @@ def second_order(
     On networks with ReLU and max pooling it is far from the true product. ``exact``
     differentiates twice: about double the memory, no more passes.
     """
-    slopes = _gradients(train_loss(weights, alphas), weights, create_graph=hvp == "exact")
+    exact = hvp == "exact"
+    fixed = alphas if exact else [a.detach() for a in alphas]
+    slopes = _gradients(train_loss(weights, fixed), weights, create_graph=exact)
     unrolled = _sgd_step(weights, slopes, buffers, lr, momentum, weight_decay)
     gradients = _gradients(val_loss(unrolled, alphas), [*alphas, *unrolled])
     direct, v = gradients[: len(alphas)], gradients[len(alphas) :]
-    if hvp == "exact":
+    if exact:
         mixed = _exact_product(slopes, v, alphas)
     else:
         mixed = _difference(train_loss, weights, alphas, v, radius)

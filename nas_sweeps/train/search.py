@@ -229,16 +229,15 @@ class SearchRun:
     ) -> Tensor:
         """The objective at ``weights``; other weights may have BatchNorm statistics of their own.
 
-        As in DARTS architect.py, whose unrolled model is a copy, statistics included.
+        As in DARTS architect.py, whose unrolled model is a copy, statistics included. The
+        model's own weights may come detached, which spares their gradients.
         """
-        if all(a is b for a, b in zip(weights, self.weights, strict=True)):
-            loss: Tensor = self.model(objective, batch, edge_weights)[0]
-            return loss
         state = dict(zip(self.names, weights, strict=True))
-        if own_statistics:
+        live = all(a.is_set_to(b) for a, b in zip(weights, self.weights, strict=True))
+        if own_statistics and not live:
             state |= {name: b.clone() for name, b in self.model.named_buffers()}
-        unrolled: Tensor = functional_call(self.model, state, (objective, batch, edge_weights))[0]
-        return unrolled
+        loss: Tensor = functional_call(self.model, state, (objective, batch, edge_weights))[0]
+        return loss
 
     def _batch(self, index: Tensor, objective: Objective, supervised: Supervised) -> Batch:
         augment = self.recipe.augment

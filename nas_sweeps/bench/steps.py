@@ -1,0 +1,229 @@
+"""The steps that are timed, for every variant of the supernet.
+
+``plain`` is the reference: one module after another in torch's default memory layout, and an
+architecture step that, like ``loss.backward()`` in DARTS architect.py, computes the gradients of
+the weights too. ``plain, channels last`` differs in layout, ``plain, alphas only`` in both. Ours
+is what a search runs.
+
+B images, S x S pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nas_sweeps.bench.options import Options
+from nas_sweeps.space.genotype import EDGES
+from nas_sweeps.space.network import Network, count_macs
+from nas_sweeps.space.plain import PlainSupernet
+from nas_sweeps.space.published import published
+from nas_sweeps.space.supernet import Supernet
+from nas_sweeps.train.bilevel import LossAt, first_order, second_order
+from nas_sweeps.train.common import clip_and_step
+
+Step = Callable[[], object]
+Net = TypeVar("Net", bound=nn.Module)
+PASSES = {  # forward passes, counting a backward pass as two
+    "first_order": 6,
+    "second_order": 12,
+    "evaluation": 1,
+    "retrain": 3,
+}
+LR, MOMENTUM, DECAY = 0.025, 0.9, 3e-4  # DARTS train_search.py
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute the same thing."""
+
+    name: str
+    arranged: bool = False
+    channels_last: bool = True
+    alphas_only: bool = True
+    compiled: bool = False
+
+
+PLAIN = Variant("plain", channels_last=False, alphas_only=False)
+OURS = Variant("ours", arranged=True)
+SUPERNETS = (
+    PLAIN,
+    Variant("plain, channels last", alphas_only=False),
+    Variant("plain, alphas only"),
+    OURS,
+)
+COMPILED = Variant("plain, compiled", compiled=True)
+NETWORKS = (PLAIN, Variant("ours"))  # an evaluation network has one form, in two layouts
+
+
+class Search:
+    """A supernet, two batches and optimisers, as ``train.search`` has them."""
+
+    def __init__(self, options: Options, variant: Variant) -> None:
+        torch.manual_seed(0)
+        self.variant = variant
+        kind = Supernet if variant.arranged else PlainSupernet
+        self.net = _placed(kind(options.channels, options.layers, 10), options, variant)
+        self.names = [name for name, _ in self.net.named_parameters()]
+        self.weights: list[Tensor] = list(self.net.parameters())
+        self.alphas = [
+            (1e-3 * torch.randn(len(EDGES), 8, device=options.device)).requires_grad_()
+            for _ in ("normal", "reduce")
+        ]
+        self.sgd = _sgd(self.weights)
+        self.adam = torch.optim.Adam(self.alphas, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+        self.images, self.labels = zip(*(_batch(options, variant) for _ in "tv"), strict=True)
+        self.call = torch.compile(self.net) if variant.compiled else self.net
+
+    def first_order(self) -> None:
+        """A bilevel step: alphas on the validation batch, then weights on the training batch."""
+        if self.variant.alphas_only:
+            gradients = first_order(self._loss(1), self.weights, self.alphas)
+        else:
+            gradients = _everything(self._loss(1), self.weights, self.alphas)[0]
+        self._move(gradients)
+        loss = self._loss(0)(self.weights, [alpha.detach() for alpha in self.alphas])
+        clip_and_step(loss, self.weights, self.sgd, 5.0)
+
+    def second_order(self) -> None:
+        """The architecture step through one unrolled step of SGD, by finite differences."""
+        train, val = self._loss(0), self._loss(1)
+        buffers = [self.sgd.state[w].get("momentum_buffer") for w in self.weights]
+        if self.variant.alphas_only:
+            gradients = second_order(
+                train,
+                val,
+                self.weights,
+                self.alphas,
+                buffers=buffers,
+                lr=LR,
+                momentum=MOMENTUM,
+                weight_decay=DECAY,
+            )
+        else:
+            gradients = _reference_second_order(train, val, self.weights, self.alphas)
+        self._move(gradients)
+
+    @torch.inference_mode()
+    def evaluation(self) -> Tensor:
+        """Logits of a batch in eval mode."""
+        self.net.eval()
+        mixing = [alpha.softmax(-1) for alpha in self.alphas]
+        logits: Tensor = self.call(self.images[0], *mixing)
+        self.net.train()
+        return logits
+
+    def _loss(self, which: int) -> LossAt:
+        def at(weights: Sequence[Tensor], alphas: Sequence[Tensor]) -> Tensor:
+            state = dict(zip(self.names, weights, strict=True))
+            mixing = tuple(alpha.softmax(-1) for alpha in alphas)
+            if self.variant.compiled:  # functional calls would compile anew
+                logits = self.call(self.images[which], *mixing)
+            else:
+                logits = functional_call(self.net, state, (self.images[which], *mixing))
+            return F.cross_entropy(logits, self.labels[which])
+
+        return at
+
+    def _move(self, gradients: Sequence[Tensor]) -> None:
+        for alpha, gradient in zip(self.alphas, gradients, strict=True):
+            alpha.grad = gradient
+        self.adam.step()
+
+
+def _everything(
+    loss: LossAt, weights: Sequence[Tensor], alphas: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Gradients of the alphas and of the weights, as ``loss.backward()`` makes them."""
+    leaves = [w.detach().requires_grad_() for w in weights]
+    both = torch.autograd.grad(loss(leaves, alphas), [*alphas, *leaves])
+    return list(both[: len(alphas)]), list(both[len(alphas) :])
+
+
+def _reference_second_order(
+    train: LossAt, val: LossAt, weights: Sequence[Tensor], alphas: Sequence[Tensor]
+) -> list[Tensor]:
+    """DARTS architect.py, before SGD's first step: four passes with all gradients each."""
+    weights = [w.detach() for w in weights]
+    slopes = _everything(train, weights, alphas)[1]
+    unrolled = [w - LR * (g + DECAY * w) for w, g in zip(weights, slopes, strict=True)]
+    direct, v = _everything(val, unrolled, alphas)
+    epsilon = 0.01 / nn.utils.get_total_norm(v)
+    sides = []
+    for sign in (1, -1):
+        moved = [w + sign * epsilon * x for w, x in zip(weights, v, strict=True)]
+        sides.append(_everything(train, moved, alphas)[0])
+    mixed = [(p - n) / (2 * epsilon) for p, n in zip(*sides, strict=True)]
+    return [g - LR * h for g, h in zip(direct, mixed, strict=True)]
+
+
+class Retrain:
+    """An evaluation network with its auxiliary head and drop path, one step of training."""
+
+    def __init__(self, options: Options, variant: Variant) -> None:
+        torch.manual_seed(0)
+        net = Network(
+            published("DARTS_V2"),
+            options.retrain_channels,
+            options.retrain_layers,
+            10,
+            auxiliary=True,
+        )
+        self.net = _placed(net, options, variant)
+        self.images, self.labels = _batch(options, variant)
+        self.sgd = _sgd(self.net.parameters())
+
+    def step(self) -> None:
+        logits, auxiliary = self.net(self.images, 0.2)
+        loss = F.cross_entropy(logits, self.labels)
+        if auxiliary is not None:
+            loss = loss + 0.4 * F.cross_entropy(auxiliary, self.labels)
+        clip_and_step(loss, list(self.net.parameters()), self.sgd, 5.0)
+
+
+def variants(options: Options, task: str) -> tuple[Variant, ...]:
+    """Those that a task knows; the first is what ratios are taken against."""
+    if task == "retrain":
+        return NETWORKS
+    return SUPERNETS + ((COMPILED,) if options.compile else ())
+
+
+def make_step(options: Options, task: str, variant: Variant) -> Step:
+    """The step of one variant, ready to be called again and again."""
+    if task == "retrain":
+        return Retrain(options, variant).step
+    step: Step = getattr(Search(options, variant), task)
+    return step
+
+
+def gflop(options: Options, task: str) -> float:
+    """Counted from multiply-accumulates of convolutions and linear layers, two operations each."""
+    if task == "retrain":
+        net = Network(published("DARTS_V2"), options.retrain_channels, options.retrain_layers, 10)
+        macs = count_macs(net, options.image_size)
+    else:
+        macs = count_macs(Supernet(options.channels, options.layers, 10), options.image_size)
+    return 2e-9 * macs * options.batch * PASSES[task]
+
+
+def _placed(net: Net, options: Options, variant: Variant) -> Net:
+    layout = torch.channels_last if variant.channels_last else torch.contiguous_format
+    return net.to(options.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def _sgd(weights: Iterable[Tensor]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(weights, LR, momentum=MOMENTUM, weight_decay=DECAY)
+
+
+def _batch(options: Options, variant: Variant) -> tuple[Tensor, Tensor]:
+    side = options.image_size
+    layout = torch.channels_last if variant.channels_last else torch.contiguous_format
+    images_B3SS = torch.randn(options.batch, 3, side, side, device=options.device)
+    labels_B = torch.randint(10, (options.batch,), device=options.device)
+    return images_B3SS.to(memory_format=layout), labels_B
