@@ -1,7 +1,9 @@
 """Clocks and meters: time, peak memory, and the machine's rate of matrix products.
 
 On a CPU the clock is the process's own CPU time, which others on the machine disturb least, and
-all variants of a task take turns, so that what does disturb them disturbs them alike. Peak memory
+all variants of a task take turns, so that what does disturb them disturbs them alike. (With
+several threads on a busy machine set ``OMP_WAIT_POLICY=PASSIVE``, or threads that wait for each
+other count as working.) Peak memory
 is that of a fresh process: how much one step raises its largest resident set (the unit of
 ``getrusage``) above what building the step had needed. On CUDA the clock is wall time between
 synchronisations, the memory that of torch's allocator.

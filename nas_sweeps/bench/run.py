@@ -44,12 +44,12 @@ Row = dict[str, Any]
 # What one step trains or tests on: a bilevel step takes a training and a validation batch.
 BATCHES = {"first_order": 2, "second_order": 2}
 TITLES = {
-    "first_order": "first-order bilevel step",
-    "second_order": "second-order architecture step",
-    "evaluation": "evaluation of the supernet",
+    "first_order": "first-order step",
+    "second_order": "second-order alphas",
+    "evaluation": "evaluation",
     "retrain": "retrain step",
-    "augmentation": "augmentation (crop, flip)",
-    "views": "augmentation (Barlow views)",
+    "augmentation": "crop and flip",
+    "views": "Barlow views",
 }
 
 
@@ -152,30 +152,40 @@ def as_table(rows: list[Row]) -> Table:
     """The rows for a person."""
     head = rows[0]
     table = Table(
-        title=(
-            f"B={head['batch']}, C={head['channels']}, L={head['layers']}, {head['device']}, "
-            f"{head['threads']} threads, torch {head['torch']}, matrix products at "
-            f"{head['gemm_gflops']:.0f} GFLOP/s; CPU seconds of all threads, medians of "
-            f"{head['repeats']}"
-        )
+        caption=(
+            f"B={head['batch']}, C={head['channels']}, L={head['layers']}; {head['device']}, "
+            f"{head['threads']} threads, torch {head['torch']}; matrix products: "
+            f"{head['gemm_gflops']:.0f} GFLOP/s. Seconds are {_clock(head['device'])}, medians of "
+            f"{head['repeats']}."
+        ),
+        pad_edge=False,
     )
-    table.add_column("task")
-    table.add_column("variant")
-    for name in ("seconds", "faster", "images/s", "peak GiB", "smaller", "GFLOP", "of GEMM"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(
-            TITLES[row["task"]],
-            row["variant"],
-            f"{row['step_s']:.3g}",
-            f"{row['ratio']:.2f}x",
-            f"{row['images_per_s']:.0f}",
-            _maybe(row["peak_mem_gib"], "{:.2f}"),
-            _maybe(row["mem_ratio"], "{:.2f}x"),
-            _maybe(row["gflop"], "{:.0f}"),
-            _maybe(row["gemm_share"], "{:.0%}"),
-        )
+    table.add_column("task", no_wrap=True)
+    table.add_column("variant", no_wrap=True)
+    for name in ("s", "faster", "images/s", "GiB", "smaller", "GFLOP", "GEMM"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row, before in zip(rows, [None, *rows], strict=False):
+        first = before is None or before["task"] != row["task"]
+        if first:
+            table.add_section()
+        table.add_row(TITLES[row["task"]] if first else "", row["variant"], *_cells(row))
     return table
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        f"{row['step_s']:.3g}",
+        f"{row['ratio']:.2f}x",
+        f"{row['images_per_s']:.0f}",
+        _maybe(row["peak_mem_gib"], "{:.2f}"),
+        _maybe(row["mem_ratio"], "{:.2f}x"),
+        _maybe(row["gflop"], "{:.0f}"),
+        _maybe(row["gemm_share"], "{:.0%}"),
+    )
+
+
+def _clock(device: str) -> str:
+    return "wall time" if device == "cuda" else "CPU time of all threads"
 
 
 def _maybe(value: float | None, form: str) -> str:

@@ -2,8 +2,8 @@
 
 ``plain`` is the reference: one module after another in torch's default memory layout, and an
 architecture step that, like ``loss.backward()`` in DARTS architect.py, computes the gradients of
-the weights too. ``plain, channels last`` differs in layout, ``plain, alphas only`` in both. Ours
-is what a search runs.
+the weights too. ``channels last`` is plain but for the layout, ``and alphas only`` in the gradients
+too, ``and compiled`` is that under ``torch.compile``. Ours is what a search runs.
 
 B images, S x S pixels.
 """
@@ -54,11 +54,11 @@ PLAIN = Variant("plain", channels_last=False, alphas_only=False)
 OURS = Variant("ours", arranged=True)
 SUPERNETS = (
     PLAIN,
-    Variant("plain, channels last", alphas_only=False),
-    Variant("plain, alphas only"),
+    Variant("channels last", alphas_only=False),
+    Variant("and alphas only"),
     OURS,
 )
-COMPILED = Variant("plain, compiled", compiled=True)
+COMPILED = Variant("and compiled", compiled=True)
 NETWORKS = (PLAIN, Variant("ours"))  # an evaluation network has one form, in two layouts
 
 
