@@ -11,7 +11,6 @@ synchronisations, the memory that of torch's allocator.
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping
@@ -29,7 +28,6 @@ GEMM_SIDE, GEMM_REPEATS = 2048, 5
 
 def seconds(step: Step, device: str) -> float:
     """Of one call."""
-    gc.collect()
     clock = _cuda_clock if device == "cuda" else time.process_time
     started = clock()
     step()
