@@ -3,10 +3,13 @@
 On a CPU the clock is the process's own CPU time, which others on the machine disturb least, and
 all variants of a task take turns, so that what does disturb them disturbs them alike. (With
 several threads on a busy machine set ``OMP_WAIT_POLICY=PASSIVE``, or threads that wait for each
-other count as working.) Peak memory
-is that of a fresh process: how much one step raises its largest resident set (the unit of
-``getrusage``) above what building the step had needed. On CUDA the clock is wall time between
-synchronisations, the memory that of torch's allocator.
+other count as working.)
+
+Peak memory is that of a fresh process: how much one step raises its largest resident set above
+what building the step had needed. It is ``VmHWM`` of proc(5) where there is one, because
+``getrusage`` hands a parent's peak on to its children.
+
+On CUDA the clock is wall time between synchronisations, the memory that of torch's allocator.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -72,6 +76,14 @@ def _peak_here(options: Options, make: Callable[[Options], Step]) -> float:
     device = torch.device(options.device)
     step = make(options)
     reset_peak_memory(device)
-    before = peak_memory_gib(device)
+    before = _peak_gib(device)
     step()
-    return peak_memory_gib(device) - before
+    return _peak_gib(device) - before
+
+
+def _peak_gib(device: torch.device) -> float:
+    status = Path("/proc/self/status")
+    if device.type == "cuda" or not status.exists():
+        return peak_memory_gib(device)
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 2**20
