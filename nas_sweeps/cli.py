@@ -17,6 +17,8 @@ import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from nas_sweeps.bench.command import bench
+
 if TYPE_CHECKING:
     from nas_sweeps.grid import Grid
 
@@ -312,6 +314,9 @@ def draw(
         return
     with publish(to, durable=False) as scratch:
         scratch.write_bytes(data)
+
+
+app.command()(bench)
 
 
 def main() -> None:
