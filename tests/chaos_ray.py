@@ -23,6 +23,7 @@ class Cluster:
 
     address: str
     ask: Connection
+    pid: int  # of the keeper, which is an ancestor of every process of the cluster
 
     def fell(self) -> None:
         """Kill the second node with everything on it."""
@@ -47,7 +48,8 @@ def cluster_for(names: Iterable[str]) -> Iterator[Cluster | None]:
     keeper = multiprocessing.get_context("spawn").Process(target=_keep, args=(there,))
     keeper.start()
     try:
-        yield Cluster(here.recv(), here)
+        assert keeper.pid is not None
+        yield Cluster(here.recv(), here, keeper.pid)
     finally:
         here.send("end")
         keeper.join(timeout=60)
@@ -82,17 +84,18 @@ def _processes() -> dict[int, tuple[int, str]]:
     return found
 
 
-def _workers() -> list[int]:
-    """Actors that run trials."""
-    busy = ((pid, command) for pid, (_, command) in _processes().items())
-    return [pid for pid, command in busy if command.startswith("ray::ImplicitFunc")]
+def _workers(cluster: Cluster) -> list[int]:
+    """Actors of the cluster that run trials."""
+    below = _descendants(cluster.pid)
+    return [pid for pid, command in below.items() if command.startswith("ray::ImplicitFunc")]
 
 
-def _descendants(pid: int) -> list[int]:
+def _descendants(pid: int) -> dict[int, str]:
+    """Command lines of all processes that a process started, and that these started."""
     there, found = _processes(), [pid]
     for one in found:
         found += [child for child, (parent, _) in there.items() if parent == one]
-    return found[1:]
+    return {child: there[child][1] for child in found[1:]}
 
 
 def _kill(pids: Iterable[int]) -> None:
@@ -134,7 +137,7 @@ def kill_all_workers(r: Round) -> int:
 def _kill_workers(r: Round, pick: Callable[[list[int]], list[int]]) -> int:
     driver, killed = _begin(r), 0
     for _ in range(r.rng.randint(1, 2)):
-        pids = _workers()
+        pids = _workers(r.cluster)
         if pids:
             chosen = pick(pids)
             _kill(chosen)

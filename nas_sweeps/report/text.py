@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 def plan_view(grid: Grid, store: Store, verbose: bool) -> Iterator[RenderableType]:
     """Every trial of a grid, counted by phase and method, against what a store holds."""
-    chain = standing(plan(grid), store, retry="lost")
-    yield f"{grid.name}: {len(plan(grid))} trials"
+    planned = plan(grid)
+    chain = standing(planned, store, retry="lost")
+    yield f"{grid.name}: {len(planned)} trials"
     yield counts_table(chain)
     for phase in PHASES:
         resources = grid.resources(phase)

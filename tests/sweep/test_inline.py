@@ -110,6 +110,17 @@ def test_a_new_seed_runs_only_what_is_new(finished: Path, tmp_path: Path) -> Non
     assert len(ns.load(store).trials) == 6
 
 
+def test_another_name_and_other_resources_run_nothing_anew(finished: Path, tmp_path: Path) -> None:
+    store = tmp_path / "same trials"
+    shutil.copytree(finished, store)
+    before = {p: p.read_bytes() for p in (store / "trials").rglob("*") if p.is_file()}
+    other = TINY | {"name": "another name"}
+    for phase in ("search", "retrain"):
+        other[phase] = TINY[phase] | {"resources": {"cpus": 2}}
+    assert run_inline(store, ns.Grid.from_dict(other)).started == 0
+    assert before == {p: p.read_bytes() for p in before}
+
+
 def test_a_stopped_run_goes_on_after_its_last_epoch_with_the_same_bits(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
