@@ -118,6 +118,14 @@ class Chain:
         slots = self._plan.retrains
         return tuple(slots[number] for number, to in sorted(self._released.items()) if to is None)
 
+    def trial_ids(self) -> set[str]:
+        """Of the chosen trials, as far as they are known: retrains once their genotype is."""
+        found = {t for t, search in self._searches.items() if self._chosen(search)}
+        for number, to in self._released.items():
+            if to is not None and self._chosen(self._plan.retrains[number]):
+                found.add(to)
+        return found
+
     def links(self) -> list[tuple[str, Origin]]:
         """Who asked for which retrain, as far as it is known, retrains of earlier runs included."""
         return [(to, origin) for to, origins in self._origins.items() for origin in origins]

@@ -28,7 +28,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False, markup=False)
+
+
+class Out(Console):
+    """Standard output; a reader that leaves ends the output, not the run."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+out = Out(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 
 USER_ERROR, NOT_ALL_DONE, INTERRUPTED = 2, 1, 130
@@ -175,6 +185,8 @@ def run(
             last_resort=os._exit,
         )
     except KeyboardInterrupt as stopped:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # it is ending already
         err.print("stopped; the same command goes on where the trials are now")
         raise typer.Exit(getattr(stopped, "exit_code", INTERRUPTED)) from None
     except OSError as error:
@@ -189,8 +201,8 @@ def run(
         err.print(f"stopped: {summary.stopped}", soft_wrap=True)
     if not summary.complete:
         name = shlex.quote(str(summary.store))
-        err.print(f"not all done: `nas-sweeps failures {name}` says why; --retry failed runs")
-        err.print("failed trials again, and with them the retrains that they block")
+        err.print(f"not all done: `nas-sweeps failures {name}` says why", soft_wrap=True)
+        err.print("--retry failed tries mistakes again, and with them the retrains that they block")
         raise typer.Exit(NOT_ALL_DONE)
 
 
@@ -324,6 +336,9 @@ def main() -> None:
     warnings.showwarning = lambda message, *_: err.print(f"warning: {message}", soft_wrap=True)
     try:
         app(standalone_mode=True)
+    except KeyboardInterrupt:
+        err.print("stopped before anything was begun")
+        sys.exit(INTERRUPTED)
     except ValueError as error:
         err.print(str(error), soft_wrap=True, style="red")
         sys.exit(USER_ERROR)

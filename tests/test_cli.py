@@ -254,3 +254,22 @@ def test_a_report_is_one_page_with_its_figures_beside_it(done_store: Path, tmp_p
     assert done.stdout.strip() == str(page)
     assert "Table I" in page.read_text()
     assert (tmp_path / "out" / "figures" / "figure8b.svg").exists()
+
+
+def test_a_reader_that_leaves_ends_the_output_and_not_the_run(tiny: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    command = [sys.executable, "-m", "nas_sweeps.cli", "run", tiny, "--executor", "inline"]
+    running = subprocess.Popen(
+        [*command, "--store", store],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+    )
+    assert running.stdout is not None
+    assert running.stderr is not None
+    assert "search darts" in running.stdout.readline()
+    running.stdout.close()
+    said = running.stderr.read()
+    assert running.wait(timeout=120) == 0, said
+    assert ns.load(store).trials.state.tolist() == ["done", "done"]

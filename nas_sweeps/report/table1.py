@@ -65,7 +65,9 @@ def _block(trials: pd.DataFrame, value: str, baseline: str) -> list[dict[str, An
     several = (trials.groupby("who", observed=True)["search_seed"].nunique() > 1).any()
     # A published genotype has no search: its retrain seed stands for both.
     seed = trials["search_seed"].fillna(trials["seed"]) if several else trials["seed"]
-    units = trials.assign(unit=seed).groupby(["who", "unit"], observed=True)[value].mean()
+    units = (  # a trial whose spec cannot be read has no seed: all such count as one
+        trials.assign(unit=seed).groupby(["who", "unit"], observed=True, dropna=False)[value].mean()
+    )
     own = {str(who): rows.droplevel("who") for who, rows in units.groupby("who", observed=True)}
     against = own.get(baseline)
     out = []

@@ -146,7 +146,7 @@ class Driver:
         here = self.record.get("host") == socket.gethostname()
         if here and not is_alive(self.record.get("pid")):
             return False
-        return self.age_s < DEAD_S
+        return abs(self.age_s) < DEAD_S  # a beat of the future is no sign of life either
 
     @property
     def who(self) -> str:

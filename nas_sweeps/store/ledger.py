@@ -42,10 +42,12 @@ class Store:
     """A store of trials in a folder, or at a URI, which need not exist yet to be asked about.
 
     Raises:
-        ValueError: a URI of no known file system.
+        ValueError: no name, or a URI of no known file system.
     """
 
     def __init__(self, root: str | Path) -> None:
+        if not str(root).strip():
+            raise ValueError("store: its name is empty; name a folder")
         self.layout = Layout(open_files(root))
         self._done: set[str] = set()  # final, so never read again
 
@@ -62,7 +64,21 @@ class Store:
         self.layout.files.tidy("tables")
 
     def exists(self) -> bool:
-        return self.layout.mark.read_json() is not None
+        """Also where its mark was damaged: the next run writes it again."""
+        return self.layout.mark.read_json() is not None or bool(self.layout.files.tree("trials"))
+
+    def _refuse_other_versions(self) -> None:
+        mark = self.layout.mark.read_json()
+        if mark is not None:
+            other = mark.get("layout") != LAYOUT_VERSION
+        else:  # before there were marks, a trial had one attempt.json, whoever wrote it
+            folders = self.layout.files.tree("trials").values()
+            other = any("attempt.json" in f.names or "result.json" in f.names for f in folders)
+        if other:
+            raise ValueError(
+                f"store '{self}': another version of nas_sweeps wrote it, and this one does not "
+                "read its files; use that version, or name another store"
+            )
 
     def create(self) -> None:
         """Make the store; nothing happens to one that is there.
@@ -71,8 +87,7 @@ class Store:
             ValueError: a file is in the way, the place cannot be written to, or the store is
                 one of an earlier version.
         """
-        if self.layout.mark.read_json() is None and self.layout.files.tree("trials"):
-            raise ValueError(f"store '{self}': {_OLD}")
+        self._refuse_other_versions()
         try:  # written each time: it shows that the store can be written to
             self.layout.mark.publish_json({"store": "nas_sweeps", "layout": LAYOUT_VERSION})
         except (FileExistsError, NotADirectoryError):
@@ -85,10 +100,8 @@ class Store:
 
     def require(self) -> Store:
         """This store. Raises ValueError where there is none."""
-        mark = self.layout.mark.read_json()
-        if mark is None and self.layout.files.tree("trials"):
-            raise ValueError(f"store '{self}': {_OLD}")
-        if mark is None:
+        self._refuse_other_versions()
+        if not self.exists():
             raise ValueError(
                 f"'{self}' is no store: it has no file '{self.layout.mark.name}'; check the path, "
                 "or start a sweep that writes there"
@@ -116,8 +129,7 @@ class Store:
         if files.spec.name in files.names and files.spec.read_json() is not None:
             return
         asked = {"schema": TRIAL_FILE_VERSION, "variant": variant}
-        # Not durable: every run asks again.
-        files.spec.publish_json(asked | {"spec": json.loads(trial.to_json())}, durable=False)
+        files.spec.publish_json(asked | {"spec": json.loads(trial.to_json())})
 
     def spec(self, trial_id: str) -> Trial:
         """Raises ``ValueError`` where there is no such trial, or its file cannot be read."""
@@ -132,7 +144,7 @@ class Store:
         file = files.origin(origin.key)
         if file.name in files.names and file.read_json() is not None:
             return
-        file.publish_json(asdict(origin), durable=False)
+        file.publish_json(asdict(origin))
 
     def origins(self, retrain_id: str) -> tuple[Origin, ...]:
         """Everyone who asked for a retrain, in a fixed order."""
@@ -370,6 +382,3 @@ def is_live(attempt: AttemptRecord) -> bool:
         return False
     age = datetime.fromisoformat(now()) - datetime.fromisoformat(attempt.heartbeat)
     return age.total_seconds() < STALE_S
-
-
-_OLD = "it was written by an earlier version, whose files this one does not read; name another"

@@ -52,7 +52,7 @@ class TrialRows:
     classes: pa.Table
     attempts: pa.Table
     genotype: Genotype | None
-    damaged: bool  # rows that should be there cannot be read
+    damaged: bool  # what should be there cannot be read: rows, or what was asked
 
     @property
     def fixed(self) -> bool:
@@ -90,7 +90,7 @@ def read_trial(files: TrialFiles) -> TrialRows:
         row |= _origin_columns(read_origins(files))
     row |= _result_columns(result) if result else {}
     attempts = [_attempt_row(of, record, of == newest) for of, record in records]
-    whole = epochs_whole and classes_whole
+    whole = epochs_whole and classes_whole and (spec is not None or not records)
     if result is not None and result.state == "done":
         whole = whole and len(epochs) > 0 and len(classes) > 0
     return TrialRows(row, epochs, classes, build(attempts, ATTEMPTS), genotype, not whole)

@@ -104,7 +104,7 @@ def compact(store: Store | str | Path) -> None:
 
 
 def damaged(store: Store | str | Path) -> set[str]:
-    """Trials whose rows are lost: neither their own files nor the compacted tables hold them.
+    """Trials of which rows or the spec are lost: neither their files nor the tables hold them.
 
     Raises:
         ValueError: there is no store.

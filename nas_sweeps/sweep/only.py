@@ -18,7 +18,7 @@ def chosen_by(query: str, plan: Plan) -> Callable[[Entry], bool]:
     """Whether a planned search or retrain is meant.
 
     Args:
-        query: an expression of ``DataFrame.query`` over ``COLUMNS``, such as
+        query: a condition for ``DataFrame.eval`` over ``COLUMNS``, such as
             ``method == 'darts' and mu < 0.1``; names are those of the tables.
 
     Raises:
@@ -27,15 +27,17 @@ def chosen_by(query: str, plan: Plan) -> Callable[[Entry], bool]:
     entries: list[Entry] = [*plan.searches, *plan.retrains]
     frame = _frame(entries)
     try:
-        rows = frame.query(query, engine="python").index
+        meant_rows = frame.eval(query, engine="python")
+        if not (isinstance(meant_rows, pd.Series) and meant_rows.dtype == bool):
+            raise ValueError("that is no condition")
     except Exception as error:  # pandas raises whatever its parser met
         raise ValueError(
             f"--only {query!r}: {error}; write a condition on {', '.join(COLUMNS)}, such as "
             "\"method == 'darts' and seed < 2\""
         ) from None
-    if rows.empty:
+    if not meant_rows.any():
         raise ValueError(f"--only {query!r}: none of the {len(entries)} planned trials is meant")
-    meant = {entries[i] for i in rows}
+    meant = {entry for entry, is_meant in zip(entries, meant_rows, strict=True) if is_meant}
     return lambda entry: entry in meant
 
 

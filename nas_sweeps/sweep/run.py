@@ -91,7 +91,8 @@ def run(
     keeper.create()
     with Lease(keeper.layout, grid.name) as lease:
         keeper.tidy()
-        for trial_id in damaged(keeper):
+        # Those of this plan alone: only they are handed out, and so written, again.
+        for trial_id in damaged(keeper) & standing(planned, keeper, chosen=chosen).trial_ids():
             keeper.reopen(trial_id)
         chain = standing(planned, keeper, retry=retry, chosen=chosen)
         job = _job(grid, planned, chain, keeper, lease, console)

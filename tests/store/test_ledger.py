@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -268,8 +269,33 @@ def test_a_store_of_an_earlier_version_is_refused_not_misread(tmp_path: Path) ->
     (tmp_path / "trials" / "s-0123").mkdir(parents=True)
     (tmp_path / "trials" / "s-0123" / "result.json").write_text("{}")
     for ask in (Store(tmp_path).create, Store(tmp_path).require):
-        with pytest.raises(ValueError, match="earlier version"):
+        with pytest.raises(ValueError, match="another version"):
             ask()
+
+
+@pytest.mark.parametrize("mark", [None, "", "{", '{"store": "nas_sweeps", "layout": 2'])
+def test_a_damaged_mark_hides_no_trial_and_is_written_again(lab: Any, mark: str | None) -> None:
+    trial = lab.finish(lab.search())
+    path = lab.root / "store.json"
+    path.unlink()
+    if mark is not None:
+        path.write_text(mark)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert Store(lab.root).require().states() == {trial.trial_id: State.DONE}
+        Store(lab.root).create()
+    assert Store(lab.root).layout.mark.read_json() == {"store": "nas_sweeps", "layout": 2}
+
+
+def test_a_store_of_a_later_version_is_refused(lab: Any) -> None:
+    lab.store.layout.mark.publish_json({"store": "nas_sweeps", "layout": 3})
+    with pytest.raises(ValueError, match="another version"):
+        load(lab.store)
+
+
+def test_a_store_without_a_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        Store(" ")
 
 
 def test_linking_twice_is_linking_once(lab: Any) -> None:

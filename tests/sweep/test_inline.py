@@ -282,7 +282,8 @@ def flip(path: Path) -> None:
 
 
 def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:1000])
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
 
 
 def stranger(path: Path) -> None:
@@ -339,7 +340,7 @@ def test_a_damaged_checkpoint_costs_at_most_its_own_epochs(
     assert "cannot be used" in log
 
 
-def test_lost_rows_of_a_done_trial_are_written_again_from_its_checkpoint(
+def test_lost_files_of_a_done_trial_are_written_again_from_its_checkpoint(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"
@@ -348,6 +349,8 @@ def test_lost_rows_of_a_done_trial_are_written_again_from_its_checkpoint(
     first, second = sorted(store.glob("trials/*/*.epochs.parquet"))[:2]
     flip(first)
     second.unlink()
+    spec = sorted(store.glob("trials/*/trial.json"))[-1]
+    truncate(spec)
     with pytest.warns(UserWarning, match=r"epochs\.parquet"):
         assert len(timeless(store)) < len(timeless(finished))
     for kind in (SearchRun, RetrainRun):
@@ -355,6 +358,8 @@ def test_lost_rows_of_a_done_trial_are_written_again_from_its_checkpoint(
     with pytest.warns(UserWarning, match=r"epochs\.parquet"):
         assert run_inline(store).complete
     pd.testing.assert_frame_equal(timeless(store), timeless(finished))
+    columns = ["trial_id", "method", "distribution", "mu", "seed", "spec", "accuracy_balanced"]
+    pd.testing.assert_frame_equal(ns.load(store).trials[columns], ns.load(finished).trials[columns])
 
 
 # Failures
@@ -487,7 +492,20 @@ def test_only_a_part_of_the_grid_is_run_and_counted(tmp_path: Path) -> None:
     assert (rest.started, rest.complete) == (2, True)
 
 
-@pytest.mark.parametrize("query", ["methd == 'darts'", "mu <", "seed == 99", "@__import__('os')"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "methd == 'darts'",
+        "mu <",
+        "seed == 99",
+        "@__import__('os')",
+        "seed",
+        "[0, 1]",
+        "seed.sum()",
+        "1",
+        "True",
+    ],
+)
 def test_a_query_that_means_nothing_is_one_message(query: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--only"):
         run_inline(tmp_path / "store", only=query)
