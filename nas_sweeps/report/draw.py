@@ -59,7 +59,7 @@ def resolve(target: str, store: str | Path | None = None) -> list[Named]:
         return [(target, PUBLISHED[target])]
     if store is not None:
         return [_in_store(target, store)]
-    if Store(target).exists():
+    if target.strip() and Store(target).exists():
         return _winners(target)
     raise ValueError(
         f"'{target}' is neither a published genotype ({', '.join(PUBLISHED)}) nor the folder of "
