@@ -1,0 +1,35 @@
+"""The command line: verbs, no logic. Everything heavy is imported inside a verb."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import typer
+
+from nas_sweeps.bench.command import bench
+from nas_sweeps.cli.looking import draw, failures, logs, report, status, table
+from nas_sweeps.cli.options import INTERRUPTED, USER_ERROR, err
+from nas_sweeps.cli.running import plan, run
+
+app = typer.Typer(
+    help="Grids of neural-architecture searches on long-tailed image data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for verb in (plan, run, status, failures, logs, table, report, draw, bench):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
+    warnings.showwarning = lambda message, *_: err.print(f"warning: {message}", soft_wrap=True)
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        err.print("stopped before anything was begun")
+        sys.exit(INTERRUPTED)
+    except ValueError as error:
+        err.print(str(error), soft_wrap=True, style="red")
+        sys.exit(USER_ERROR)

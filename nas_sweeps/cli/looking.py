@@ -1,0 +1,141 @@
+"""Verbs that look at a store: they read it and never write to it."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas_sweeps.cli.options import StoreName, names, out, show
+
+
+class TableStyle(StrEnum):
+    """How a table is written."""
+
+    text = "text"
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+
+
+class DrawStyle(StrEnum):
+    """How cells are drawn."""
+
+    text = "text"
+    dot = "dot"
+    svg = "svg"
+    pdf = "pdf"
+    png = "png"
+
+
+def status(store: StoreName) -> None:
+    """What is done, running, waiting and failed. Reads the store only, from any machine."""
+    from nas_sweeps.report.text import status_view
+
+    show(status_view(store))
+
+
+def failures(store: StoreName) -> None:
+    """What failed, grouped by cause, and where the logs are."""
+    from nas_sweeps.report.failures import failures_view
+
+    show(failures_view(store))
+
+
+def logs(
+    store: StoreName,
+    trial: Annotated[
+        str, typer.Argument(metavar="TRIAL", help="A trial's id, or its unique beginning.")
+    ],
+) -> None:
+    """Print the logs of every attempt at a trial."""
+    from nas_sweeps.report.failures import logs_view
+
+    show(logs_view(store, trial))
+
+
+def table(
+    store: StoreName,
+    value: Annotated[
+        str, typer.Option(metavar="COLUMN", help="A numeric column of the trials table.")
+    ] = "accuracy_balanced",
+    rows: Annotated[
+        str, typer.Option(metavar="NAMES", help="Columns, comma-separated, that make the rows.")
+    ] = "method",
+    columns: Annotated[
+        str, typer.Option(metavar="NAMES", help="Columns that make the table's columns.")
+    ] = "distribution,mu",
+    style: Annotated[
+        TableStyle | None,
+        typer.Option("--format", help="Plain lines to paste; without it, for this terminal."),
+    ] = None,
+) -> None:
+    """Retrained networks, method by distribution: mean, standard deviation, number.
+
+    nas-sweeps table runs/table1 --value accuracy_tail --format latex
+    """
+    if style is None and (rows, columns) == ("method", "distribution,mu"):
+        from nas_sweeps.report.text import results_view
+
+        show(results_view(store, value))
+        return
+    from nas_sweeps.report.tables import table_text
+    from nas_sweeps.store import load
+
+    kind = style or TableStyle.text
+    text = table_text(load(store), names(rows), names(columns), value, kind.value)
+    sys.stdout.write(text)
+
+
+def report(
+    store: StoreName,
+    out_dir: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="Where the page and figures go.")
+    ] = Path("report"),
+) -> None:
+    """Write one HTML page that needs nothing else: Table I, Figures 6-9, and what is missing.
+
+    nas-sweeps report runs/table1 -o report && open report/index.html
+    """
+    from nas_sweeps.report.page import write_report
+
+    out.print(str(write_report(store, out_dir)), soft_wrap=True)
+
+
+def draw(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="A published genotype (DARTS_V2), a store's folder for its winners, or with "
+            "--store the id of a trial or genotype.",
+        ),
+    ],
+    store: Annotated[
+        str | None, typer.Option("--store", help="The store that holds the trial or genotype.")
+    ] = None,
+    picture: Annotated[
+        DrawStyle, typer.Option("--format", help="text is for this terminal, dot for Graphviz.")
+    ] = DrawStyle.text,
+    to: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Else standard output.")
+    ] = None,
+) -> None:
+    """Draw the normal and the reduction cell of a genotype.
+
+    nas-sweeps draw DARTS_V2
+
+    nas-sweeps draw s-3f9a2c --store runs/table1 --format svg -o cells.svg
+    """
+    from nas_sweeps.publish import publish
+    from nas_sweeps.report.draw import draw as drawn
+
+    data = drawn(target, picture.value, store)
+    if to is None:
+        sys.stdout.buffer.write(data)
+        return
+    with publish(to, durable=False) as scratch:
+        scratch.write_bytes(data)

@@ -1,0 +1,54 @@
+"""What verbs share: exit codes, arguments, and where they print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+
+class Out(Console):
+    """Standard output; a reader that leaves ends the output, not the run."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+out = Out(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
+
+USER_ERROR, NOT_ALL_DONE, INTERRUPTED = 2, 1, 130
+
+GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="The grid file (YAML).")]
+StoreName = Annotated[
+    str, typer.Argument(metavar="STORE", help="The folder with results, or its s3:// address.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a grid entry: --set search.seeds=[0,1]"
+    ),
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="Where results go: a folder, or s3://bucket/folder; default runs/<grid name>.",
+    ),
+]
+
+
+def names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def show(parts: Iterable[RenderableType]) -> None:
+    for part in parts:
+        out.print(part, soft_wrap=isinstance(part, (str, Text)))

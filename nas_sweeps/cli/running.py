@@ -1,0 +1,147 @@
+"""Verbs that plan and run a grid."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas_sweeps.cli.options import (
+    INTERRUPTED,
+    NOT_ALL_DONE,
+    GridFile,
+    Overrides,
+    StoreOption,
+    err,
+    out,
+    show,
+)
+
+if TYPE_CHECKING:
+    from nas_sweeps.grid import Grid
+
+
+class ExecutorName(StrEnum):
+    """Where trials run."""
+
+    ray = "ray"
+    inline = "inline"
+
+
+class Retry(StrEnum):
+    """Which failures of earlier runs are tried again."""
+
+    none = "none"
+    lost = "lost"
+    failed = "failed"
+
+
+def _grid(path: Path, overrides: list[str] | None) -> Grid:
+    from nas_sweeps.grid import load_grid
+
+    return load_grid(path, overrides or [])
+
+
+def plan(
+    grid_file: GridFile,
+    overrides: Overrides = None,
+    store: StoreOption = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Every trial and every resolved value.")
+    ] = False,
+) -> None:
+    """Show what a grid would run: trials by phase and method, and what is done already."""
+    from nas_sweeps.report.text import plan_view
+    from nas_sweeps.store import Store
+
+    grid = _grid(grid_file, overrides)
+    show(plan_view(grid, Store(store or Path("runs") / grid.name), verbose))
+
+
+def run(
+    grid_file: GridFile,
+    overrides: Overrides = None,
+    store: StoreOption = None,
+    executor: Annotated[
+        ExecutorName, typer.Option(help="ray, or inline: this process, one trial at a time.")
+    ] = ExecutorName.ray,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster; `auto` finds a local one.")
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="At most so many trials at once.")
+    ] = None,
+    retry: Annotated[
+        Retry,
+        typer.Option(
+            help="Failures of earlier runs to try again: `lost` those that were nobody's mistake "
+            "(a worker that died, no memory, no space), `failed` all, or `none`."
+        ),
+    ] = Retry.lost,
+    max_retries: Annotated[
+        int, typer.Option(min=0, help="How often a lost trial is tried again in this run.")
+    ] = 3,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="QUERY",
+            help="Run a part of the grid: --only \"method == 'darts' and mu < 0.1\"; columns are "
+            "phase, method, variant, distribution, mu, total, seed, pretrain.",
+        ),
+    ] = None,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first trial that fails.")
+    ] = False,
+) -> None:
+    """Run what is planned and not done. The same command starts, continues and extends a grid."""
+    from nas_sweeps.report.text import results_view
+    from nas_sweeps.sweep.run import run as run_grid
+
+    grid = _grid(grid_file, overrides)
+    signal.signal(signal.SIGTERM, _terminated)  # a batch system's way to stop
+    try:
+        summary = run_grid(
+            grid,
+            store,
+            executor=executor.value,
+            address=address,
+            slots=slots,
+            retry=retry.value,
+            max_retries=max_retries,
+            only=only,
+            fail_fast=fail_fast,
+            console=out,
+            last_resort=os._exit,
+        )
+    except KeyboardInterrupt as stopped:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # it is ending already
+        err.print("stopped; the same command goes on where the trials are now")
+        raise typer.Exit(getattr(stopped, "exit_code", INTERRUPTED)) from None
+    except OSError as error:
+        err.print(f"the store failed: {error}; what is finished is kept, and the same command")
+        err.print("goes on when the cause is mended")
+        raise typer.Exit(NOT_ALL_DONE) from None
+    if not summary.started:
+        out.print("nothing to run: every planned trial is settled")
+    show(results_view(summary.store, "accuracy_balanced"))
+    show([str(summary)])
+    if summary.stopped is not None:
+        err.print(f"stopped: {summary.stopped}", soft_wrap=True)
+    if not summary.complete:
+        name = shlex.quote(str(summary.store))
+        err.print(f"not all done: `nas-sweeps failures {name}` says why", soft_wrap=True)
+        err.print("--retry failed tries mistakes again, and with them the retrains that they block")
+        raise typer.Exit(NOT_ALL_DONE)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    from nas_sweeps.sweep.stopping import Interrupted
+
+    raise Interrupted(number)
