@@ -41,7 +41,8 @@ together. Source: the identity is elementary; DARTS model_search.py for what is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -239,7 +240,7 @@ class _Accumulate(Function):
     ) -> tuple[Tensor | None, ...]:
         given, factors, maps = _split(tensors, targets, len(places))
         totals = list(given)
-        with full_precision(maps[0]):
+        with torch.autocast(maps[0].device.type, enabled=False):  # types are chosen already
             for (source, target), factor in zip(places, factors, strict=True):
                 z, total = maps[source], totals[target]
                 factor = (factor.T if factor.dim() == 2 else factor).to(z.dtype)
@@ -304,9 +305,17 @@ def _add(total_NC: Tensor, row_C: Tensor) -> Tensor:
     return total_NC + row_C if torch.is_grad_enabled() else total_NC.add_(row_C)
 
 
-def full_precision(x: Tensor) -> torch.autocast:
-    """No autocast inside: the products below choose their own types."""
-    return torch.autocast(x.device.type, enabled=False)
+@contextmanager
+def full_precision(x: Tensor) -> Iterator[None]:
+    """Neither autocast nor TF32 inside: a covariance is a difference of moments, and what both
+    round away of these can be all of it."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast(x.device.type, enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def _run(module: nn.Module, x_BCHW: Tensor, drop: DropPath | None) -> Tensor:
     return drop(out_BCHW)
 
 
-def _drop_path(probability: float, generator: torch.Generator | None) -> DropPath:
+def _drop_path(probability: float | Tensor, generator: torch.Generator | None) -> DropPath:
     """Zero whole images with ``probability``, scaled to keep the mean (DARTS utils.py)."""
     keep = 1 - probability
 
@@ -158,19 +158,26 @@ class Network(nn.Module):
             self.auxiliary = AuxiliaryHead(auxiliary_in, num_classes)
 
     def features(
-        self, x_BCHW: Tensor, drop_path: float = 0.0, generator: torch.Generator | None = None
+        self,
+        x_BCHW: Tensor,
+        drop_path: float | Tensor = 0.0,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Pooled features (B, F), with F = ``feature_dim``; arguments as in ``forward``."""
         return self._trunk(x_BCHW, drop_path, generator)[0]
 
     def forward(
-        self, x_BCHW: Tensor, drop_path: float = 0.0, generator: torch.Generator | None = None
+        self,
+        x_BCHW: Tensor,
+        drop_path: float | Tensor = 0.0,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Logits (B, K), and in training those of the auxiliary head, if there is one.
 
         Args:
             x_BCHW: normalised images.
-            drop_path: probability in [0, 1) of dropping a path per image; in training only.
+            drop_path: probability in [0, 1) of dropping a path per image; in training only. A
+                scalar tensor on the images' device is not looked at, so drops are drawn at 0 too.
             generator: source of the drops, on the device of ``x_BCHW``.
 
         Raises:
@@ -183,12 +190,13 @@ class Network(nn.Module):
         return self.classifier(pooled_BF), auxiliary_BK
 
     def _trunk(
-        self, x_BCHW: Tensor, drop_path: float, generator: torch.Generator | None
+        self, x_BCHW: Tensor, drop_path: float | Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
         """Pooled features, and the maps that the auxiliary head reads."""
-        if not 0 <= drop_path < 1:
+        if not isinstance(drop_path, Tensor) and not 0 <= drop_path < 1:
             raise ValueError(f"drop_path={drop_path}: must be at least 0 and below 1")
-        drop = _drop_path(drop_path, generator) if self.training and drop_path > 0 else None
+        drops = self.training and (isinstance(drop_path, Tensor) or drop_path > 0)
+        drop = _drop_path(drop_path, generator) if drops else None
         s0_BCHW = s1_BCHW = self.stem(x_BCHW)
         maps_BCHW = s1_BCHW
         for index, cell in enumerate(self.cells):

@@ -73,6 +73,7 @@ def run_cell(
     """The output of a cell, (B, 4C, H, W)."""
     states = [_last(cell.preprocess0(s0_BCHW)), _last(cell.preprocess1(s1_BCHW))]
     sums = [NodeSum() for _ in NODES]
+    of_edge = weights_EO.unbind()
     for source in range(NODES[-1]):
         if source > 1:
             states.append(sums[source - NODES[0]].finish())
@@ -81,11 +82,17 @@ def run_cell(
             x_BCHW=states[source],
             edges=[_edge(cell, row) for row in leaving],
             nodes=[sums[EDGES[row][1] - NODES[0]] for row in leaving],
-            weights={name: weights_EO[leaving, o] for o, name in enumerate(operations)},
+            # Stacked, not indexed by the list, which a GPU would have to be sent every time.
+            weights=dict(zip(operations, _by_operation(of_edge, leaving), strict=True)),
             stride=2 if cell.reduction and source < 2 else 1,
         )
         _leave(fan)
     return torch.cat([*states[2:], sums[-1].finish()], dim=1)
+
+
+def _by_operation(of_edge: Sequence[Tensor], edges: Sequence[int]) -> tuple[Tensor, ...]:
+    """The weights (E,) of every operation on these edges."""
+    return torch.stack([of_edge[row] for row in edges], dim=1).unbind()
 
 
 class NodeSum:

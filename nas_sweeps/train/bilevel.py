@@ -40,7 +40,7 @@ def second_order(
     alphas: Sequence[Tensor],
     *,
     buffers: Sequence[Tensor | None],
-    lr: float,
+    lr: float | Tensor,
     momentum: float,
     weight_decay: float,
     hvp: Literal["fd", "exact"] = "fd",
@@ -50,10 +50,11 @@ def second_order(
 
     ``weights`` and ``alphas`` are leaves that require gradients; they are read, never written,
     and a weight that a loss does not use counts as one with gradient zero. ``buffers`` are SGD's
-    momentum buffers, None before its first step.
+    momentum buffers, None before its first step; ``lr`` is a number or a scalar tensor.
 
     ``fd`` is DARTS' central difference of dL_train/da at w +- radius * v/|v|: two more passes.
-    On networks with ReLU and max pooling it is far from the true product. ``exact``
+    On networks with ReLU and max pooling it is far from the true product. No value is read
+    back to the host. ``exact``
     differentiates twice: about double the memory, no more passes.
     """
     exact = hvp == "exact"
@@ -73,7 +74,7 @@ def _sgd_step(
     weights: Sequence[Tensor],
     slopes: Sequence[Tensor],
     buffers: Sequence[Tensor | None],
-    lr: float,
+    lr: float | Tensor,
     momentum: float,
     weight_decay: float,
 ) -> list[Tensor]:
@@ -106,12 +107,11 @@ def _difference(
     radius: float,
 ) -> list[Tensor]:
     """The same by a central difference whose two points are ``radius`` away from w."""
-    length = float(get_total_norm(v))
-    if length == 0:
-        return [torch.zeros_like(a) for a in alphas]
-    epsilon = radius / length  # DARTS architect.py: R = radius / |v|
+    length = get_total_norm(v).double()
+    # DARTS architect.py: R = radius / |v|. Where v is 0 any step gives the difference 0.
+    epsilon = torch.where(length == 0, radius, radius / length)
 
-    def slope_at(step: float) -> list[Tensor]:
+    def slope_at(step: Tensor) -> list[Tensor]:
         moved = [w.detach() + step * x for w, x in zip(weights, v, strict=True)]
         return _gradients(train_loss(moved, alphas), alphas)
 

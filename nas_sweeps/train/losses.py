@@ -82,7 +82,8 @@ def _ldam(margins: Sequence[float]) -> LossFunction:
     margins_K = _constant(margins)
 
     def loss(cosines_BK: Tensor, labels_B: Tensor) -> Tensor:
-        own_BK = F.one_hot(labels_B, cosines_BK.shape[1]) * margins_K(cosines_BK)
+        classes_K = torch.arange(cosines_BK.shape[1], device=labels_B.device)
+        own_BK = (labels_B[:, None] == classes_K) * margins_K(cosines_BK)
         return F.cross_entropy(LDAM_SCALE * (cosines_BK - own_BK), labels_B)
 
     return loss

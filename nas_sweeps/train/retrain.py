@@ -37,6 +37,7 @@ from nas_sweeps.train.common import (
 )
 from nas_sweeps.train.losses import cosine_classifier, supervised_loss
 from nas_sweeps.train.objective import BarlowHead, Batch, make_batch
+from nas_sweeps.train.recorded import Means, Recorder, Step, default_recorder
 from nas_sweeps.trial import RetrainTrial
 
 
@@ -66,8 +67,15 @@ class RetrainRun:
         TrainingDiverged: a loss is no longer finite at the end of an epoch.
     """
 
-    def __init__(self, trial: RetrainTrial, bundle: Bundle, device: torch.device) -> None:
+    def __init__(
+        self,
+        trial: RetrainTrial,
+        bundle: Bundle,
+        device: torch.device,
+        recorder: Recorder | None = None,
+    ) -> None:
         self.trial, self.bundle, self.device = trial, bundle, device
+        self.recorder = recorder or default_recorder(device)
         self.recipe = trial.recipe
         self.stages = stages(trial)
         self.epochs_done, self.epochs_total = 0, sum(s.epochs for s in self.stages)
@@ -77,11 +85,12 @@ class RetrainRun:
         index = bundle.t_index if half else bundle.full_index
         counts = bundle.t_counts if half else bundle.train_counts
         self.supervised = supervised_loss(self.recipe.loss, counts)
-        self._make_network()
-        self._enter(self.stages[0])
         order = generator(trial.seed, "order", device)
         self.passes = Passes(index, self.recipe.batch_size, order)
         self.draws = generator(trial.seed, "augment", device)
+        self.drop_path = torch.zeros((), dtype=torch.float64, device=device)
+        self._make_network()
+        self._enter(self.stages[0])
         self.meter = Meter(device)  # of the epoch that is under way or comes next
 
     def _make_network(self) -> None:
@@ -107,7 +116,7 @@ class RetrainRun:
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _enter(self, stage: Stage) -> None:
-        """A stage's weights, optimiser and schedule."""
+        """A stage's weights, optimiser, schedule and step."""
         self.stage, recipe = stage, self.recipe
         if stage.name == "pretrain":
             assert self.barlow is not None
@@ -117,9 +126,18 @@ class RetrainRun:
         else:
             self.weights = list(self.network.parameters())
         self.sgd = torch.optim.SGD(
-            self.weights, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+            self.weights,
+            recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            fused=self.recorder is not None or None,  # the form that can be recorded
         )
         self.schedule = CosineAnnealingLR(self.sgd, stage.epochs, recipe.lr_min)
+        self._make_step()
+
+    def _make_step(self) -> None:
+        body = self._pretrain_step if self.stage.name == "pretrain" else self._step
+        self.step = Step(body, self.recorder, [self.sgd], [self.draws])
 
     def _stage_at(self, epochs_done: int) -> Stage:
         """The stage that the next epoch belongs to; after the last epoch, the last stage."""
@@ -141,12 +159,12 @@ class RetrainRun:
             self._enter(stage)
         pretraining = stage.name == "pretrain"
         row: Row = {"stage": stage.name, "lr": self.sgd.param_groups[0]["lr"], "epoch": epoch}
+        self.drop_path.fill_(self._drop_path())
         with self.meter.running(), precision(recipe.precision, self.device):
             for index in self.passes.rest(drop_last=pretraining):
-                if pretraining:
-                    self._pretrain_step(index, self.meter)
-                else:
-                    self._step(index, self.meter)
+                for name, value in self.step(index).items():
+                    self.meter.add(name, value, len(index))
+                self.meter.images += len(index)
                 between()
             self.meter.trained()
             if not pretraining and (epoch == self.epochs_total or epoch % recipe.test_every == 0):
@@ -164,7 +182,7 @@ class RetrainRun:
         self.meter = Meter(self.device)
         step_schedule(self.schedule)
 
-    def _step(self, index: Tensor, meter: Meter) -> None:
+    def _step(self, index: Tensor) -> Means:
         recipe = self.recipe
         batch = self._batch(index, "supervised")
         logits, auxiliary = self._logits(batch.images[0])
@@ -173,9 +191,7 @@ class RetrainRun:
             loss = loss + recipe.auxiliary * self.supervised(auxiliary, batch.labels_B)
         clip_and_step(loss, self.weights, self.sgd, recipe.grad_clip)
         right = (logits.detach().argmax(1) == batch.labels_B).double().mean()
-        meter.add("loss_weights", loss.detach(), len(index))
-        meter.add("accuracy_train", right, len(index))
-        meter.images += len(index)
+        return {"loss_weights": loss.detach(), "accuracy_train": right}
 
     def _batch(self, index: Tensor, objective: Objective) -> Batch:
         recipe, loss, draws = self.recipe, self.supervised, self.draws
@@ -186,7 +202,8 @@ class RetrainRun:
             with evaluating(self.network), torch.no_grad():
                 features_BF = self.network.features(x_BCHW)
             return self.network.classifier(features_BF), None
-        logits: tuple[Tensor, Tensor | None] = self.network(x_BCHW, self._drop_path(), self.draws)
+        drop_path = self.drop_path if self.recipe.drop_path else 0.0
+        logits: tuple[Tensor, Tensor | None] = self.network(x_BCHW, drop_path, self.draws)
         return logits
 
     def _drop_path(self) -> float:
@@ -194,13 +211,12 @@ class RetrainRun:
         since = self.epochs_done - (self.epochs_total - self.recipe.epochs)
         return self.recipe.drop_path * since / self.recipe.epochs
 
-    def _pretrain_step(self, index: Tensor, meter: Meter) -> None:
+    def _pretrain_step(self, index: Tensor) -> Means:
         assert self.barlow is not None
         batch = self._batch(index, "barlow")
         loss = self.barlow(*(self.network.features(view) for view in batch.views))
         clip_and_step(loss, self.weights, self.sgd, self.recipe.grad_clip)
-        meter.add("loss_weights", loss.detach(), len(index))
-        meter.images += len(index)
+        return {"loss_weights": loss.detach()}
 
     # What it learned
 
@@ -265,3 +281,4 @@ class RetrainRun:
         self.draws.set_state(state["draws"].cpu())
         self.passes.load_state_dict(state["passes"])
         self.meter.load_state_dict(state["meter"])
+        self._make_step()  # a recording would still read what the optimiser had before

@@ -51,7 +51,10 @@ from nas_sweeps.train.common import (
 )
 from nas_sweeps.train.losses import supervised_loss
 from nas_sweeps.train.objective import Batch, SearchModel, Supervised, make_batch
+from nas_sweeps.train.recorded import Means, Recorder, Step, default_recorder
 from nas_sweeps.trial import SearchTrial
+
+ON_VALIDATION = ("loss_arch", "regulariser")  # measured on the batch of V, the rest on T's
 
 
 class SearchRun:
@@ -63,8 +66,15 @@ class SearchRun:
         TrainingDiverged: a loss is no longer finite at the end of an epoch.
     """
 
-    def __init__(self, trial: SearchTrial, bundle: Bundle, device: torch.device) -> None:
+    def __init__(
+        self,
+        trial: SearchTrial,
+        bundle: Bundle,
+        device: torch.device,
+        recorder: Recorder | None = None,
+    ) -> None:
         self.trial, self.bundle, self.device = trial, bundle, device
+        self.recorder = recorder or default_recorder(device)
         self.recipe = trial.recipe
         self.method = methods.build(trial.method)
         if self.method.order == "second" and self.method.hvp == "fd":
@@ -74,6 +84,7 @@ class SearchRun:
         self._make_model()
         self._make_optimisers()
         self._make_streams()
+        self._make_step()
         self.meter = Meter(device)  # of the epoch that is under way or comes next
 
     def _make_model(self) -> None:
@@ -101,16 +112,25 @@ class SearchRun:
         head = [n for n in named if n.startswith("supernet.classifier.")]
         self.names = [n for n in named if not (self.probed and n in head)]
         self.weights: list[Tensor] = [named[n] for n in self.names]
+        fused = self.recorder is not None or None  # the form that can be recorded
         self.sgd = torch.optim.SGD(
-            self.weights, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+            self.weights,
+            recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            fused=fused,
         )
         self.adam = torch.optim.Adam(
             self.alphas,
             method.arch_lr,
             betas=(method.arch_beta1, method.arch_beta2),
             weight_decay=method.arch_weight_decay,
+            fused=fused,
+            capturable=bool(fused),
         )
-        self.probe = torch.optim.SGD([named[n] for n in head], method.probe_lr, momentum=0.9)
+        self.probe = torch.optim.SGD(
+            [named[n] for n in head], method.probe_lr, momentum=0.9, fused=fused
+        )
         self.schedules = {"sgd": CosineAnnealingLR(self.sgd, recipe.epochs, recipe.lr_min)}
         if self.probed:
             self.schedules["probe"] = CosineAnnealingLR(self.probe, recipe.epochs)
@@ -127,6 +147,10 @@ class SearchRun:
         self.passes = Passes(self.bundle.t_index, size, generator(seed, "order", device))
         self.validation = Endless(self.bundle.v_index, size, generator(seed, "validation", device))
 
+    def _make_step(self) -> None:
+        optimisers = [self.sgd, self.probe] if self.probed else [self.sgd]
+        self.step = Step(self._step, self.recorder, optimisers, [self.draws])
+
     # One epoch
 
     def run_epoch(self, between: Callable[[], None] = nothing) -> Row:
@@ -140,7 +164,8 @@ class SearchRun:
         with self.meter.running():
             with precision(recipe.precision, self.device):
                 for index in self.passes.rest(self.drop_last):
-                    self._step(index, self.validation.next(), self.meter)
+                    v_index = self.validation.next()
+                    self._count(self.step(index, v_index), len(index), len(v_index))
                     between()
                 self.meter.trained()
                 if epoch % recipe.test_every == 0 or epoch == self.epochs_total:
@@ -158,18 +183,23 @@ class SearchRun:
         for schedule in self.schedules.values():
             step_schedule(schedule)
 
-    def _step(self, t_index: Tensor, v_index: Tensor, meter: Meter) -> None:
+    def _step(self, t_index: Tensor, v_index: Tensor) -> Means:
         method = self.method
         train = self._batch(t_index, method.weight_objective, self.on_t)
         held_out = self._batch(v_index, method.arch_objective, self.on_v)
-        self._architecture_step(train, held_out, meter)
+        means = self._architecture_step(train, held_out)
         with torch.no_grad():
             edge_weights = self._edge_weights(self.alphas)
         loss, features = self.model(method.weight_objective, train, edge_weights)
-        meter.add("loss_weights", loss.detach(), len(t_index))
-        meter.add("accuracy_train", self._classified(features, train), len(t_index))
+        means |= {"loss_weights": loss.detach()}
+        means |= {"accuracy_train": self._classified(features, train)}
         clip_and_step(loss, self.weights, self.sgd, self.recipe.grad_clip)
-        meter.images += len(t_index) + len(v_index)
+        return means
+
+    def _count(self, means: Means, trained: int, held_out: int) -> None:
+        for name, value in means.items():
+            self.meter.add(name, value, held_out if name in ON_VALIDATION else trained)
+        self.meter.images += trained + held_out
 
     def _classified(self, features: list[Tensor], batch: Batch) -> Tensor:
         """Accuracy on the training batch; a probe learns from its detached features."""
@@ -183,8 +213,8 @@ class SearchRun:
         right: Tensor = logits.detach().argmax(1) == labels
         return right.double().mean()
 
-    def _architecture_step(self, train: Batch, held_out: Batch, meter: Meter) -> None:
-        method = self.method
+    def _architecture_step(self, train: Batch, held_out: Batch) -> Means:
+        method, means = self.method, Means()
 
         def on_training(weights: Sequence[Tensor], alphas: Sequence[Tensor]) -> Tensor:
             edge_weights = self._edge_weights(alphas)
@@ -196,8 +226,8 @@ class SearchRun:
                 weights, method.arch_objective, held_out, edge_weights, own_statistics=True
             )
             extra = method.regulariser(edge_weights)
-            meter.add("loss_arch", loss.detach(), len(held_out.labels_B))
-            meter.add("regulariser", extra, len(held_out.labels_B))
+            means["loss_arch"] = loss.detach()
+            means["regulariser"] = extra
             return loss + extra
 
         with frozen_statistics(self.model, self.recipe.bn_stats_in_arch_step == "freeze"):
@@ -218,6 +248,7 @@ class SearchRun:
         for alpha, gradient in zip(self.alphas, gradients, strict=True):
             alpha.grad = gradient
         self.adam.step()
+        return means
 
     def _loss_at(
         self,
@@ -325,6 +356,7 @@ class SearchRun:
         self.passes.load_state_dict(state["passes"])
         self.validation.load_state_dict(state["validation"])
         self.meter.load_state_dict(state["meter"])
+        self._make_step()  # a recording would still read what the optimisers had before
 
 
 def _require_fp32(precision: str) -> None:

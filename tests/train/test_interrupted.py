@@ -128,7 +128,7 @@ def stop_at(run: SearchRun | RetrainRun, call: int) -> None:
 
 @pytest.mark.parametrize("name", ["fairdarts", "search half"])
 def test_a_stop_in_an_evaluation_runs_no_training_step_again(name: str, monkeypatch) -> None:
-    monkeypatch.setattr(common, "EVAL_BATCH", 12)
+    monkeypatch.setitem(common.EVAL_BATCH, "cpu", 12)
     run = make(name)
     steps: list[str] = []
     run.sgd.register_step_post_hook(lambda *_: steps.append("step"))

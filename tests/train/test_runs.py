@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nas_sweeps.space.genotype import Genotype
-from nas_sweeps.train.common import Meter, TrainingDiverged, precision, stream
+from nas_sweeps.train.common import TrainingDiverged, precision, predict, stream
 from nas_sweeps.train.losses import CosineClassifier
 from nas_sweeps.train.search import SearchRun
 from tests.train.tiny_runs import (
@@ -123,7 +123,7 @@ def architecture_step(run: SearchRun) -> None:
     method = run.method
     train = run._batch(bundle().t_index[:8], method.weight_objective, run.on_t)
     held_out = run._batch(bundle().v_index[:8], method.arch_objective, run.on_v)
-    run._architecture_step(train, held_out, Meter(CPU))
+    run._architecture_step(train, held_out)
 
 
 def statistics(run: SearchRun) -> list[torch.Tensor]:
@@ -202,3 +202,31 @@ def test_an_auxiliary_head_trains_with_the_rest() -> None:
     before = run.network.auxiliary.classifier.weight.clone()
     run.run_epoch()
     assert not torch.equal(before, run.network.auxiliary.classifier.weight)
+
+
+def test_an_evaluation_that_does_not_fit_goes_on_in_halves() -> None:
+    sizes, whole = [], bundle()
+    index = torch.arange(len(whole.test_labels))
+
+    def logits(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        if len(x) > 11:
+            raise torch.OutOfMemoryError("no room for that many images")
+        return x.mean(dim=(2, 3))
+
+    def small(x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=(2, 3))
+
+    halved = predict(logits, whole.test_images, index, whole)
+    assert torch.equal(halved, predict(small, whole.test_images, index, whole))
+    assert sizes[:2] == [len(index), len(index) // 2]
+    assert sum(n for n in sizes if n <= 11) == len(index), "no image is predicted twice"
+    assert sizes.count(sizes[2]) > 1, "later batches begin with the size that fitted"
+
+
+def test_an_image_that_does_not_fit_alone_is_an_error() -> None:
+    def logits(x: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("no room at all")
+
+    with pytest.raises(torch.OutOfMemoryError, match="no room at all"):
+        predict(logits, bundle().test_images, torch.arange(4), bundle())

@@ -12,6 +12,7 @@ from nas_sweeps import methods
 from nas_sweeps.data.bundle import Bundle, prepare
 from nas_sweeps.space.published import published
 from nas_sweeps.train.common import Outcome
+from nas_sweeps.train.recorded import Recorder
 from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import (
@@ -55,12 +56,18 @@ RETRAINS = {
 
 
 @cache
-def bundle(image_size: int = 8) -> Bundle:
+def bundle(image_size: int = 8, device: torch.device = CPU) -> Bundle:
     torch.set_num_threads(1)
-    return prepare(replace(DATA, image_size=image_size), EXP, Places(), CPU)
+    return prepare(replace(DATA, image_size=image_size), EXP, Places(), device)
 
 
-def search_run(name: str, seed: int = 0, **recipe: object) -> SearchRun:
+def search_run(
+    name: str,
+    seed: int = 0,
+    recorder: Recorder | None = None,
+    device: torch.device = CPU,
+    **recipe: object,
+) -> SearchRun:
     method, knobs = SEARCHES[name]
     trial = SearchTrial(
         data=DATA,
@@ -69,10 +76,15 @@ def search_run(name: str, seed: int = 0, **recipe: object) -> SearchRun:
         recipe=replace(SEARCH, **recipe),
         seed=seed,
     )
-    return SearchRun(trial, bundle(), CPU)
+    return SearchRun(trial, bundle(device=device), device, recorder)
 
 
-def retrain_run(name: str = "plain", **recipe: object) -> RetrainRun:
+def retrain_run(
+    name: str = "plain",
+    recorder: Recorder | None = None,
+    device: torch.device = CPU,
+    **recipe: object,
+) -> RetrainRun:
     knobs = RETRAINS[name] | recipe
     image_size = knobs.pop("image_size", 8)
     trial = RetrainTrial(
@@ -82,11 +94,12 @@ def retrain_run(name: str = "plain", **recipe: object) -> RetrainRun:
         recipe=replace(RETRAIN, **knobs),
         seed=3,
     )
-    return RetrainRun(trial, bundle(image_size), CPU)
+    return RetrainRun(trial, bundle(image_size, device), device, recorder)
 
 
-def make(name: str) -> SearchRun | RetrainRun:
-    return search_run(name) if name in SEARCHES else retrain_run(name)
+def make(name: str, recorder: Recorder | None = None, **recipe: object) -> SearchRun | RetrainRun:
+    kind = search_run if name in SEARCHES else retrain_run
+    return kind(name, recorder=recorder, **recipe)
 
 
 def timeless(row: dict) -> dict:

@@ -1,0 +1,151 @@
+"""A step that is recorded and replayed computes what one that runs as it is does."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from nas_sweeps.train import recorded
+from nas_sweeps.train.recorded import Step, default_recorder
+from tests.train.tape import Tapes
+from tests.train.tiny_runs import (
+    CPU,
+    RETRAINS,
+    SEARCHES,
+    Finished,
+    finish,
+    make,
+    through_a_file,
+    timeless,
+)
+
+QUICK = ("fairdarts", *RETRAINS)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in SEARCHES if name not in QUICK]
+SIZES = {"batch_size": 8}  # enough steps: learning rates move between a recording and its replays
+
+
+@pytest.fixture(autouse=True)
+def _short_rehearsals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "REHEARSALS", 2)  # the first fills caches of constants
+
+
+@pytest.mark.parametrize("name", [*QUICK, *SLOW])
+def test_replays_are_steps(name: str) -> None:
+    tapes = Tapes()
+    run, plain = make(name, tapes, **SIZES), make(name, Tapes(refuse=True), **SIZES)
+    Finished.of(run, finish(run)).assert_same_bits(Finished.of(plain, finish(plain)))
+    assert tapes.recorded >= 1
+    assert tapes.replays >= 4
+
+
+def test_a_recorded_run_goes_on_from_its_checkpoint() -> None:
+    whole, first, second = (make("all the trimmings", Tapes(), **SIZES) for _ in range(3))
+    rows = finish(whole)
+    kept = timeless(first.run_epoch())
+    states = [through_a_file(first.state_dict()) for _ in range(2)]
+    # A new run goes on, and one that has recordings already.
+    for run, state in zip((second, first), states, strict=True):
+        run.load_state_dict(state)
+        assert [kept, *finish(run)] == rows
+    assert second.recorder.recorded >= 1
+
+
+def test_rates_are_numbers_between_steps() -> None:
+    run = make("plain", Tapes(), **SIZES)
+    rows = finish(run)
+    assert [type(row["lr"]) for row in rows] == [float, float]
+    assert rows[0]["lr"] > rows[1]["lr"]
+    assert isinstance(run.sgd.state_dict()["param_groups"][0]["lr"], float)
+
+
+def weight_and_step(body: str, recorder: Tapes) -> tuple[torch.Tensor, Step]:
+    weight = torch.nn.Parameter(torch.zeros(4))
+    optimiser = torch.optim.SGD([weight], 1.0, fused=True)
+
+    def good(index: torch.Tensor) -> dict:
+        weight.grad = torch.zeros(4).index_add(0, index, torch.ones(len(index)))
+        optimiser.step()
+        return {"sum": weight.detach().sum()}
+
+    def asks(index: torch.Tensor) -> dict:
+        means = good(index)
+        return means | {"twice": 2 * float(means["sum"])}
+
+    return weight, Step({"good": good, "asks": asks}[body], recorder, [optimiser], [])
+
+
+def test_every_shape_has_a_recording_and_reads_its_own_indices() -> None:
+    tapes = Tapes()
+    weight, step = weight_and_step("good", tapes)
+    sums = [
+        float(step(torch.arange(start, start + size))["sum"])
+        for start in range(4)
+        for size in (1, min(2, 4 - start))
+    ]
+    assert weight.tolist() == [-2.0, -3.0, -3.0, -3.0]
+    assert sums == [-1, -3, -4, -6, -7, -9, -10, -11]
+    assert (tapes.recorded, tapes.replays) == (2, 2)
+
+
+def test_a_step_that_asks_the_device_runs_unrecorded(caplog: pytest.LogCaptureFixture) -> None:
+    tapes = Tapes()
+    _, step = weight_and_step("asks", tapes)
+    with caplog.at_level(logging.WARNING):
+        twice = [step(torch.tensor([1, 2]))["twice"] for _ in range(5)]
+    assert twice == [-4.0, -8.0, -12.0, -16.0, -20.0]
+    assert tapes.recorded == 0
+    assert [record.message for record in caplog.records] == [
+        "the training step is not recorded, and slower for it: aten._local_scalar_dense.default"
+    ]
+
+
+def test_nothing_is_recorded_on_a_cpu_or_where_it_is_switched_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert default_recorder(CPU) is None
+    monkeypatch.setenv(recorded.SWITCH, "off")
+    assert default_recorder(torch.device("cuda")) is None
+    monkeypatch.setenv(recorded.SWITCH, "maybe")
+    with pytest.raises(ValueError, match=r"NAS_SWEEPS_GRAPHS: unknown choice 'maybe'"):
+        default_recorder(CPU)
+
+
+# On a GPU. The tapes say that a recording may be trusted; these, that CUDA graphs are one.
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", [*SEARCHES, *RETRAINS])
+def test_cuda_graphs_are_replayed_and_learn_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda, losses = torch.device("cuda"), {}
+    for switch in ("on", "off"):
+        monkeypatch.setenv(recorded.SWITCH, switch)
+        run = make(name, device=cuda, **SIZES)
+        losses[switch] = [row["loss_weights"] for row in finish(run)]
+        assert bool(run.step._recordings) == (switch == "on")
+        assert not run.step._refused
+    # Both draw the same crops, views and drops; sums may be taken in another order.
+    assert losses["on"] == pytest.approx(losses["off"], rel=0.02)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["darts", "ssf_nas", "all the trimmings"])
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_half_precision_is_recorded_too(name: str, precision: str) -> None:
+    run = make(name, device=torch.device("cuda"), precision=precision, **SIZES)
+    rows = finish(run)
+    assert run.step._recordings
+    assert rows[-1]["loss_weights"] < 3 * rows[0]["loss_weights"]
+
+
+@pytest.mark.gpu
+def test_a_recorded_run_goes_on_from_its_checkpoint_on_a_gpu() -> None:
+    cuda = torch.device("cuda")
+    whole, first, second = (make("auxiliary", device=cuda, **SIZES) for _ in range(3))
+    rows = finish(whole)
+    first.run_epoch()
+    second.load_state_dict(through_a_file(first.state_dict()))
+    assert finish(second)[-1]["loss_weights"] == pytest.approx(rows[-1]["loss_weights"], rel=0.02)
