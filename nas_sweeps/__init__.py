@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nas_sweeps.grid import Grid, GridError, load_grid, plan
-    from nas_sweeps.store import Frames, attributed, compact, load, summarise
+    from nas_sweeps.store import (
+        Frames,
+        attributed,
+        compact,
+        edge_weights,
+        load,
+        operation_weights,
+        summarise,
+    )
     from nas_sweeps.sweep.run import run
 
 __version__ = "0.1.0"
@@ -29,7 +37,9 @@ _HOME = {
     "Frames": "store",
     "attributed": "store",
     "compact": "store",
+    "edge_weights": "store",
     "load": "store",
+    "operation_weights": "store",
     "summarise": "store",
     "run": "sweep.run",
 }
@@ -40,8 +50,10 @@ __all__ = [
     "__version__",
     "attributed",
     "compact",
+    "edge_weights",
     "load",
     "load_grid",
+    "operation_weights",
     "plan",
     "run",
     "summarise",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nas_sweeps.report import bars, curves, points, winners
+from nas_sweeps.report import bars, curves, points, weights, winners
 from nas_sweeps.store import Frames
 
 
@@ -173,6 +173,18 @@ FURTHER_FIGURES = (
         data=curves.skip_data,
         draw=curves.skip_curves,
         describe=lambda data: last_values(data, " skip connections", 1),
+    ),
+    FigureEntry(
+        name="alphas",
+        title="Weights of the operations by search epoch",
+        caption="What each operation weighs in the supernet, after softmax or sigmoid: mean over "
+        "the 14 edges of a cell, and over seeds. Skip connections (thick) above all others in a "
+        "normal cell are how a search collapses.",
+        needs="a search that is done and wrote down its weights",
+        data=weights.weight_data,
+        draw=weights.weight_curves,
+        describe=weights.weight_values,
+        wide=True,
     ),
     FigureEntry(
         name="entropy",

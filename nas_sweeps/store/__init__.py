@@ -13,6 +13,7 @@ from nas_sweeps.store.records import Result, State
 from nas_sweeps.trial import Origin
 
 if TYPE_CHECKING:
+    from nas_sweeps.store.alphas import edge_weights, operation_weights
     from nas_sweeps.store.summary import attributed, summarise
     from nas_sweeps.store.tables import Frames, compact, load
 
@@ -24,17 +25,24 @@ __all__ = [
     "Store",
     "attributed",
     "compact",
+    "edge_weights",
     "load",
+    "operation_weights",
     "summarise",
 ]
 
-_TABLES = ("Frames", "compact", "load")
-_SUMMARY = ("attributed", "summarise")
+_HOME = {
+    "Frames": "tables",
+    "attributed": "summary",
+    "compact": "tables",
+    "edge_weights": "alphas",
+    "load": "tables",
+    "operation_weights": "alphas",
+    "summarise": "summary",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _TABLES:
-        return getattr(import_module("nas_sweeps.store.tables"), name)
-    if name in _SUMMARY:
-        return getattr(import_module("nas_sweeps.store.summary"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    if name not in _HOME:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f"nas_sweeps.store.{_HOME[name]}"), name)

@@ -23,7 +23,15 @@ from nas_sweeps.store.ledger import (
     state_of,
 )
 from nas_sweeps.store.records import ACCURACIES, COUNTS, AttemptRecord, Result
-from nas_sweeps.store.schemas import ATTEMPTS, CLASSES, EPOCHS, build, conform
+from nas_sweeps.store.schemas import (
+    ALPHAS,
+    ATTEMPTS,
+    CLASSES,
+    EPOCH_FILE,
+    EPOCHS,
+    build,
+    conform,
+)
 from nas_sweeps.store.sealed import unseal
 from nas_sweeps.trial import Distribution, Origin, RetrainTrial, SearchTrial, Trial, trial_from_json
 
@@ -51,6 +59,7 @@ class TrialRows:
     epochs: pa.Table
     classes: pa.Table
     attempts: pa.Table
+    alphas: pa.Table
     genotype: Genotype | None
     damaged: bool  # what should be there cannot be read: rows, or what was asked
 
@@ -68,7 +77,8 @@ def read_trial(files: TrialFiles) -> TrialRows:
     attempt = records[-1][1] if records else None
     spec, variant = _read_spec(files)
     genotype = _genotype(files, spec, result)
-    epochs, epochs_whole = _read_table(_epochs_file(files), EPOCHS)
+    by_epoch, epochs_whole = _read_table(_epochs_file(files), EPOCH_FILE)
+    epochs, alphas = by_epoch.select(EPOCHS.names), _alphas(by_epoch)
     classes, classes_whole = _read_table(newest.classes if newest and result else None, CLASSES)
     row: Row = {
         "trial_id": files.trial_id,
@@ -93,13 +103,26 @@ def read_trial(files: TrialFiles) -> TrialRows:
     whole = epochs_whole and classes_whole and (spec is not None or not records)
     if result is not None and result.state == "done":
         whole = whole and len(epochs) > 0 and len(classes) > 0
-    return TrialRows(row, epochs, classes, build(attempts, ATTEMPTS), genotype, not whole)
+    return TrialRows(
+        trial=row,
+        epochs=epochs,
+        classes=classes,
+        attempts=build(attempts, ATTEMPTS),
+        alphas=alphas,
+        genotype=genotype,
+        damaged=not whole,
+    )
 
 
 def _epochs_file(files: TrialFiles) -> File | None:
     """Of the newest attempt that has one: a later one goes on from what an earlier one wrote."""
     held = [attempt.epochs for attempt in files.attempts if attempt.holds(attempt.epochs)]
     return held[-1] if held else None
+
+
+def _alphas(by_epoch: pa.Table) -> pa.Table:
+    """Of the epochs that have edge weights: retrains have none, nor have searches of old."""
+    return by_epoch.select(ALPHAS.names).filter(by_epoch["edge_weights"].is_valid())
 
 
 def _attempt_row(files: AttemptFiles, record: AttemptRecord | None, newest: bool) -> Row:

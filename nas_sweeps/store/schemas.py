@@ -1,4 +1,4 @@
-"""The five tables, column by column, and their way to pandas.
+"""The six tables, column by column, and their way to pandas.
 
 Readers cast to these schemas, so a file written before a column existed reads as null there and
 a column that only later files have is never lost. Accuracies and recalls are fractions in
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from nas_sweeps.store.records import ACCURACIES
 
-SCHEMA_VERSION = 2  # raise it when a column changes its meaning: compacted tables are rebuilt
+SCHEMA_VERSION = 3  # raise it when a column changes its meaning: compacted tables are rebuilt
 
 TEXT = pa.string()
 REPEATED = pa.dictionary(pa.int32(), pa.string())  # strings that recur over many rows
@@ -69,6 +69,17 @@ EPOCHS = _schema(  # one row per epoch; epoch counts from 1 over all stages of a
     (NUMBER, ["epoch_s", "images_per_s", "peak_mem_gib"]),
 )
 
+ALPHAS = _schema(  # one row per search epoch: the weights of all operations on all edges
+    (REPEATED, ["trial_id"]),
+    (COUNT, ["epoch"]),
+    (REPEATED, ["operations"]),  # their names in order, joined by commas
+    (pa.list_(pa.float32()), ["edge_weights"]),  # cell (normal, reduce) x edge x operation
+)
+
+# A trial's own file of epochs holds both; they are two tables because few ask for the weights,
+# which are ten times the size of all the rest.
+EPOCH_FILE = pa.schema([*EPOCHS, *(f for f in ALPHAS if f.name not in EPOCHS.names)])
+
 CLASSES = _schema(  # one row per trial and class, after the last epoch
     (REPEATED, ["trial_id"]),
     (COUNT, ["class_index"]),
@@ -103,6 +114,7 @@ SCHEMAS = {
     "classes": CLASSES,
     "genotypes": GENOTYPES,
     "attempts": ATTEMPTS,
+    "alphas": ALPHAS,
 }
 
 

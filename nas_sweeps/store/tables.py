@@ -1,8 +1,8 @@
-"""The tables: one Parquet file per trial while it runs, five compacted files for everything.
+"""The tables: one Parquet file per trial while it runs, six compacted files for everything.
 
 ``load`` takes from the compacted files every trial whose folder has not changed since, and from
 the trial's own files the rest. So a compaction is never needed for a right answer, and loading
-right after one opens five files. Both may happen while a sweep writes.
+right after one opens six files. Both may happen while a sweep writes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.rows import TrialRows, genotype_rows, read_trial
 from nas_sweeps.store.schemas import (
     CLASSES,
-    EPOCHS,
+    EPOCH_FILE,
     GENOTYPES,
     SCHEMA_VERSION,
     SCHEMAS,
@@ -50,11 +50,12 @@ class Frames:
     classes: pd.DataFrame
     genotypes: pd.DataFrame
     attempts: pd.DataFrame
+    alphas: pd.DataFrame
 
 
 def write_epochs(files: AttemptFiles, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Publish all epochs of a trial so far. Keys are columns of ``EPOCHS``."""
-    _write_rows(files.epochs, files.trial.trial_id, rows, EPOCHS)
+    """Publish all epochs of a trial so far. Keys are columns of ``EPOCH_FILE``."""
+    _write_rows(files.epochs, files.trial.trial_id, rows, EPOCH_FILE)
 
 
 def write_classes(files: AttemptFiles, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -171,6 +172,7 @@ def _merge(old: Tables, fresh: list[TrialRows]) -> Tables:
     found = {g.genotype_id: g for g in (rows.genotype for rows in fresh) if g is not None}
     added = (row for key, g in found.items() if key not in known for row in genotype_rows(g))
     attempts = pa.concat_tables([old["attempts"], *(rows.attempts for rows in fresh)])
+    alphas = pa.concat_tables([old["alphas"], *(rows.alphas for rows in fresh)])
     genotypes = pa.concat_tables([old["genotypes"], build(added, GENOTYPES)])
     used = pc.is_in(genotypes["genotype_id"], value_set=trials["genotype_id"].combine_chunks())
     return {
@@ -179,6 +181,7 @@ def _merge(old: Tables, fresh: list[TrialRows]) -> Tables:
         "classes": _sorted(classes, "trial_id"),
         "genotypes": _sorted(genotypes.filter(used), "genotype_id"),
         "attempts": _sorted(attempts, "trial_id"),
+        "alphas": _sorted(alphas, "trial_id"),
     }
 
 

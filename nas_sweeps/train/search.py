@@ -171,7 +171,8 @@ class SearchRun:
                 if epoch % recipe.test_every == 0 or epoch == self.epochs_total:
                     self.tested = self._test(between)
                     row |= {k: v for k, v in self.tested.items() if k in EPOCH_ACCURACIES}
-            row |= _architecture_columns(self.discretise(strict=False)) | self.meter.row()
+            row |= self._weight_columns() | _architecture_columns(self.discretise(strict=False))
+            row |= self.meter.row()
         self._turn()
         return row
 
@@ -278,6 +279,12 @@ class SearchRun:
         return [self.method.edge_weights(alpha) for alpha in alphas]
 
     # What it found
+
+    def _weight_columns(self) -> Row:
+        """What every operation weighs on every edge, flat: cell x edge x operation."""
+        with torch.no_grad():
+            flat = torch.stack(self._edge_weights(self.alphas)).flatten()
+        return {"operations": ",".join(self.method.operations), "edge_weights": flat.tolist()}
 
     def _test(self, between: Callable[[], None]) -> Row:
         with torch.no_grad():

@@ -8,7 +8,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.space.genotype import EDGES, OPERATIONS, Genotype
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.store import Origin, Result, Store
 from nas_sweeps.store.tables import write_classes, write_epochs
@@ -73,11 +73,21 @@ class Lab:
                 "num_skip_reduce": 0,
                 "alpha_entropy_normal": 2 / epoch,
                 "alpha_entropy_reduce": 1.0,
+                "operations": ",".join(OPERATIONS),
+                "edge_weights": self._weights(epoch, seed),
             }
             for epoch, a in enumerate(accuracies, 1)
         ]
         self._settle(trial, rows, state, genotype, recalls, **result)
         return trial
+
+    @staticmethod
+    def _weights(epoch: int, seed: int) -> list[float]:
+        """Skip connections gain 1/8 an epoch in the normal cell, and as much with each seed."""
+        edge = [0.0625] * len(OPERATIONS)
+        normal = list(edge)
+        normal[OPERATIONS.index("skip_connect")] += 0.125 * (epoch + seed)
+        return normal * len(EDGES) + edge * len(EDGES)
 
     def retrain(
         self,

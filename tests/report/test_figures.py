@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nas_sweeps.report import bars, curves, points, style, winners
+from nas_sweeps.report import bars, curves, points, style, weights, winners
 from nas_sweeps.report.figures import FIGURES, FigureEntry
+from nas_sweeps.space.genotype import OPERATIONS
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.store import Frames, Origin, load
 from tests.report.lab import BALANCE, EXP, FINALS, GENOTYPES, HOSTILE, Lab
@@ -79,6 +80,32 @@ def test_categories_differ_in_more_than_colour() -> None:
         assert len({look[channel] for look in looks}) == 7
     pairs = {(style.color(code), style.marker(code)) for code in range(49)}
     assert len(pairs) == 49
+
+
+def test_weights_of_operations_are_means_over_edges_and_seeds(frames: Frames) -> None:
+    data = weights.weight_data(frames)
+    key = {"row": "darts", "where": "exp μ=0.1", "operation": "skip_connect"}
+    last = at(data, **key, column="normal cell", epoch=2)
+    assert last["mean"] == 0.0625 + 0.125 * 2.5
+    assert last["sd"] == pytest.approx(0.125 / sqrt(2))
+    assert last["n"] == 2
+    assert at(data, **key, column="reduction cell", epoch=2)["mean"] == 0.0625
+    assert set(data["operation"]) == set(OPERATIONS)
+
+
+def test_weight_curves_are_drawn_through_the_data_of_their_panel(frames: Frames) -> None:
+    data = weights.weight_data(frames)
+    figure = weights.weight_curves(data)
+    panels = list(data.groupby(["row", "where", "column"], observed=True))
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(shown) == len(panels) == 14
+    for axes, (_, panel) in zip(shown, panels, strict=True):
+        drawn = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+        lines = panel.groupby("operation", observed=True)["mean"]
+        assert drawn == {name: mean.tolist() for name, mean in lines}
+    skips = [line for line in shown[0].get_lines() if line.get_label() == "skip_connect"]
+    assert "darts, exp μ=0.1, normal cell: skip_connect 0.375" in weights.weight_values(data)
+    assert skips[0].get_linewidth() > shown[0].get_lines()[0].get_linewidth()
 
 
 def test_label_bars_are_the_training_images(frames: Frames) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.space.genotype import EDGES, Genotype
 from nas_sweeps.store import Origin, Result, Store
 from nas_sweeps.store.ledger import Attempt
 from nas_sweeps.store.tables import write_classes, write_epochs
@@ -30,6 +30,12 @@ CELL = Genotype((("sep_conv_3x3", 0, 2), ("skip_connect", 1, 2)), (("max_pool_3x
 OTHER = Genotype((("dil_conv_5x5", 0, 2),), (("skip_connect", 1, 3),))
 EXP = Distribution(kind="exp", mu=0.1)
 TIMES = {"started_at": "2025-01-02T03:04:05+00:00", "finished_at": "2025-01-02T04:04:05+00:00"}
+
+
+def weighed(share: float) -> dict[str, Any]:
+    """Two operations on every edge; the second one weighs ``share`` in the normal cell."""
+    normal, reduce = [1 - share, share] * len(EDGES), [0.75, 0.25] * len(EDGES)
+    return {"operations": "none,skip_connect", "edge_weights": normal + reduce}
 
 
 @dataclass
@@ -99,6 +105,7 @@ class Lab:
             attempt.files,
             [
                 {"stage": stage, "epoch": i, "accuracy_balanced": a, "epoch_s": 1.5}
+                | (weighed(a) if stage == "search" else {})
                 for i, a in enumerate(accuracies, 1)
             ],
         )

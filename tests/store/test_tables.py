@@ -340,6 +340,7 @@ def test_the_tables_are_plain_parquet_for_other_tools(lab: Any) -> None:
         "classes.parquet",
         "genotypes.parquet",
         "attempts.parquet",
+        "alphas.parquet",
         "index.json",
     }
 

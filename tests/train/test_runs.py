@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.space.genotype import EDGES, Genotype
+from nas_sweeps.store.schemas import EPOCH_FILE
 from nas_sweeps.train.common import TrainingDiverged, precision, predict, stream
 from nas_sweeps.train.losses import CosineClassifier
 from nas_sweeps.train.search import SearchRun
@@ -54,6 +55,18 @@ def test_a_search_row_has_what_the_table_asks_for() -> None:
     assert 0 < row["alpha_entropy_normal"] <= math.log(8) + 1e-9
     assert Genotype(*map(tuple, json.loads(row["genotype"]))).genotype_id
     assert row["images_per_s"] > 0
+    assert set(row) <= set(EPOCH_FILE.names)
+
+
+@pytest.mark.parametrize("name", ["darts", "fairdarts"])
+def test_a_search_row_has_the_weights_of_all_operations(name: str) -> None:
+    run = search_run(name)
+    row = run.run_epoch()
+    operations = row["operations"].split(",")
+    assert operations == list(run.method.operations)
+    weights = torch.tensor(row["edge_weights"]).reshape(2, len(EDGES), len(operations))
+    for cell, alpha in zip(weights, run.alphas, strict=True):
+        assert torch.equal(cell, run.method.edge_weights(alpha).detach())
 
 
 def test_the_learning_rate_falls_along_the_cosine() -> None:
