@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -317,12 +317,17 @@ def clip_and_step(
     loss: Tensor, weights: list[Tensor], optimiser: torch.optim.Optimizer, limit: float
 ) -> None:
     """One clipped step on ``weights`` alone; a weight the loss does not reach stays as it is."""
-    for weight, gradient in zip(
-        weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True
-    ):
-        weight.grad = gradient
+    set_gradients(weights, torch.autograd.grad(loss, weights, allow_unused=True))
     nn.utils.clip_grad_norm_(weights, limit)
     optimiser.step()
+
+
+def set_gradients(weights: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Each in the memory order of its weight: fused optimisers go through both as they lie."""
+    for weight, gradient in zip(weights, gradients, strict=True):
+        if gradient is not None and gradient.stride() != weight.stride():
+            gradient = torch.empty_like(weight).copy_(gradient)
+        weight.grad = gradient
 
 
 def step_schedule(schedule: LRScheduler) -> None:

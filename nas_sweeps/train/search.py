@@ -46,6 +46,7 @@ from nas_sweeps.train.common import (
     nothing,
     precision,
     seeded,
+    set_gradients,
     step_schedule,
     stream,
 )
@@ -246,8 +247,7 @@ class SearchRun:
                     weight_decay=self.recipe.weight_decay,
                     hvp=method.hvp,
                 )
-        for alpha, gradient in zip(self.alphas, gradients, strict=True):
-            alpha.grad = gradient
+        set_gradients(self.alphas, gradients)
         self.adam.step()
         return means
 

@@ -9,6 +9,8 @@ import torch
 
 from nas_sweeps.train import recorded
 from nas_sweeps.train.recorded import Step, default_recorder
+from nas_sweeps.train.retrain import RetrainRun
+from nas_sweeps.train.search import SearchRun
 from tests.train.tape import Tapes
 from tests.train.tiny_runs import (
     CPU,
@@ -38,6 +40,35 @@ def test_replays_are_steps(name: str) -> None:
     Finished.of(run, finish(run)).assert_same_bits(Finished.of(plain, finish(plain)))
     assert tapes.recorded >= 1
     assert tapes.replays >= 4
+
+
+@pytest.mark.parametrize("name", ["darts", "barlow then all"])
+def test_the_optimisers_that_can_be_recorded_step_as_the_others_do(name: str) -> None:
+    """They step through memory, so gradients must lie in it as the weights do."""
+    run, fused = make(name, epochs=1), make(name, Tapes(refuse=True), epochs=1)
+    stop_after_two_steps(run)
+    stop_after_two_steps(fused)
+    assert fused.sgd.param_groups[0]["fused"]
+    for a, b in zip(run.weights, fused.weights, strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
+    if isinstance(run, SearchRun):
+        for a, b in zip(run.alphas, fused.alphas, strict=True):
+            assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after_two_steps(run: SearchRun | RetrainRun) -> None:
+    calls = iter(range(1))
+
+    def between() -> None:
+        if next(calls, None) is None:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run.run_epoch(between)
 
 
 def test_a_recorded_run_goes_on_from_its_checkpoint() -> None:
