@@ -224,9 +224,8 @@ class SearchRun:
 
         def on_validation(weights: Sequence[Tensor], alphas: Sequence[Tensor]) -> Tensor:
             edge_weights = self._edge_weights(alphas)
-            loss = self._loss_at(
-                weights, method.arch_objective, held_out, edge_weights, own_statistics=True
-            )
+            unrolled = method.order == "second"
+            loss = self._loss_at(weights, method.arch_objective, held_out, edge_weights, unrolled)
             extra = method.regulariser(edge_weights)
             means["loss_arch"] = loss.detach()
             means["regulariser"] = extra
@@ -257,16 +256,14 @@ class SearchRun:
         objective: Objective,
         batch: Batch,
         edge_weights: Sequence[Tensor],
-        own_statistics: bool = False,
+        unrolled: bool = False,
     ) -> Tensor:
-        """The objective at ``weights``; other weights may have BatchNorm statistics of their own.
+        """The objective at ``weights``; unrolled ones have BatchNorm statistics of their own.
 
-        As in DARTS architect.py, whose unrolled model is a copy, statistics included. The
-        model's own weights may come detached, which spares their gradients.
+        As in DARTS architect.py, whose unrolled model is a copy, statistics included.
         """
         state = dict(zip(self.names, weights, strict=True))
-        live = all(a.is_set_to(b) for a, b in zip(weights, self.weights, strict=True))
-        if own_statistics and not live:
+        if unrolled:
             state |= {name: b.clone() for name, b in self.model.named_buffers()}
         loss: Tensor = functional_call(self.model, state, (objective, batch, edge_weights))[0]
         return loss

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 
 import pytest
 import torch
 
-from nas_sweeps.train import recorded
+from nas_sweeps.train import recorded, retrain, search
 from nas_sweeps.train.recorded import Step, default_recorder
 from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.train.search import SearchRun
@@ -141,6 +142,22 @@ def test_nothing_is_recorded_on_a_cpu_or_where_it_is_switched_off(
     monkeypatch.setenv(recorded.SWITCH, "maybe")
     with pytest.raises(ValueError, match=r"NAS_SWEEPS_GRAPHS: unknown choice 'maybe'"):
         default_recorder(CPU)
+
+
+@pytest.mark.parametrize("name", [*QUICK, *SLOW])
+def test_a_step_touches_no_other_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``meta`` is a device without values: a tensor left on the CPU meets another device there,
+    and whoever asks for a value gets an error."""
+    meta = torch.device("meta")
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it knows no meta
+    monkeypatch.setattr(search, "Endless", lambda *_: None)
+    for module in (search, retrain):
+        monkeypatch.setattr(module, "generator", lambda *_: None)
+        monkeypatch.setattr(module, "Passes", lambda *_: None)
+    run = make(name, device=meta)
+    index = torch.zeros(16, dtype=torch.int64, device=meta)
+    means = run.step(index, index) if name in SEARCHES else run.step(index)
+    assert all(v.device == meta for v in means.values() if isinstance(v, torch.Tensor))
 
 
 # On a GPU. The tapes say that a recording may be trusted; these, that CUDA graphs are one.
