@@ -44,9 +44,11 @@ def weight_curves(data: pd.DataFrame) -> Figure:
     panels = list(data.groupby(["row", "where", "column"], observed=True))
     high = -(-len(panels) // _ACROSS)
     figure = style.new_figure(style.WIDTH, _PANEL_HEIGHT * high + 0.2)
-    grid = figure.subplots(high, _ACROSS, squeeze=False, sharex=True, sharey=True).ravel()
+    grid = figure.subplots(high, _ACROSS, squeeze=False, sharex=True).ravel()
     for axes, ((row, where, column), lines) in zip(grid, panels, strict=False):
         _operations(axes, lines)
+        # One scale a method: a softmax shares one among all operations, a sigmoid does not.
+        axes.set_ylim(0, 1.08 * float(data[data["row"] == row]["mean"].max()))
         axes.set_title(style.wrapped(f"{row}\n{where}\n{column}", 23))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
     for axes in grid[len(panels) :]:
@@ -56,7 +58,6 @@ def weight_curves(data: pd.DataFrame) -> Figure:
     for axes in grid[max(0, len(panels) - _ACROSS) : len(panels)]:
         axes.set_xlabel("epoch")
         axes.tick_params(labelbottom=True)
-    grid[0].set_ylim(0, 1.08 * float(data["mean"].max()))
     style.legend(figure, grid[: len(panels)], style.used(data, "operation"))
     return figure
 

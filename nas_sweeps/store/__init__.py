@@ -14,8 +14,10 @@ from nas_sweeps.trial import Origin
 
 if TYPE_CHECKING:
     from nas_sweeps.store.alphas import edge_weights, operation_weights
+    from nas_sweeps.store.frames import Frames
+    from nas_sweeps.store.reading import load
     from nas_sweeps.store.summary import attributed, summarise
-    from nas_sweeps.store.tables import Frames, compact, load
+    from nas_sweeps.store.tables import compact
 
 __all__ = [
     "Frames",
@@ -32,11 +34,11 @@ __all__ = [
 ]
 
 _HOME = {
-    "Frames": "tables",
+    "Frames": "frames",
     "attributed": "summary",
     "compact": "tables",
     "edge_weights": "alphas",
-    "load": "tables",
+    "load": "reading",
     "operation_weights": "alphas",
     "summarise": "summary",
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nas_sweeps.space.genotype import EDGES
-from nas_sweeps.store.tables import Frames
+from nas_sweeps.store.frames import Frames
 
 CELLS = ("normal", "reduce")
 

@@ -12,11 +12,12 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from nas_sweeps.publish import publish, remove_scratch
@@ -27,6 +28,9 @@ class Folder(NamedTuple):
 
     names: tuple[str, ...]
     stamp: int  # of the last change, in ns by the clock of the file system
+
+
+NOTHING_KNOWN: Mapping[str, int] = MappingProxyType({})
 
 
 class Files(Protocol):
@@ -51,8 +55,11 @@ class Files(Protocol):
     def names(self, folder: str) -> tuple[str, ...]:
         """Of the files in a folder, sorted; scratch files of writers are left out."""
 
-    def tree(self, folder: str) -> dict[str, Folder]:
-        """The folders in a folder, by name, sorted."""
+    def tree(self, folder: str, known: Mapping[str, int] = NOTHING_KNOWN) -> dict[str, Folder]:
+        """The folders in a folder, by name, sorted.
+
+        Names may be left out of a folder whose stamp is the one in ``known``.
+        """
 
     def tidy(self, folder: str) -> None:
         """Remove what killed writers left in a folder and no listing shows."""
@@ -110,11 +117,12 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             return ()
 
-    def tree(self, folder: str) -> dict[str, Folder]:
+    def tree(self, folder: str, known: Mapping[str, int] = NOTHING_KNOWN) -> dict[str, Folder]:
         found = {}
         # The time is taken before the names: a change between the two shows in the next time.
         for name, stamp in self._folders(folder):
-            found[name] = Folder(self.names(f"{folder}/{name}"), stamp)
+            names = () if known.get(name) == stamp else self.names(f"{folder}/{name}")
+            found[name] = Folder(names, stamp)
         return found
 
     def tidy(self, folder: str) -> None:

@@ -24,10 +24,10 @@ locks and without renames.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from nas_sweeps.store.files import File, Files
+from nas_sweeps.store.files import NOTHING_KNOWN, File, Files
 
 _WRITER = re.compile(r"(\d{4,})-([0-9a-f]{6})")
 _CHECKPOINT = re.compile(r"(\d{4,})-([0-9a-f]{16})\.checkpoint\.pt")
@@ -198,12 +198,12 @@ class Layout:
         """A trial's files, by one listing of its folder."""
         return TrialFiles(self.files, trial_id, self.files.names(f"trials/{trial_id}"))
 
-    def trials(self) -> Iterator[tuple[TrialFiles, int]]:
+    def trials(self, known: Mapping[str, int] = NOTHING_KNOWN) -> Iterator[tuple[TrialFiles, int]]:
         """Every trial with the stamp of its folder, sorted.
 
         Whatever is published into a folder changes its stamp, so an equal stamp means that
-        nothing in it needs to be opened again.
+        nothing in it needs to be opened again: then, and only then, names may be left out.
         """
-        for name, folder in self.files.tree("trials").items():
+        for name, folder in self.files.tree("trials", known).items():
             if name.startswith(("s-", "r-")):
                 yield TrialFiles(self.files, name, folder.names), folder.stamp

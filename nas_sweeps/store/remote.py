@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from uuid import uuid4
 import pyarrow as pa
 from pyarrow import fs
 
-from nas_sweeps.store.files import Folder
+from nas_sweeps.store.files import NOTHING_KNOWN, Folder
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class RemoteFiles:
         found = self._list(folder, recursive=False)
         return tuple(sorted(info.base_name for info in found if info.type is fs.FileType.File))
 
-    def tree(self, folder: str) -> dict[str, Folder]:
+    def tree(self, folder: str, known: Mapping[str, int] = NOTHING_KNOWN) -> dict[str, Folder]:
         start = len(self._at(folder)) + 1
         below: dict[str, list[fs.FileInfo]] = {}
         for info in self._list(folder, recursive=True):

@@ -97,7 +97,7 @@ def read_trial(files: TrialFiles) -> TrialRows:
     if isinstance(spec, SearchTrial):
         row |= {"method": spec.method.name, "variant": variant}
     if row["phase"] == "retrain":
-        row |= _origin_columns(read_origins(files))
+        row |= origin_columns(read_origins(files))
     row |= _result_columns(result) if result else {}
     attempts = [_attempt_row(of, record, of == newest) for of, record in records]
     whole = epochs_whole and classes_whole and (spec is not None or not records)
@@ -238,7 +238,7 @@ def _spec_columns(spec: Trial) -> Row:
     return row
 
 
-def _origin_columns(origins: tuple[Origin, ...]) -> Row:
+def origin_columns(origins: tuple[Origin, ...]) -> Row:
     return {
         "method": _joined(o.method for o in origins) or None,
         "variant": _joined(o.variant for o in origins),

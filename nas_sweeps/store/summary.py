@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from nas_sweeps.store.tables import Frames
+from nas_sweeps.store.frames import Frames
 
 # Averages over these would compare what does not compare: each gets rows, or for the size of a
 # uniform distribution columns, of its own as soon as one cell of the table would mix two values.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import isnan, nan, sqrt
 from pathlib import Path
 
@@ -129,7 +128,7 @@ def test_label_bars_do_not_mix_what_draws_images_differently(frames: Frames) -> 
     classes.loc[capped, "train_count"] = 40
     turned = classes["trial_id"] == trials.loc[trials["distribution"] == "exp", "trial_id"].iloc[0]
     classes.loc[turned, "train_count"] = classes.loc[turned, "train_count"].to_numpy()[::-1]
-    data = bars.label_data(replace(frames, trials=trials, classes=classes))
+    data = bars.label_data(frames.replaced(trials=trials, classes=classes))
     found = {key: rows["train_count"].tolist() for key, rows in data.groupby(["source", "where"])}
     assert found["digits, data.n_max=40", "balance"] == [40, 40, 40]
     assert found["digits", "balance"] == [100, 100, 100]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ import pytest
 
 from nas_sweeps.publish import publish
 from nas_sweeps.store import Frames, Origin, Store, compact, load
-from nas_sweeps.store import tables as tables_module
+from nas_sweeps.store import gather as gather_module
 from nas_sweeps.store.schemas import CLASSES, EPOCHS, SCHEMAS, TRIALS, build, conform
 from nas_sweeps.store.tables import write_classes, write_epochs
 from nas_sweeps.trial import Barlow, Pretrain
 
-NAMES = [field.name for field in fields(Frames)]
+NAMES = list(SCHEMAS)
 
 
 def assert_equal(a: Frames, b: Frames) -> None:
@@ -33,13 +32,13 @@ def trial_row(frames: Frames, trial: Any) -> pd.Series[Any]:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The trials whose files are read from now on."""
     seen: list[str] = []
-    read = tables_module.read_trial
+    read = gather_module.read_trial
 
     def spy(files: Any) -> Any:
         seen.append(files.trial_id)
         return read(files)
 
-    monkeypatch.setattr(tables_module, "read_trial", spy)
+    monkeypatch.setattr(gather_module, "read_trial", spy)
     return seen
 
 

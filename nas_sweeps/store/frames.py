@@ -1,0 +1,75 @@
+"""The tables as pandas, each converted when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Self
+
+import pandas as pd
+import pyarrow as pa
+
+from nas_sweeps.store.schemas import SCHEMAS, to_frame
+
+
+class Frames:
+    """The tables of a store as it was when ``load`` read it.
+
+    Rows are sorted by trial (genotypes by genotype); ``schemas`` says what the columns are. A
+    frame is made when it is first asked for and kept, so what nobody asks for costs little.
+    ``alphas``, which is far larger than the rest, is read from the store only then.
+    """
+
+    def __init__(self, tables: Mapping[str, Callable[[], pa.Table]]) -> None:
+        self._sources = dict(tables)
+        self._tables: dict[str, pa.Table] = {}
+
+    def arrow(self, name: str) -> pa.Table:
+        """A table as Arrow has it. Raises ValueError where no table has this name."""
+        if name not in self._sources:
+            raise ValueError(f"no table '{name}'; choose from {', '.join(self._sources)}")
+        if name not in self._tables:
+            self._tables[name] = self._sources[name]()
+        return self._tables[name]
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row per trial, in any state."""
+        return to_frame(self.arrow("trials"))
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """One row per epoch of a trial."""
+        return to_frame(self.arrow("epochs"))
+
+    @cached_property
+    def classes(self) -> pd.DataFrame:
+        """One row per class of a trial."""
+        return to_frame(self.arrow("classes"))
+
+    @cached_property
+    def genotypes(self) -> pd.DataFrame:
+        """One row per edge of a genotype."""
+        return to_frame(self.arrow("genotypes"))
+
+    @cached_property
+    def attempts(self) -> pd.DataFrame:
+        """One row per attempt at a trial."""
+        return to_frame(self.arrow("attempts"))
+
+    @cached_property
+    def alphas(self) -> pd.DataFrame:
+        """One row per search epoch, with all weights in one array; see ``edge_weights``."""
+        return to_frame(self.arrow("alphas"))
+
+    def replaced(self, **frames: pd.DataFrame) -> Self:
+        """The same with other frames in the place of some."""
+        assert frames.keys() <= SCHEMAS.keys(), f"no tables: {frames.keys() - SCHEMAS.keys()}"
+        sources = self._sources | {
+            name: lambda frame=frame: pa.Table.from_pandas(frame, preserve_index=False)
+            for name, frame in frames.items()
+        }
+        other = type(self)(sources)
+        other._tables = {n: t for n, t in self._tables.items() if n not in frames}
+        other.__dict__ |= {n: v for n, v in self.__dict__.items() if n in SCHEMAS} | frames
+        return other

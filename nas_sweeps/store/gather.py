@@ -1,0 +1,162 @@
+"""What a store's tables are right now: compacted rows where they still hold, else the trials' own.
+
+Small tables (trials, genotypes) are put together at once; of the large ones only the bytes are
+read and checked, and ``Part.read`` decodes them when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nas_sweeps.store.files import warn_skipped
+from nas_sweeps.store.layout import Layout
+from nas_sweeps.store.rows import TrialRows, genotype_rows, read_trial
+from nas_sweeps.store.schemas import GENOTYPES, SCHEMA_VERSION, SCHEMAS, TRIALS, build, conform
+from nas_sweeps.store.sealed import Checked, check
+
+PARTS = ("epochs", "classes", "attempts", "alphas")  # tables of rows that belong to a trial
+USUAL = tuple(name for name in SCHEMAS if name != "alphas")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of rows that belong to trials: compacted ones of some, fresh ones of others."""
+
+    schema: pa.Schema
+    old: Checked | None
+    kept: set[str] | None  # trials whose compacted rows hold; None: all of them
+    fresh: list[pa.Table]
+
+    def read(
+        self, columns: Sequence[str] | None = None, trial_ids: pa.Array | None = None
+    ) -> pa.Table:
+        """Its rows, sorted by trial: of these columns (``trial_id`` among them), these trials."""
+        names = self.schema.names if columns is None else list(columns)
+        schema = pa.schema([self.schema.field(name) for name in names])
+        if self.old is None:
+            table = schema.empty_table()
+        else:
+            table = conform(self.old.read(names), schema, "tables").replace_schema_metadata(None)
+        if self.kept is not None:
+            table = of_trials(table, pa.array(self.kept, pa.string()))
+        if self.fresh:
+            added = [rows.select(names) for rows in self.fresh]
+            table = sort_by(pa.concat_tables([table, *added]), "trial_id")
+        return table if trial_ids is None else of_trials(table, trial_ids)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The tables of one store, and what is known of its trials."""
+
+    trials: pa.Table
+    genotypes: pa.Table
+    parts: dict[str, Part]
+    stamps: dict[str, int]  # of each trial's folder: up to then its rows are right; 0: never
+    torn: set[str] = field(default_factory=set)  # trials of which something cannot be read
+
+    def table(
+        self, name: str, columns: Sequence[str] | None = None, trial_ids: pa.Array | None = None
+    ) -> pa.Table:
+        """A table, or some of its columns and trials; of genotypes, those of these trials."""
+        if name in self.parts:
+            return self.parts[name].read(columns, trial_ids)
+        table = self.trials if name == "trials" else self.genotypes
+        if trial_ids is not None and name == "trials":
+            table = of_trials(table, trial_ids)
+        elif trial_ids is not None:
+            used = of_trials(self.trials, trial_ids)["genotype_id"].combine_chunks()
+            table = table.filter(pc.is_in(table["genotype_id"], value_set=used))
+        return table if columns is None else table.select(list(columns))
+
+
+def gather(layout: Layout, names: Collection[str] = USUAL) -> Gathered:
+    """Every trial's rows in these tables, read once from a store that may be written meanwhile."""
+    index = _index(layout)
+    # The stamp is taken before any file is opened: a later change gives a later stamp.
+    listed = {files.trial_id: (files, s) for files, s in layout.trials(index.get("trials", {}))}
+    stamps = {trial_id: stamp for trial_id, (_, stamp) in listed.items()}
+    old = _compacted(layout, index, {"trials", "genotypes", *names})
+    known = index["trials"] if old else {}
+    kept = {t for t, stamp in stamps.items() if known.get(t) == stamp}
+    fresh = []
+    for trial_id, (files, _) in listed.items():
+        if trial_id not in kept:  # its names were left out if its compacted rows are lost
+            fresh.append(read_trial(files if files.names else layout.trial(trial_id)))
+    torn = {rows.trial["trial_id"] for rows in fresh if rows.damaged}
+    stamps |= {rows.trial["trial_id"]: 0 for rows in fresh if rows.damaged or not rows.fixed}
+    some = kept if len(kept) < len(known) else None
+    trials, genotypes = _whole_tables(old, some, fresh)
+    parts = {
+        name: Part(SCHEMAS[name], old.get(name), some, [getattr(rows, name) for rows in fresh])
+        for name in PARTS
+        if name in names
+    }
+    return Gathered(trials, genotypes, parts, stamps, torn)
+
+
+def _index(layout: Layout) -> dict[str, Any]:
+    index = layout.index.read_json()
+    return index if index is not None and index.get("schema") == SCHEMA_VERSION else {}
+
+
+def _compacted(layout: Layout, index: dict[str, Any], names: set[str]) -> dict[str, Checked]:
+    """The compacted tables; none where one is missing, torn, or of another compaction because
+    one is being published right now."""
+    tables: dict[str, Checked] = {}
+    for name in names if index else ():
+        try:
+            table = check(layout.table(name).read())
+        except (OSError, pa.ArrowException) as error:
+            warn_skipped(layout.table(name), error)
+            return {}
+        if table.metadata.get(b"compaction", b"").decode() != index["compaction"]:
+            return {}
+        if not table.sealed or table.names != SCHEMAS[name].names:
+            return {}
+        tables[name] = table
+    return tables
+
+
+def _whole_tables(
+    old: dict[str, Checked], kept: set[str] | None, fresh: list[TrialRows]
+) -> tuple[pa.Table, pa.Table]:
+    """Trials and genotypes."""
+    trials = Part(
+        TRIALS, old.get("trials"), kept, [build((r.trial for r in fresh), TRIALS)] if fresh else []
+    ).read()
+    genotypes = old["genotypes"].read() if old else GENOTYPES.empty_table()
+    genotypes = conform(genotypes, GENOTYPES, "tables").replace_schema_metadata(None)
+    if not fresh and kept is None:
+        return trials, genotypes
+    known = set(genotypes["genotype_id"].to_pylist())
+    found = {g.genotype_id: g for g in (rows.genotype for rows in fresh) if g is not None}
+    added = (row for key, g in found.items() if key not in known for row in genotype_rows(g))
+    genotypes = pa.concat_tables([genotypes, build(added, GENOTYPES)])
+    used = pc.is_in(genotypes["genotype_id"], value_set=trials["genotype_id"].combine_chunks())
+    return trials, sort_by(genotypes.filter(used), "genotype_id")
+
+
+def of_trials(table: pa.Table, trial_ids: pa.Array) -> pa.Table:
+    """The rows of these trials."""
+    return table.filter(pc.is_in(table["trial_id"], value_set=trial_ids))
+
+
+def sort_by(table: pa.Table, key: str) -> pa.Table:
+    """Stably sorted by a text column, with one dictionary per dictionary column."""
+    table = table.unify_dictionaries().combine_chunks()
+    column = table[key].combine_chunks()
+    if pa.types.is_dictionary(column.type):
+        rank = np.argsort(np.argsort(np.array(column.dictionary.to_pylist(), dtype=str)))
+        values = rank[column.indices.to_numpy()]
+    else:
+        values = np.array(column.to_pylist(), dtype=str)
+    if bool((values[:-1] <= values[1:]).all()):
+        return table
+    return table.take(pa.array(np.argsort(values, kind="stable")))
