@@ -74,7 +74,8 @@ def load(
     if not stores:
         raise ValueError("no store was named; name one or several")
     chosen = _chosen(columns, several)
-    shards = [_Shard(str(s), layout := layout_of(s), gather(layout)) for s in stores]
+    layouts = {str(layout): layout for layout in map(layout_of, stores)}  # one named twice is one
+    shards = [_Shard(name, layout, gather(layout)) for name, layout in layouts.items()]
     trials = _trials(shards) if several else shards[0].gathered.trials
     # Not filtered, a table needs no comparing of ids.
     ids = None
