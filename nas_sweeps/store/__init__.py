@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nas_sweeps.store.alphas import edge_weights, operation_weights
     from nas_sweeps.store.frames import Frames
     from nas_sweeps.store.reading import load
-    from nas_sweeps.store.summary import attributed, summarise
+    from nas_sweeps.store.summary import attributed, learning_curves, summarise
     from nas_sweeps.store.tables import compact
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "attributed",
     "compact",
     "edge_weights",
+    "learning_curves",
     "load",
     "operation_weights",
     "summarise",
@@ -38,6 +39,7 @@ _HOME = {
     "attributed": "summary",
     "compact": "tables",
     "edge_weights": "alphas",
+    "learning_curves": "summary",
     "load": "reading",
     "operation_weights": "alphas",
     "summarise": "summary",

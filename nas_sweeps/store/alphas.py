@@ -36,6 +36,15 @@ def operation_weights(frames: Frames) -> pd.DataFrame:
 
     Returns:
         Columns trial_id, epoch, cell (normal, reduce), operation, weight.
+
+    >>> import nas_sweeps as ns
+    >>> weights = operation_weights(ns.load("runs/quickstart", filters=[("method", "=", "darts")]))
+    >>> skips = weights.query("cell == 'normal' and operation == 'skip_connect'")
+    >>> skips.groupby("epoch").weight.mean()
+    epoch
+    1    0.1875
+    2    0.3125
+    Name: weight, dtype: float64
     """
     found = [
         _tidy(epochs, weights_NCEO.mean(2, keepdims=True), operations, ((None, None),))

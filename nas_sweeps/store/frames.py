@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Self
 
@@ -61,6 +61,48 @@ class Frames:
     def alphas(self) -> pd.DataFrame:
         """One row per search epoch, with all weights in one array; see ``edge_weights``."""
         return to_frame(self.arrow("alphas"))
+
+    def table(
+        self,
+        rows: Sequence[str] = ("method",),
+        columns: Sequence[str] = ("distribution", "mu"),
+        value: str = "accuracy_balanced",
+    ) -> pd.DataFrame:
+        """Retrained networks side by side: mean, sd and n of ``value``; see ``summarise``.
+
+        >>> import nas_sweeps as ns
+        >>> ns.load("runs/quickstart").table().xs("mean", axis=1, level="statistic").round(3)
+        distribution balance    exp
+        mu               NaN    0.1
+        method
+        darts          0.750  0.500
+        fairdarts      0.800  0.550
+        ssf_nas        0.875  0.625
+        """
+        from nas_sweeps.store.summary import summarise
+
+        return summarise(self, value, rows, columns)
+
+    def learning_curves(
+        self,
+        value: str = "accuracy_balanced",
+        by: Sequence[str] = ("method", "distribution", "mu"),
+        phase: str = "retrain",
+    ) -> pd.DataFrame:
+        """``value`` by epoch: mean, sd and n over the trials that are done; see there.
+
+        >>> import nas_sweeps as ns
+        >>> curves = ns.load("runs/quickstart").learning_curves(by=["method", "mu"])
+        >>> curves[curves.mu == 0.1].pivot(index="epoch", columns="method", values="mean").round(3)
+        method  darts  fairdarts  ssf_nas
+        epoch
+        1        0.25      0.275      NaN
+        2        0.50      0.550    0.312
+        3         NaN        NaN    0.625
+        """
+        from nas_sweeps.store.summary import learning_curves
+
+        return learning_curves(self, value, by, phase)
 
     def replaced(self, **frames: pd.DataFrame) -> Self:
         """The same with other frames in the place of some."""

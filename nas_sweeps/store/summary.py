@@ -64,13 +64,66 @@ def summarise(
         ValueError: a name is no column, ``value`` is not numeric, or ``rows`` is empty.
     """
     found = attributed(frames)
-    _check(found, value, rows, columns)
+    _check_value(found, value)
+    _check_names(found, (*rows, *columns))
+    if not rows:
+        raise ValueError("rows: name at least one column")
     found = found[found["state"] == "done"]
     rows = [*rows, *_splitting(found, _SPLIT_ROWS, (*rows, *columns))]
     columns = [*columns, *_splitting(found, _SPLIT_COLUMNS, (*rows, *columns))]
     cells = found.groupby([*rows, *columns], dropna=False, observed=True)[value]
-    table = pd.DataFrame({"mean": cells.mean(), "sd": cells.std(), "n": cells.count()})
+    table = _statistics(cells)
     return _pivoted(table, columns) if columns else table
+
+
+def learning_curves(
+    frames: Frames,
+    value: str = "accuracy_balanced",
+    by: Sequence[str] = ("method", "distribution", "mu"),
+    phase: str = "retrain",
+) -> pd.DataFrame:
+    """A value by epoch, over the trials of a phase that are done: tidy, a row per point.
+
+    Args:
+        value: a numeric column of the epochs table. Epochs that have none are left out.
+        by: columns of ``attributed``, or of the trials table for searches. As in ``summarise``,
+            what would otherwise be mixed becomes a column as well.
+        phase: retrain or search.
+
+    Returns:
+        The columns of ``by``, then epoch (over all stages of a trial), mean, sd (NaN for one
+        trial) and n.
+
+    Raises:
+        ValueError: a name is no column, ``value`` is not numeric, or there is no such phase.
+
+    >>> import nas_sweeps as ns
+    >>> frames = ns.load("runs/quickstart", filters=[("mu", "=", 0.1)])
+    >>> learning_curves(frames, by=["method", "mu"], phase="search").round(3)
+          method   mu  epoch   mean  sd  n
+    0      darts  0.1      1  0.167 NaN  1
+    1      darts  0.1      2  0.250 NaN  1
+    2  fairdarts  0.1      1  0.183 NaN  1
+    3  fairdarts  0.1      2  0.275 NaN  1
+    4    ssf_nas  0.1      1  0.208 NaN  1
+    5    ssf_nas  0.1      2  0.312 NaN  1
+    """
+    if phase not in ("retrain", "search"):
+        raise ValueError(f"phase '{phase}': choose from retrain, search")
+    trials = attributed(frames) if phase == "retrain" else frames.trials
+    trials = trials[(trials["phase"] == phase) & (trials["state"] == "done")]
+    _check_value(frames.epochs, value)
+    _check_names(trials, by)
+    by = [*by, *_splitting(trials, (*_SPLIT_ROWS, *_SPLIT_COLUMNS), by)]
+    points = frames.epochs[["trial_id", "epoch", value]].dropna()
+    joined = trials[["trial_id", *by]].merge(points.astype({"trial_id": str}), on="trial_id")
+    cells = joined.groupby([*by, "epoch"], dropna=False, observed=True)[value]
+    return _statistics(cells).reset_index()
+
+
+def _statistics(cells: Any) -> pd.DataFrame:
+    """Mean, sample standard deviation and number of each group."""
+    return pd.DataFrame({"mean": cells.mean(), "sd": cells.std(), "n": cells.count()})
 
 
 def _pivoted(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -89,22 +142,23 @@ def _pivoted(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     return out
 
 
-def _check(found: pd.DataFrame, value: str, rows: Sequence[str], columns: Sequence[str]) -> None:
+def _check_value(found: pd.DataFrame, value: str) -> None:
     numeric = [str(name) for name in found if pd.api.types.is_numeric_dtype(found[name])]
     if value not in numeric:
         raise ValueError(f"value: no numeric column '{value}'; choose from {', '.join(numeric)}")
-    for name in (*rows, *columns):
+
+
+def _check_names(found: pd.DataFrame, names: Sequence[str]) -> None:
+    for name in names:
         if name not in found:
             raise ValueError(f"no column '{name}'; choose from {', '.join(map(str, found))}")
-    if not rows:
-        raise ValueError("rows: name at least one column")
 
 
 def _splitting(found: pd.DataFrame, names: Sequence[str], taken: Sequence[str]) -> list[str]:
     """Those of ``names``, in their order, without which a cell would hold two values of one."""
     chosen: list[str] = []
     for name in names:
-        if name not in taken:
+        if name not in taken and name in found:  # a search has no setting of its search
             cells = found.groupby([*taken, *chosen], dropna=False, observed=True)[name]
             chosen += [name] if (cells.nunique(dropna=False) > 1).any() else []
     return chosen

@@ -120,3 +120,54 @@ def test_a_name_that_is_no_column_is_a_users_mistake(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         summarise(load(lab.store), **arguments)
+
+
+def test_learning_curves_are_means_over_the_trials_that_are_done(lab: Any) -> None:
+    for seed in (0, 1):
+        lab.finish(lab.retrain(seed, origin("darts", seed)))  # 0.5, then 0.25
+    lab.finish(lab.retrain(2, origin("darts")), state="failed")
+    lab.epochs(lab.retrain(3, origin("darts")), (0.9,))
+    lab.finish(lab.search(0))
+    curves = load(lab.store).learning_curves()
+    assert list(curves) == ["method", "distribution", "mu", "epoch", "mean", "sd", "n"]
+    assert curves["epoch"].tolist() == [1, 2]
+    assert curves["mean"].tolist() == [0.5, 0.25]
+    assert curves["sd"].tolist() == [0, 0]
+    assert curves["n"].tolist() == [2, 2]
+
+
+def test_learning_curves_of_searches_keep_variants_apart(lab: Any) -> None:
+    for variant, method in (("", "darts"), ("order=second", "darts"), ("", "ssf_nas")):
+        lab.finish(lab.search(len(variant), method, variant))
+    curves = load(lab.store).learning_curves(by=["method"], phase="search")
+    assert list(curves)[:3] == ["method", "variant", "epoch"]
+    assert len(curves) == 3 * 2
+    assert set(curves["n"]) == {1}
+
+
+def test_an_epoch_without_the_value_is_no_point(lab: Any) -> None:
+    lab.finish(lab.search(0))
+    frames = load(lab.store)
+    assert frames.learning_curves("loss_arch", phase="search").empty
+    assert frames.learning_curves("epoch_s", phase="search")["mean"].tolist() == [1.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"value": "mu"}, "value: no numeric column 'mu'"),
+        ({"value": "stage"}, "choose from epoch, loss_weights"),
+        ({"by": ["methods"]}, "no column 'methods'"),
+        ({"phase": "train"}, "phase 'train': choose from retrain, search"),
+    ],
+)
+def test_learning_curves_say_what_they_do_not_know(lab: Any, asked: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        load(lab.store).learning_curves(**asked)
+
+
+def test_the_table_of_frames_is_that_of_summarise(lab: Any) -> None:
+    lab.finish(lab.retrain(0, origin("darts")), accuracy=0.4)
+    frames = load(lab.store)
+    wanted = summarise(frames, "accuracy_balanced", ["mu"], ["method"])
+    pd.testing.assert_frame_equal(frames.table(rows=["mu"], columns=["method"]), wanted)
