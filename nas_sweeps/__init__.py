@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         learning_curves,
         load,
         operation_weights,
+        sql,
         summarise,
     )
     from nas_sweeps.sweep.run import run
@@ -42,6 +43,7 @@ _HOME = {
     "learning_curves": "store",
     "load": "store",
     "operation_weights": "store",
+    "sql": "store",
     "summarise": "store",
     "run": "sweep.run",
 }
@@ -59,6 +61,7 @@ __all__ = [
     "operation_weights",
     "plan",
     "run",
+    "sql",
     "summarise",
 ]
 

@@ -26,7 +26,15 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "module", ["store.reading", "store.summary", "store.frames", "store.alphas", "report.draw"]
+    "module",
+    [
+        "store.reading",
+        "store.summary",
+        "store.frames",
+        "store.alphas",
+        "store.query",
+        "report.draw",
+    ],
 )
 def test_the_examples_run(module: str, quickstart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(quickstart)

@@ -15,6 +15,7 @@ from nas_sweeps.trial import Origin
 if TYPE_CHECKING:
     from nas_sweeps.store.alphas import edge_weights, operation_weights
     from nas_sweeps.store.frames import Frames
+    from nas_sweeps.store.query import sql
     from nas_sweeps.store.reading import load
     from nas_sweeps.store.summary import attributed, learning_curves, summarise
     from nas_sweeps.store.tables import compact
@@ -31,6 +32,7 @@ __all__ = [
     "learning_curves",
     "load",
     "operation_weights",
+    "sql",
     "summarise",
 ]
 
@@ -42,6 +44,7 @@ _HOME = {
     "learning_curves": "summary",
     "load": "reading",
     "operation_weights": "alphas",
+    "sql": "query",
     "summarise": "summary",
 }
 
