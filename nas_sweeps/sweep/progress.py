@@ -1,45 +1,67 @@
-"""Live progress: a table that redraws on a terminal, plain lines anywhere else."""
+"""What a run says while it runs: a view that redraws on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.console import Console
 
-from nas_sweeps.chain import PHASES, Chain, Work
+from nas_sweeps.chain import Chain, Phase, Work
+from nas_sweeps.live.display import Display
+from nas_sweeps.live.lines import done_text, epoch_columns, failed_text, line, name_of
+from nas_sweeps.live.pace import Pace, Parts, after, kind_at, parts_of, remaining_s
+from nas_sweeps.live.snapshot import Running, Snapshot, Spent
 from nas_sweeps.store import Result
-from nas_sweeps.trial import SearchTrial, Trial
+from nas_sweeps.trial import Resources, Trial
 
 
-def describe(work: Work) -> str:
-    """A trial in a few words, as in every line that a person reads."""
-    trial = work.trial
-    if isinstance(trial, SearchTrial):
-        what = trial.method.name
-    else:
-        what = "+".join(dict.fromkeys(origin.method for origin in work.origins))
-        what += " barlow" if trial.recipe.pretrain else ""
-    return f"{trial.phase} {what} {trial.distribution} s{trial.seed}"
+@dataclass
+class _Live:
+    """A running trial, as far as its worker has told."""
+
+    name: str
+    parts: Parts
+    gpus: float
+    row: dict[str, Any] | None = None
+    began: float = field(default_factory=time.monotonic)
+    epoch_at: float | None = None  # when the latest epoch ended
+
+    def since_s(self, now: float) -> float:
+        """Since the latest epoch, or since it was started."""
+        return now - (self.began if self.epoch_at is None else self.epoch_at)
+
+    def spent(self, now: float) -> Spent:
+        """For as long as it occupies its resources."""
+        hours = (now - self.began) / 3600
+        return Spent(hours=hours, gpu_hours=hours * self.gpus)
 
 
 class Progress:
     """Watches a run. Use as a context manager around it."""
 
-    def __init__(self, chain: Chain, console: Console | None = None) -> None:
-        self.chain = chain
+    def __init__(
+        self,
+        chain: Chain,
+        console: Console | None = None,
+        resources: Callable[[Phase], Resources] = lambda phase: Resources(),
+    ) -> None:
+        self.chain, self.resources = chain, resources
         self.console = console or Console()
-        self.running: dict[str, dict[str, Any]] = {}  # trials by id: their latest row
-        self.names: dict[str, str] = {}
-        self.live = Live(console=self.console, refresh_per_second=2, get_renderable=self.render)
+        self.running: dict[str, _Live] = {}  # by trial id
+        self.pace, self.slots = Pace(), 0
+        self.spent = Spent()  # by trials that have ended
+        self._parts = [parts_of(entry) for entry, _ in chain.states()]  # their order is fixed
+        self._count()
+        self.display = Display(self.console, self.snapshot)
 
     def __enter__(self) -> Progress:
         self.console.file = self.console.file  # today's stdout, though an executor may mute it
-        if self.console.is_terminal:
-            self.live.start()
+        self.display.__enter__()
         return self
 
     def __exit__(
@@ -48,80 +70,79 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.console.is_terminal:
-            self.running.clear()
-            self.live.stop()
+        self.running.clear()
+        self._count()
+        self.display.__exit__(kind, error, trace)
 
     # What happens
 
     def started(self, work: Work) -> None:
-        self.running[work.trial.trial_id] = {}
-        self.names[work.trial.trial_id] = describe(work)
+        trial = work.trial
+        self.running[trial.trial_id] = _Live(
+            name=name_of(trial, work.origins),
+            parts=parts_of(trial, work.origins),
+            gpus=self.resources(work.phase).gpus,
+        )
+        self.slots = max(self.slots, len(self.running))
+        self._count()
 
     def epoch(self, trial: Trial, row: dict[str, Any]) -> None:
-        self.running[trial.trial_id] = row
-        if not self.console.is_terminal:
-            self._line(trial, epoch_columns(row))
+        live = self.running[trial.trial_id]
+        self.pace.add(kind_at(live.parts, row["epoch"]), row["epoch_s"])
+        live.row, live.epoch_at = row, time.monotonic()
+        if not self.display.moves:
+            self.display.say(line(live.name, epoch_columns(row)))
 
     def again(self, trial: Trial, why: str) -> None:
-        self.running.pop(trial.trial_id, None)
-        self._line(trial, f"tried again: {why}")
+        self.display.say(line(self._ended(trial), f"tried again: {why}"), "yellow")
 
     def settled(self, trial: Trial, result: Result) -> None:
-        self.running.pop(trial.trial_id, None)
+        name = self._ended(trial)
         if result.state == "failed":
-            error = f"{result.error_class}: {result.error_message}"
-            self._line(trial, f"FAILED {error} (trial {trial.trial_id})")
-        elif not self.console.is_terminal:
+            text = failed_text(result.error_class, result.error_message, trial.trial_id)
+            self.display.say(line(name, text), "red")
+        elif not self.display.moves:
             accuracy, wall_s = result.metrics["accuracy_balanced"], result.cost["wall_s"]
-            self._line(trial, f"done, test {accuracy:.1%}, {wall_s:.0f} s; {self.tally()}")
+            self.display.say(line(name, done_text(accuracy, wall_s, self._counts)))
 
-    def _line(self, trial: Trial, text: str) -> None:
-        name = self.names[trial.trial_id]
-        self.console.print(f"{name:<40} | {text}", markup=False, highlight=False, soft_wrap=True)
+    def _ended(self, trial: Trial) -> str:
+        """The trial's name; it runs no longer."""
+        live = self.running.pop(trial.trial_id)
+        self.spent += live.spent(time.monotonic())
+        self._count()
+        return live.name
 
-    # How it looks
+    def _count(self) -> None:
+        """Here and not in ``snapshot``: a large plan is counted only when something happens."""
+        states = zip(self.chain.states(), self._parts, strict=True)
+        self._waiting = Counter(parts for (_, state), parts in states if state == "waiting")
+        self._counts = self.chain.counts()
 
-    def tally(self) -> str:
-        """Done of planned, by phase."""
-        counts = self.chain.counts()
-        return ", ".join(
-            f"{phase} {counts[phase]['done']}/{sum(counts[phase].values())}" for phase in PHASES
+    # What there is to see
+
+    def snapshot(self) -> Snapshot:
+        """Also asked for by the thread that draws."""
+        live, now = list(self.running.values()), time.monotonic()
+        running = tuple(self._shown(trial, now) for trial in live)
+        left = remaining_s(self.pace, (r.left_s for r in running), self._waiting, self.slots)
+        spent = sum((trial.spent(now) for trial in live), start=self.spent)
+        return Snapshot(
+            counts=self._counts,
+            running=running,
+            left_s=left,
+            spent=spent,
+            whose=" in this run",
         )
 
-    def render(self) -> Group:
-        """The whole picture: a bar per phase, a line per running trial."""
-        counts = self.chain.counts()
-        bars = Table.grid(padding=(0, 2))
-        for phase in PHASES:
-            of = counts[phase]
-            total = sum(of.values())
-            detail = "  ".join(f"{n} {state}" for state, n in of.items() if n)
-            bar = ProgressBar(total=max(total, 1), completed=of["done"], width=24)
-            bars.add_row(phase, bar, f"{of['done']}/{total}", detail)
-        lines = Table.grid(padding=(0, 2))
-        for trial_id, row in list(self.running.items()):  # drawn by another thread
-            lines.add_row(self.names[trial_id], epoch_columns(row) if row else "starting")
-        return Group(bars, lines)
-
-
-def epoch_columns(row: dict[str, Any]) -> str:
-    """An epoch in fixed columns, with what is left of the trial at this epoch's pace."""
-    accuracy = row.get("accuracy_balanced")
-    tested = f"test {accuracy:6.1%}" if accuracy is not None else " " * 11
-    left = (row["epochs_total"] - row["epoch"]) * row["epoch_s"]
-    return (
-        f"{row['stage']:<8} {row['epoch']:>3}/{row['epochs_total']:<3} | "
-        f"loss {row['loss_weights']:7.3f} | {tested} | {row['epoch_s']:5.1f} s | eta {span(left)}"
-    )
-
-
-def span(seconds: float) -> str:
-    """Seconds as 45s, 12m or 3h05m."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f}s"
-    return f"{minutes}m" if minutes < 100 else f"{minutes // 60}h{minutes % 60:02d}m"
+    def _shown(self, trial: _Live, now: float) -> Running:
+        since_s = trial.since_s(now)
+        left = self.pace.seconds(after(trial.parts, trial.row["epoch"] if trial.row else 0))
+        return Running(
+            name=trial.name,
+            row=trial.row,
+            since_s=since_s,
+            left_s=None if left is None else max(0.0, left - since_s),
+        )
 
 
 class Silence:

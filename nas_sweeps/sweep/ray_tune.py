@@ -46,7 +46,10 @@ from nas_sweeps.sweep.stopping import signals_kept  # noqa: E402
 from nas_sweeps.trial import Places, Resources, Trial, trial_from_json  # noqa: E402
 
 DIED = "died without a word: killed, out of memory, or the store cannot be written there"
-REPORTED = ("stage", "epoch", "epochs_total", "loss_weights", "accuracy_balanced", "epoch_s")
+REPORTED = (
+    *("stage", "epoch", "epochs_total", "loss_weights", "accuracy_balanced"),
+    *("epoch_s", "peak_mem_gib"),
+)
 
 
 class RayExecutor:

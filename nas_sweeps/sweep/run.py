@@ -122,7 +122,7 @@ def _job(
         store=store,
         places=grid.places,
         resources=grid.resources,
-        watcher=Silence() if console == "none" else Progress(chain, console),
+        watcher=Silence() if console == "none" else Progress(chain, console, grid.resources),
         lease=lease,
         variants={t.trial_id: methods.variant(t.method) for t in planned.searches},
     )

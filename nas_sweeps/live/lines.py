@@ -1,0 +1,68 @@
+"""One line each: a trial's name, an epoch, an ending. What logs and plain outputs get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nas_sweeps.chain import PHASES
+from nas_sweeps.live.snapshot import Counts, Row
+from nas_sweeps.trial import Origin, SearchTrial, Trial
+
+NAME_WIDTH = 40
+
+
+def name_of(trial: Trial, origins: Iterable[Origin] = ()) -> str:
+    """A trial in a few words, as in every line that a person reads."""
+    if isinstance(trial, SearchTrial):
+        what = trial.method.name
+    else:
+        what = "+".join(dict.fromkeys(origin.method for origin in origins))
+        what += " barlow" if trial.recipe.pretrain else ""
+    return f"{trial.phase} {what} {trial.distribution} s{trial.seed}"
+
+
+def line(name: str, text: str) -> str:
+    """What happened to a trial."""
+    return f"{name:<{NAME_WIDTH}} | {text}"
+
+
+def epoch_columns(row: Row) -> str:
+    """An epoch in fixed columns, with what is left of the trial at this epoch's pace."""
+    accuracy = row.get("accuracy_balanced")
+    tested = f"test {accuracy:6.1%}" if accuracy is not None else " " * 11
+    left = (row["epochs_total"] - row["epoch"]) * row["epoch_s"]
+    return (
+        f"{row['stage']:<8} {row['epoch']:>3}/{row['epochs_total']:<3} | "
+        f"loss {row['loss_weights']:7.3f} | {tested} | {row['epoch_s']:5.1f} s | eta {span(left)}"
+    )
+
+
+def done_text(accuracy: float, wall_s: float, counts: Counts) -> str:
+    """That a trial is done, and how far the grid is."""
+    return f"done, test {accuracy:.1%}, {wall_s:.0f} s; {tally(counts)}"
+
+
+def failed_text(error_class: str | None, error_message: str | None, trial_id: str) -> str:
+    """That a trial failed, and its cause: the first line of it."""
+    said = (error_message or "").strip().splitlines()
+    return f"FAILED {error_class}: {said[0] if said else ''} (trial {trial_id})"
+
+
+def tally(counts: Counts) -> str:
+    """Done of planned, by phase."""
+    return ", ".join(
+        f"{phase} {counts[phase]['done']}/{sum(counts[phase].values())}" for phase in PHASES
+    )
+
+
+def span(seconds: float) -> str:
+    """Seconds as 45s, 12m, 3h05m or 4d06h."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f}s"
+    if minutes < 100:
+        return f"{minutes}m"
+    if minutes < 48 * 60:
+        return f"{minutes // 60}h{minutes % 60:02d}m"
+    hours = round(minutes / 60)
+    return f"{hours // 24}d{hours % 24:02d}h"
