@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -48,6 +48,7 @@ class Chain:
         plan: what is wanted.
         settled: outcomes by trial id that earlier runs left; ids of other plans are ignored.
         chosen: the part of the plan that is worked through and counted; None: all of it.
+        elsewhere: ids of trials that are running without having been taken from here.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Chain:
         plan: Plan,
         settled: Mapping[str, Outcome] | None = None,
         chosen: Callable[[Entry], bool] | None = None,
+        elsewhere: Collection[str] = (),
     ) -> None:
-        self._plan = plan
+        self._plan, self._elsewhere = plan, elsewhere
         self._chosen = chosen or (lambda entry: True)
         self._settled = dict(settled or {})
         self._live: dict[str, Trial] = {}
@@ -154,7 +156,8 @@ class Chain:
     def _state(self, trial_id: str) -> str:
         if trial_id in self._settled:
             return self._settled[trial_id].state
-        return "running" if trial_id in self._live else "waiting"
+        runs = trial_id in self._live or trial_id in self._elsewhere
+        return "running" if runs else "waiting"
 
     def _release(self, number: int) -> None:
         """Find the slot's genotype once all its parents are settled, and queue its trial."""

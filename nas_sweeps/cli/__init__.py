@@ -11,6 +11,7 @@ from nas_sweeps.bench.command import bench
 from nas_sweeps.cli.looking import draw, failures, logs, report, status, table
 from nas_sweeps.cli.options import INTERRUPTED, USER_ERROR, err
 from nas_sweeps.cli.running import plan, run
+from nas_sweeps.live.spelling import spelled_streams
 
 app = typer.Typer(
     help="Grids of neural-architecture searches on long-tailed image data.",
@@ -24,6 +25,7 @@ for verb in (plan, run, status, failures, logs, table, report, draw, bench):
 
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
+    spelled_streams()
     warnings.showwarning = lambda message, *_: err.print(f"warning: {message}", soft_wrap=True)
     try:
         app(standalone_mode=True)

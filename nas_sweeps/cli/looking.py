@@ -31,8 +31,36 @@ class DrawStyle(StrEnum):
     png = "png"
 
 
-def status(store: StoreName) -> None:
-    """What is done, running, waiting and failed. Reads the store only, from any machine."""
+def status(
+    store: StoreName,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Keep showing it until the run ends; Ctrl-C leaves it."),
+    ] = False,
+    every: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0.5, help="With --watch: how often to look."),
+    ] = 5.0,
+) -> None:
+    """What is done, running, waiting and failed. Reads the store only, from any machine.
+
+    nas-sweeps status runs/table1
+
+    nas-sweeps status --watch s3://bucket/runs/table1 --every 30
+
+    The watch shows what the run itself shows: a bar for each phase, a line
+    for each running trial, failures as they happen, what is left by the
+    epochs measured so far, and what the store's trials have cost.
+
+    Without a terminal it prints a line for each epoch. It ends with the run
+    and never stops one: leave it with Ctrl-C and come back as you like.
+    """
+    if watch:
+        from nas_sweeps.live.watch import watch as watch_store
+        from nas_sweeps.store import Store
+
+        watch_store(Store(store), out, every)
+        return
     from nas_sweeps.report.text import status_view
 
     show(status_view(store))
@@ -135,7 +163,15 @@ def draw(
 
     data = drawn(target, picture.value, store)
     if to is None:
-        sys.stdout.buffer.write(data)
+        _write(data, picture)
         return
     with publish(to, durable=False) as scratch:
         scratch.write_bytes(data)
+
+
+def _write(data: bytes, picture: DrawStyle) -> None:
+    """A picture as it is; text in whatever encoding the terminal has."""
+    if picture is DrawStyle.text:
+        sys.stdout.write(data.decode())
+    else:
+        sys.stdout.buffer.write(data)

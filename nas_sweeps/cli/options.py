@@ -6,15 +6,21 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from nas_sweeps.live.spelling import spell
+
 
 class Out(Console):
     """Standard output; a reader that leaves ends the output, not the run."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Spelled before it is measured, so that tables stay straight."""
+        return super().render_str(spell(text, self.encoding), **options)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

@@ -13,7 +13,7 @@ from nas_sweeps.live.snapshot import Running, Snapshot, Spent
 from nas_sweeps.live.spelling import spell
 
 BAR = (8, 40)  # cells, at least and at most
-MIN_NAME = 24  # cells of a trial's name that are worth more than a number
+MIN_NAME = 30  # cells of a trial's name that are worth more than a number
 SEPARATOR = " | "
 # What a line says beside the name, and in which order it goes when there is no room.
 COLUMNS = ("stage", "epoch", "loss", "accuracy", "seconds", "memory", "left")

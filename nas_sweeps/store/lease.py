@@ -35,13 +35,18 @@ class Held(ValueError):
 
 
 class Lease:
-    """A driver's hold on a store. Use as a context manager."""
+    """A driver's hold on a store. Use as a context manager.
 
-    def __init__(self, layout: Layout, doing: str) -> None:
+    Args:
+        doing: the name of the grid that it runs.
+        facts: more to write down for those who look on.
+    """
+
+    def __init__(self, layout: Layout, doing: str, **facts: Any) -> None:
         self.layout = layout
         self.writer: Writer | None = None
         self.lost = False  # another driver took the store over: this one was thought dead
-        self._record: dict[str, Any] = {
+        self._record: dict[str, Any] = facts | {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "since": _now(),
@@ -161,11 +166,19 @@ def read_driver(layout: Layout, writer: Writer) -> Driver | None:
     """None where the record is gone or cannot be read."""
     file = layout.driver(writer)
     try:
-        age_ns = layout.files.now() - layout.files.stamp(file.key)
+        age_ns = _now_ns(layout) - layout.files.stamp(file.key)
     except OSError:
         return None
     record = file.read_json()
     return None if record is None else Driver(file, record, age_ns / 1e9)
+
+
+def _now_ns(layout: Layout) -> int:
+    """By the clock of the file system; by this machine's where nothing can be written there."""
+    try:
+        return layout.files.now()
+    except OSError:
+        return time.time_ns()
 
 
 def current_driver(layout: Layout) -> Driver | None:

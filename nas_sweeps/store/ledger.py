@@ -112,7 +112,7 @@ class Store:
 
     def keep_grid(self, text: str) -> File:
         """Keep a resolved grid, a JSON object, so that any machine can say what was planned."""
-        file = self.layout.grid(hashlib.sha256(text.encode()).hexdigest()[:16])
+        file = self.layout.grid(grid_digest(text))
         if file.name not in {kept.name for kept in self.layout.grids()} or not file.read_json():
             file.publish_json(json.loads(text))
         return file
@@ -310,6 +310,11 @@ class Attempt:
             for old, new in ((older.epochs, mine.epochs), (older.classes, mine.classes)):
                 if older.holds(old) and mine.holds(new):
                     old.remove()
+
+
+def grid_digest(text: str) -> str:
+    """By which a resolved grid is kept."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def all_checkpoints(trial: TrialFiles) -> list[Any]:

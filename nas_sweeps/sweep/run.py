@@ -16,6 +16,7 @@ from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.standing import Retry, standing
 from nas_sweeps.store import Store, compact
 from nas_sweeps.store.lease import Lease
+from nas_sweeps.store.ledger import grid_digest
 from nas_sweeps.store.tables import damaged
 from nas_sweeps.sweep.executor import MAX_RETRIES, Executor, Job
 from nas_sweeps.sweep.only import chosen_by
@@ -89,7 +90,7 @@ def run(
     chosen = chosen_by(only, planned) if only is not None else None
     _check_images(standing(planned, keeper, retry=retry, chosen=chosen), grid.places)
     keeper.create()
-    with Lease(keeper.layout, grid.name) as lease:
+    with Lease(keeper.layout, grid.name, grid=grid_digest(grid.to_json()), only=only) as lease:
         keeper.tidy()
         # Those of this plan alone: only they are handed out, and so written, again.
         for trial_id in damaged(keeper) & standing(planned, keeper, chosen=chosen).trial_ids():
