@@ -15,6 +15,7 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from nas_sweeps.live.draw import View, fitted
+from nas_sweeps.live.lines import line
 from nas_sweeps.live.snapshot import Snapshot
 from nas_sweeps.live.spelling import spell
 
@@ -64,14 +65,18 @@ class Display:
             warnings.showwarning = self._showwarning
             self._live.stop()
 
+    def tell(self, name: str, text: str, style: str = "") -> None:
+        """Say what happened to a trial; in columns where lines may be long."""
+        self.say(f"{name} | {text}" if self.moves else line(name, text), style)
+
     def say(self, text: str, style: str = "") -> None:
         """One line, whole where lines may be long and cut where they may not."""
-        line = Text(spell(text, self.console.encoding), style=style)
+        said = Text(spell(text, self.console.encoding), style=style)
         if self.moves:
-            fitted(line, self.console.width, self.console.options.ascii_only)
-            self._live.print_above(line)
+            fitted(said, self.console.width, self.console.options.ascii_only)
+            self._live.print_above(said)
         else:
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(said, highlight=False, soft_wrap=True)
 
 
 class _Live(Live):
@@ -86,10 +91,10 @@ class _Live(Live):
             self._erase_wrapped()
             super().refresh()
 
-    def print_above(self, line: Text) -> None:
+    def print_above(self, said: Text) -> None:
         with self._lock:
             self._erase_wrapped()
-            self.console.print(line, highlight=False)
+            self.console.print(said, highlight=False)
 
     def _erase_wrapped(self) -> None:
         """Go up by as many lines as the old ones take more at the new width."""

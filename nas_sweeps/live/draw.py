@@ -148,8 +148,10 @@ def _columns(trial: Running) -> dict[str, str]:
 
 
 def _summary(snapshot: Snapshot) -> str:
-    left = "-" if snapshot.left_s is None else span(snapshot.left_s)
-    return f"eta {left} | {spent_text(snapshot.spent)}{snapshot.whose}"
+    spent = f"{spent_text(snapshot.spent)}{snapshot.whose}"
+    if snapshot.left_s == 0.0 and not snapshot.running:
+        return spent
+    return f"eta {'-' if snapshot.left_s is None else span(snapshot.left_s)} | {spent}"
 
 
 def spent_text(spent: Spent) -> str:

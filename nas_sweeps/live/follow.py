@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nas_sweeps.live.known import Known, News
-from nas_sweeps.live.lines import done_text, epoch_columns, failed_text, line
+from nas_sweeps.live.lines import done_text, epoch_columns, failed_text
 from nas_sweeps.live.pace import Pace, remaining_s
 from nas_sweeps.live.planned import Planned
 from nas_sweeps.live.sight import Sight
@@ -27,9 +27,10 @@ RACY_NS = 2_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Something that happened, as a line to print."""
+    """Something that happened to a trial, in words."""
 
     kind: News
+    name: str
     text: str
 
 
@@ -55,7 +56,7 @@ class Follower:
         self.planned.update(self.driver, self.trials.values())
         self.slots = max(self.slots, sum(trial.runs for trial in self.trials.values()))
         self._looked = True
-        return [Said(kind, self._told(trial, kind)) for trial, kind in news]
+        return [Said(kind, trial.name, self._told(trial, kind)) for trial, kind in news]
 
     @property
     def over(self) -> bool:
@@ -78,15 +79,13 @@ class Follower:
     def _told(self, trial: Known, kind: News) -> str:
         if kind == "epoch":
             assert trial.row is not None, "a row is the news"
-            return line(trial.name, epoch_columns(trial.row))
+            return epoch_columns(trial.row)
         result = trial.ending
         assert result is not None, "the ending is the news"
         if kind == "failed":
-            text = failed_text(result.error_class, result.error_message, trial.trial_id)
-        else:
-            accuracy = result.metrics.get("accuracy_balanced", math.nan)
-            text = done_text(accuracy, result.cost.get("wall_s", math.nan), self.planned.counts)
-        return line(trial.name, text)
+            return failed_text(result.error_class, result.error_message, trial.trial_id)
+        accuracy = result.metrics.get("accuracy_balanced", math.nan)
+        return done_text(accuracy, result.cost.get("wall_s", math.nan), self.planned.counts)
 
     def snapshot(self) -> Snapshot:
         """The whole picture, as of the last look."""
@@ -99,7 +98,7 @@ class Follower:
         return Snapshot(
             counts=self.planned.counts,
             running=running,
-            left_s=left if self.driver is not None else None,
+            left_s=None if left and self.driver is None else left,
             spent=sum((trial.spent for trial in trials), start=Spent()),
             whose=" in this store",
             notes=tuple(self._notes(len(running))),

@@ -111,10 +111,11 @@ class Known:
         if self.record is None or self.record.epochs_done <= known:
             return None
         try:
-            row = unseal(newest.epochs.read(), use_threads=False).slice(-1).to_pylist()[-1]
-        except (OSError, pa.ArrowException, IndexError):
+            table = unseal(newest.epochs.read(), use_threads=False)
+        except (OSError, pa.ArrowException):
             return None
-        if row["epoch_s"] is None or row["loss_weights"] is None:
+        row = table.slice(len(table) - 1).to_pylist()[0] if len(table) else {}
+        if row.get("epoch_s") is None or row.get("loss_weights") is None:
             return None
         if self.parts:
             pace.add(kind_at(self.parts, row["epoch"]), row["epoch_s"])

@@ -65,14 +65,14 @@ def _follow(
 def _say(display: Display, said: Said) -> None:
     """Of a view that shows the rest, failures only."""
     if said.kind == "failed" or not display.moves:
-        display.say(said.text, "red" if said.kind == "failed" else "")
+        display.tell(said.name, said.text, "red" if said.kind == "failed" else "")
 
 
 def _in_short(display: Display, snapshot: Snapshot) -> None:
     """What the view shows, where there is none."""
     if display.moves:
         return
-    left = "" if snapshot.left_s is None else f", eta {span(snapshot.left_s)}"
+    left = f", eta {span(snapshot.left_s)}" if snapshot.left_s else ""
     display.say(f"{tally(snapshot.counts)}{left}, {spent_text(snapshot.spent)}{snapshot.whose}")
     for note in snapshot.notes:
         display.say(note)

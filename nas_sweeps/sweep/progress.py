@@ -13,10 +13,11 @@ from rich.console import Console
 
 from nas_sweeps.chain import Chain, Phase, Work
 from nas_sweeps.live.display import Display
-from nas_sweeps.live.lines import done_text, epoch_columns, failed_text, line, name_of
+from nas_sweeps.live.lines import done_text, epoch_columns, failed_text, name_of
 from nas_sweeps.live.pace import Pace, Parts, after, kind_at, parts_of, remaining_s
 from nas_sweeps.live.snapshot import Running, Snapshot, Spent
 from nas_sweeps.store import Result
+from nas_sweeps.sweep.stopping import announce
 from nas_sweeps.trial import Resources, Trial
 
 
@@ -54,6 +55,7 @@ class Progress:
         self.console = console or Console()
         self.running: dict[str, _Live] = {}  # by trial id
         self.pace, self.slots = Pace(), 0
+        self.notes: tuple[str, ...] = ()
         self.spent = Spent()  # by trials that have ended
         self._parts = [parts_of(entry) for entry, _ in chain.states()]  # their order is fixed
         self._count()
@@ -71,6 +73,7 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self.running.clear()
+        self.notes = ()
         self._count()
         self.display.__exit__(kind, error, trace)
 
@@ -91,19 +94,25 @@ class Progress:
         self.pace.add(kind_at(live.parts, row["epoch"]), row["epoch_s"])
         live.row, live.epoch_at = row, time.monotonic()
         if not self.display.moves:
-            self.display.say(line(live.name, epoch_columns(row)))
+            self.display.tell(live.name, epoch_columns(row))
 
     def again(self, trial: Trial, why: str) -> None:
-        self.display.say(line(self._ended(trial), f"tried again: {why}"), "yellow")
+        self.display.tell(self._ended(trial), f"tried again: {why}", "yellow")
 
     def settled(self, trial: Trial, result: Result) -> None:
         name = self._ended(trial)
         if result.state == "failed":
             text = failed_text(result.error_class, result.error_message, trial.trial_id)
-            self.display.say(line(name, text), "red")
+            self.display.tell(name, text, "red")
         elif not self.display.moves:
             accuracy, wall_s = result.metrics["accuracy_balanced"], result.cost["wall_s"]
-            self.display.say(line(name, done_text(accuracy, wall_s, self._counts)))
+            self.display.tell(name, done_text(accuracy, wall_s, self._counts))
+
+    def stopping(self, how: str) -> None:
+        if self.display.moves:  # drawn by another thread: a line in between would tear the view
+            self.notes = (how,)
+        else:
+            announce(how)
 
     def _ended(self, trial: Trial) -> str:
         """The trial's name; it runs no longer."""
@@ -132,6 +141,7 @@ class Progress:
             left_s=left,
             spent=spent,
             whose=" in this run",
+            notes=self.notes,
         )
 
     def _shown(self, trial: _Live, now: float) -> Running:
@@ -156,3 +166,5 @@ class Silence:
     def epoch(self, trial: Trial, row: dict[str, Any]) -> None: ...
     def again(self, trial: Trial, why: str) -> None: ...
     def settled(self, trial: Trial, result: Result) -> None: ...
+    def stopping(self, how: str) -> None:
+        announce(how)

@@ -101,7 +101,7 @@ def run(
         keeper.keep_grid(grid.to_json())
         _link(chain, keeper)
         try:
-            with stopped_by_signals(job.stop, last_resort):
+            with stopped_by_signals(job.stop, last_resort, job.watcher.stopping):
                 _work(job, _executor(executor, address, slots))
         finally:
             if lease.holds():

@@ -28,9 +28,19 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+def announce(text: str) -> None:
+    """Say a line from within a signal handler.
+
+    Not by print: the interrupted code may be in the middle of one.
+    """
+    os.write(2, f"{text}\n".encode())
+
+
 @contextmanager
 def stopped_by_signals(
-    stop: Callable[[str], None], last_resort: Callable[[int], None] | None = None
+    stop: Callable[[str], None],
+    last_resort: Callable[[int], None] | None = None,
+    say: Callable[[str], None] = announce,
 ) -> Iterator[None]:
     """Inside, the first signal calls ``stop`` with a reason; outside, handlers are as before.
 
@@ -61,8 +71,7 @@ def stopped_by_signals(
         if first:
             raise Interrupted(first[0])
         first.append(number)
-        # Not by print: the interrupted code may be in the middle of one.
-        os.write(2, b"stopping after the steps that are running; once more to stop at once\n")
+        say("stopping after the steps that are running; once more to stop at once")
         stop(f"{signal.Signals(number).name} came")
         threading.Thread(target=hurry, name="hurry", daemon=True).start()
 
