@@ -8,6 +8,7 @@ import warnings
 import typer
 
 from nas_sweeps.bench.command import bench
+from nas_sweeps.cli.checking import doctor
 from nas_sweeps.cli.looking import draw, failures, logs, report, status, table
 from nas_sweeps.cli.options import INTERRUPTED, USER_ERROR, err
 from nas_sweeps.cli.running import plan, run
@@ -19,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (plan, run, status, failures, logs, table, report, draw, bench):
+for verb in (plan, run, status, failures, logs, table, report, draw, bench, doctor):
     app.command()(verb)
 
 

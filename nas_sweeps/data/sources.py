@@ -179,7 +179,7 @@ def _cached(
     key: str, data: Data, places: Places, build: Callable[[Data, Places], Images]
 ) -> Images:
     """Read the decoded images, or build and publish them; one process a machine builds."""
-    file = cache_folder(places) / "images" / f"{key}-{data.image_size or 'own'}-{CACHE_FORMAT}.pt"
+    file = cache_file(key, data, places)
     images = _read(file)
     if images is not None:
         return images
@@ -197,6 +197,11 @@ def _cached(
             f"${CACHE_VARIABLE} to a folder that can be written"
         ) from error
     return images
+
+
+def cache_file(key: str, data: Data, places: Places) -> Path:
+    """Where decoded images are kept, by their name or the fingerprint of their content."""
+    return cache_folder(places) / "images" / f"{key}-{data.image_size or 'own'}-{CACHE_FORMAT}.pt"
 
 
 def _read(file: Path) -> Images | None:

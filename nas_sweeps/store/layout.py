@@ -171,6 +171,10 @@ class Layout:
         """That this is a store, and of which version."""
         return File(self.files, "store.json")
 
+    def probe(self, token: str) -> File:
+        """For a doctor, who writes it, reads it and removes it. No listing shows it."""
+        return File(self.files, f".doctor.{token}.json")
+
     @property
     def index(self) -> File:
         """Which trials the compacted tables hold, and as of when."""

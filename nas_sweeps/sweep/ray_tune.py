@@ -65,7 +65,7 @@ class RayExecutor:
 
     def run(self, job: Job) -> None:
         """Raises ValueError when no node of the cluster could ever hold a trial."""
-        with self._session():
+        with self.session():
             for phase in job.phases:
                 require_room(phase, job.resources(phase))
             searcher = ChainSearcher(job, self.slots)
@@ -86,7 +86,7 @@ class RayExecutor:
                 raise searcher.error
 
     @contextlib.contextmanager
-    def _session(self) -> Iterator[None]:
+    def session(self) -> Iterator[None]:
         """A Ray session: the caller's if there is one, else one that ends with the run."""
         if ray.is_initialized():
             yield
@@ -134,7 +134,7 @@ def require_room(phase: str, resources: Resources) -> None:
     Raises:
         ValueError: when no node of the cluster has the GPUs and CPUs of one trial.
     """
-    nodes = _alive_nodes()
+    nodes = _node_resources()
     most_gpus = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
     if resources.gpus > most_gpus:
         raise ValueError(
@@ -190,7 +190,7 @@ class ChainSearcher(Searcher):
         """Whether a trial fits on a node beside the live ones, placed in the order they came."""
         if self.slots is not None and len(self.live) >= self.slots:
             return False
-        nodes = [[n.get("CPU", 0.0), n.get("GPU", 0.0)] for n in _alive_nodes()]
+        nodes = [[n.get("CPU", 0.0), n.get("GPU", 0.0)] for n in _node_resources()]
         for need in [*(self.job.resources(t.phase) for t in self.live.values()), new]:
             fits = (n for n in nodes if n[0] >= need.cpus and n[1] >= need.gpus - 1e-9)
             node = next(fits, None)
@@ -279,10 +279,15 @@ def run_in_actor(spec: str, store: str, places: Places, resources: Resources, dr
     )
 
 
-def _alive_nodes() -> list[dict[str, float]]:
-    """What each living node of the cluster has in all."""
+def alive_nodes() -> list[dict[str, Any]]:
+    """What Ray knows of each living node of the cluster."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in nodes if node["Alive"]]
+    return [node for node in nodes if node["Alive"]]
+
+
+def _node_resources() -> list[dict[str, float]]:
+    """What each living node has in all."""
+    return [node["Resources"] for node in alive_nodes()]
 
 
 def _scratch(store: Store) -> tuple[str, RemoteFiles | None]:

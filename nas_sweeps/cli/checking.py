@@ -1,0 +1,58 @@
+"""The verb that looks whether a run would work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from nas_sweeps.cli.options import NOT_ALL_DONE, Overrides, StoreOption, out
+from nas_sweeps.cli.running import ExecutorName
+from nas_sweeps.live.spelling import spell
+
+
+def doctor(
+    grid_file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[GRID]", help="The grid file (YAML) that is to be run."),
+    ] = None,
+    overrides: Overrides = None,
+    store: StoreOption = None,
+    executor: Annotated[
+        ExecutorName, typer.Option(help="As for run; ray starts a session for some seconds.")
+    ] = ExecutorName.ray,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster: each of its nodes is looked at.")
+    ] = None,
+) -> None:
+    """Look whether a run would work, one line for each thing it needs.
+
+    nas-sweeps doctor
+
+    nas-sweeps doctor experiments/table1.yaml --store /shared/t1 --address auto
+
+    Give it the arguments of the run. It looks at versions, devices, the
+    images and their hash, free space, whether the store can be written to,
+    what Ray sees, and each node of the cluster by a small task. A line that
+    does not begin with ✓ says what to do.
+
+    To start a Ray session takes some ten seconds; --executor inline needs
+    none, and --address names one that is there.
+
+    Exit code 0: all is well; 1: something is not; 2: a mistake in the grid.
+    """
+    from nas_sweeps.grid import load_grid
+    from nas_sweeps.sweep.doctor import examine
+
+    grid = load_grid(grid_file, overrides or []) if grid_file is not None else None
+    well = True
+    for finding in examine(grid, store, executor.value, address):
+        well = well and finding.good
+        mark = spell("✓" if finding.good else "✗", out.encoding)
+        text = " ".join(finding.text.split())
+        style = "" if finding.good else "red"
+        out.print(Text(f"{mark} {finding.what:<10} {text}", style=style), soft_wrap=True)
+    if not well:
+        raise typer.Exit(NOT_ALL_DONE)

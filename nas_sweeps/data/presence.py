@@ -1,0 +1,62 @@
+"""Whether a data set's images are here, and are what was planned. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from nas_sweeps.data.cache import cache_folder
+from nas_sweeps.data.identity import find_files, fingerprint
+from nas_sweeps.data.sources import cache_file, load_images
+from nas_sweeps.trial import Data, Places
+
+SHOWN = 12  # digits of a hash that a person compares
+
+
+def find_images(data: Data, places: Places) -> str:
+    """What is here, with the hash of its content.
+
+    Raises:
+        ValueError: it is missing, incomplete, or not what was planned; the message says what
+            to do.
+    """
+    if data.dataset == "digits":
+        images = load_images(data, places)
+        digest = hashlib.sha256(images.train_NCHW.contiguous().numpy().tobytes())
+        return f"digits, part of scikit-learn, sha256 of its pixels {digest.hexdigest()[:SHOWN]}"
+    if data.dataset == "custom":
+        return _custom(data, places)
+    return _downloaded(data, places)
+
+
+def _custom(data: Data, places: Places) -> str:
+    if places.path is None:
+        raise ValueError("data set 'custom' needs a path: name its folder as data.path")
+    files, found = find_files(places.path), fingerprint(places.path, places)
+    if data.fingerprint not in (None, found):
+        raise ValueError(
+            f"{places.path}: holds {found[:SHOWN]}, planned was {str(data.fingerprint)[:SHOWN]}; "
+            "bring the old files back, or plan again"
+        )
+    count = len(files.train) + len(files.test)
+    kind = "Parquet files" if files.layout == "parquet" else "image files"
+    return f"{data.label}, {count:,} {kind} in {places.path}, sha256 {found[:SHOWN]}"
+
+
+def _downloaded(data: Data, places: Places) -> str:
+    from torchvision import datasets
+
+    source = datasets.CIFAR10 if data.dataset == "cifar10" else datasets.CIFAR100
+    decoded = cache_file(data.dataset, data, places)
+    if decoded.exists():
+        digest = hashlib.sha256(decoded.read_bytes()).hexdigest()
+        return f"{data.dataset}, decoded in {decoded}, sha256 {digest[:SHOWN]}"
+    root = Path(places.downloads or cache_folder(places) / "downloads").expanduser()
+    try:
+        source(str(root), train=True, download=False)  # compares the published hash of every file
+    except RuntimeError:
+        raise ValueError(
+            f"{data.dataset} is not in {root}, or not whole: the first run downloads it (about "
+            f"170 MB); without a network put {source.filename} there first"
+        ) from None
+    return f"{data.dataset} in {root}, archive of md5 {source.tgz_md5[:SHOWN]}, every file checked"

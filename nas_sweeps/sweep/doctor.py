@@ -1,0 +1,259 @@
+"""``doctor``: whether this machine, a cluster, a grid's images and a store can serve a run.
+
+Every check says what it found or, as a ValueError, what to do. Nothing is computed, downloaded
+or left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from nas_sweeps.chain import PHASES
+from nas_sweeps.data.bundle import prepare
+from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder
+from nas_sweeps.data.presence import find_images
+from nas_sweeps.grid import Grid, Plan, plan
+from nas_sweeps.live.sight import Sight
+from nas_sweeps.store import Store
+from nas_sweeps.trial import Places
+
+NAMED = ("torch", "torchvision", "ray", "pandas", "pyarrow")
+LOW_GIB = 1.0  # a trial of the default recipes keeps two checkpoints of some 20 MB each
+ExecutorName = Literal["ray", "inline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, whether it is as it should be, and what it is or lacks."""
+
+    what: str
+    good: bool
+    text: str
+
+
+def examine(
+    grid: Grid | None = None,
+    store: str | Path | None = None,
+    executor: ExecutorName = "ray",
+    address: str | None = None,
+) -> Iterator[Finding]:
+    """Look at everything that ``run`` with the same arguments would need, cheap things first."""
+    if store is None and grid is not None:
+        store = Path("runs") / grid.name
+    yield _checked("packages", packages)
+    yield _checked("devices", devices)
+    if grid is not None:
+        yield from _grid(grid)
+    if store is not None:
+        yield _checked("store", partial(writable, store))
+    yield from _space(store, grid.places if grid else Places(), executor)
+    if executor == "ray":
+        yield from _cluster(grid, store, address)
+    elif grid is not None:
+        yield _checked("resources", partial(inline_room, grid))
+
+
+def _cluster(grid: Grid | None, store: str | Path | None, address: str | None) -> Iterator[Finding]:
+    """What Ray sees, and every node by itself."""
+    from nas_sweeps.sweep.nodes import Asked, ask_nodes, seen_by_ray
+    from nas_sweeps.sweep.ray_tune import RayExecutor
+
+    try:
+        with RayExecutor(address).session():
+            yield _checked("ray", partial(seen_by_ray, grid))
+            keeper = None if store is None else Store(store)
+            with probed(keeper) if keeper else nullcontext("") as token:
+                for node, problems, text in ask_nodes(Asked.of(grid, keeper, token)):
+                    yield Finding(node, not problems, "; ".join(problems) or text)
+    except ValueError as error:
+        yield Finding("ray", False, str(error))
+
+
+def _checked(what: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, check())
+    except (ValueError, OSError) as error:
+        return Finding(what, False, str(error))
+
+
+# This machine
+
+
+def packages() -> str:
+    """Versions, held against those that the package asks for."""
+    try:
+        asked = [Requirement(text) for text in requires("nas_sweeps") or ()]
+    except PackageNotFoundError:
+        raise ValueError("nas_sweeps is not installed in this Python; run `uv sync`") from None
+    wrong = [text for text in map(_wrong, asked) if text]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}; run `uv sync`, or install what is asked for")
+    versions = ", ".join(f"{name} {version(name)}" for name in ("nas_sweeps", *NAMED))
+    return f"Python {platform.python_version()}, {versions}"
+
+
+def _wrong(asked: Requirement) -> str | None:
+    if asked.marker is not None and not asked.marker.evaluate():
+        return None
+    try:
+        found = version(asked.name)
+    except PackageNotFoundError:
+        return f"{asked.name} is missing"
+    fits = asked.specifier.contains(found, prereleases=True)
+    return None if fits else f"{asked.name} is {found}, needed is {asked.specifier}"
+
+
+def devices() -> str:
+    """What torch sees. Raises ValueError where a GPU is there that torch does not see."""
+    import torch
+
+    threads = f"{torch.get_num_threads()} CPU threads"
+    if torch.cuda.is_available():
+        found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        names = ", ".join(f"{gpu.name} with {gpu.total_memory / 2**30:.0f} GiB" for gpu in found)
+        return f"{threads}, {len(found)} GPU ({names}), CUDA {torch.version.cuda}"
+    if shutil.which("nvidia-smi") and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+        raise ValueError(
+            f"nvidia-smi is here, but torch {torch.__version__} sees no GPU (it is built for CUDA "
+            f"{torch.version.cuda}): see whether nvidia-smi lists one, and renew the driver or "
+            "install a torch that fits it"
+        )
+    return f"{threads}, no GPU"
+
+
+def _space(store: str | Path | None, places: Places, executor: str) -> Iterator[Finding]:
+    """Free space wherever a run writes, once for each file system."""
+    wanted: list[tuple[str, Path]] = []
+    if store is not None and "://" not in str(store):
+        wanted.append(("store", Path(store)))
+    wanted.append(("decoded images", cache_folder(places)))
+    if executor == "ray":
+        wanted.append(("Ray", Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()))))
+    by_device: dict[int, list[tuple[str, Path]]] = {}
+    for what, path in wanted:
+        there = _existing(path)
+        by_device.setdefault(there.stat().st_dev, []).append((what, there))
+    for group in by_device.values():
+        names = ", ".join(what for what, _ in group)
+        yield _checked("space", partial(free, names, group[0][1]))
+
+
+def free(names: str, path: Path) -> str:
+    """Raises ValueError where it is too little for the smallest run."""
+    gib = shutil.disk_usage(path).free / 2**30
+    if gib < LOW_GIB:
+        raise ValueError(
+            f"{gib:.2f} GiB free in {path}, where there is: {names}; make room, or name other "
+            f"places (--store, ${CACHE_VARIABLE}, $RAY_TMPDIR)"
+        )
+    return f"{gib:.1f} GiB free in {path}, for: {names}"
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    path = path.expanduser().absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+# The store
+
+
+def writable(store: str | Path) -> str:
+    """That a file which is written there reads back. Raises ValueError."""
+    keeper = Store(store)
+    with probed(keeper):
+        pass
+    if not keeper.exists():
+        return f"{keeper} can be written to; it is not there yet"
+    keeper.require()
+    driver = Sight(keeper.layout).driver()
+    now = f"; {driver.who}" if driver is not None else ""
+    return f"{keeper} can be written to{now}"
+
+
+@contextmanager
+def probed(store: Store) -> Iterator[str]:
+    """A token in a file of the store, which is gone afterwards, as are folders made for it.
+
+    Raises:
+        ValueError: it cannot be written, or reads back otherwise.
+    """
+    token = secrets.token_hex(8)
+    made = [] if "://" in store.root else _missing(Path(store.root))
+    file = store.layout.probe(token)
+    try:
+        file.publish_json({"token": token})
+        if file.read_json() != {"token": token}:
+            raise ValueError(f"store '{store}': what is written there does not read back")
+        yield token
+    except OSError as error:
+        raise ValueError(
+            f"store '{store}' cannot be written to ({error.strerror or error}); change its "
+            "permissions, make room, or name another store"
+        ) from None
+    finally:
+        with suppress(OSError):
+            file.remove()
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _missing(path: Path) -> list[Path]:
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+# The grid
+
+
+def _grid(grid: Grid) -> Iterator[Finding]:
+    planned = plan(grid)
+    yield Finding("grid", True, f"{grid.name}: {len(planned)} trials")
+    found = _checked("data", partial(find_images, next(iter(planned)).data, grid.places))
+    yield found
+    if found.good:
+        yield _checked("subsets", partial(drawn, planned, grid.places))
+
+
+def drawn(planned: Plan, places: Places) -> str:
+    """That every training set of the plan can be drawn. Raises ValueError as ``prepare``."""
+    sizes: dict[str, int] = {}
+    for data, distribution in dict.fromkeys((e.data, e.distribution) for e in planned):
+        bundle = prepare(data, distribution, places, "cpu")
+        sizes[str(distribution)] = len(bundle.full_index)
+    return "training images: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+
+
+def inline_room(grid: Grid) -> str:
+    """For one trial at a time in this process. Raises ValueError."""
+    import torch
+
+    for phase in PHASES:
+        resources = grid.resources(phase)
+        if resources.gpus and not torch.cuda.is_available():
+            raise ValueError(
+                f"{phase}.resources.gpus: {resources.gpus:g} asked for, but torch sees no GPU "
+                f"here; use --set {phase}.resources.gpus=0 or another machine"
+            )
+    return f"{asked_text(grid)}; one at a time"
+
+
+def asked_text(grid: Grid) -> str:
+    """What a trial of each phase takes."""
+    asked = {phase: grid.resources(phase) for phase in PHASES}
+    return ", ".join(
+        f"a {phase} trial takes {of.gpus:g} GPU and {of.cpus} CPU" for phase, of in asked.items()
+    )
