@@ -11,7 +11,7 @@ others. So the gradients are put in terms of what is fast:
 * of a 5x5 filter: its taps are those of four 3x3 filters that read shifted maps.
 
 A compiled kernel, where there is one (``kernel.py``), takes the gradients of all filters of a map
-in one pass each instead. Elsewhere (another device, autocast, a gradient that is itself
+in one pass each instead. Elsewhere (another device, autocast, small maps, a gradient that is itself
 differentiated) torch's own gradients are used. Shapes: B images, C channels, H x W pixels;
 filters are (C, 1, k, k), padded so that stride 1 keeps the size.
 """
@@ -27,6 +27,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from nas_sweeps.space import kernel
+
+SMALL = 2**14  # values of a map; below, one call of torch's takes less time than three of ours
 
 
 class Filter(NamedTuple):
@@ -107,7 +109,8 @@ def _input_gradient(x: Tensor, d: Tensor, one: Filter) -> Tensor:
 
 def _filter_gradient(x: Tensor, d: Tensor, one: Filter) -> Tensor:
     side = one.weight.shape[-1]
-    if one.stride > 1 or torch.is_grad_enabled() or (side, one.dilation) == (3, 1):
+    fast = one.stride > 1 or (side, one.dilation) == (3, 1) or x.numel() < SMALL
+    if fast or torch.is_grad_enabled():
         return _torch_gradients(x, d, one, wanted=1)
     if one.dilation == 2:
         return _filter_gradient(_parities(x), _parities(d), Filter(one.weight))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from nas_sweeps.space import kernel
+from nas_sweeps.space import depthwise, kernel
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[kernel.Form]:
     """Run a test in each form of the depthwise gradients."""
     monkeypatch.setenv("NAS_SWEEPS_KERNEL", "off")
+    monkeypatch.setattr(depthwise, "SMALL", 0)  # the maps of tests are
     if request.param == "compiled":
         monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(request.getfixturevalue("built")))
         monkeypatch.setenv("NAS_SWEEPS_KERNEL", "auto")
