@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -28,8 +28,8 @@ class _Live:
     name: str
     parts: Parts
     gpus: float
+    began: float
     row: dict[str, Any] | None = None
-    began: float = field(default_factory=time.monotonic)
     epoch_at: float | None = None  # when the latest epoch ended
 
     def since_s(self, now: float) -> float:
@@ -85,6 +85,7 @@ class Progress:
             name=name_of(trial, work.origins),
             parts=parts_of(trial, work.origins),
             gpus=self.resources(work.phase).gpus,
+            began=time.monotonic(),
         )
         self.slots = max(self.slots, len(self.running))
         self._count()

@@ -12,6 +12,7 @@ import pytest
 import nas_sweeps as ns
 from nas_sweeps.store import Store
 from nas_sweeps.sweep import executor
+from nas_sweeps.sweep.doctor import examine
 from nas_sweeps.sweep.run import run
 from tests.sweep.tiny import TINY
 
@@ -189,3 +190,15 @@ def test_a_store_on_an_object_store_serves_a_cluster(tmp_path: Path) -> None:
         assert run_on_ray(store, one_search()).started == 0
     finally:
         server.stop()
+
+
+def test_a_doctor_looks_at_ray_and_at_every_node(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    findings = {f.what: f for f in examine(grid({"gpus": 1}), store)}
+    assert "1 node with 2 CPUs and 2 GPUs" in findings["ray"].text
+    (node,) = (f for what, f in findings.items() if what.startswith("node "))
+    assert node.good or "torch sees none" in node.text, "this session's GPUs are logical"
+    unfit = {f.what: f for f in examine(grid({"gpus": 4}), store)}["ray"]
+    assert not unfit.good
+    assert "search.resources.gpus" in unfit.text
+    assert list(tmp_path.iterdir()) == []

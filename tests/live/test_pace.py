@@ -1,0 +1,75 @@
+"""What is left follows from what was measured, and is unknown until something was."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+import nas_sweeps as ns
+from nas_sweeps.live.lines import span
+from nas_sweeps.live.pace import Kind, Pace, after, kind_at, parts_of, remaining_s
+
+SEARCH = Kind("search", "search", "darts ", "balance")
+OTHER = Kind("search", "search", "ssf_nas ", "exp mu=0.1")
+RETRAIN = Kind("retrain", "train", "darts ", "balance")
+GRID = ns.Grid.from_dict(
+    {
+        "data": {"dataset": "digits"},
+        "search": {
+            "methods": ["darts", "ssf_nas"],
+            "distributions": ["balance"],
+            "seeds": [0],
+            "recipe": {"epochs": 7},
+        },
+        "retrain": {"recipe": {"epochs": 5}, "barlow": {"epochs": 3}},
+    }
+)
+
+
+def test_nothing_is_known_before_anything_was_measured() -> None:
+    assert Pace().epoch_s(SEARCH) is None
+    assert remaining_s(Pace(), [], {((SEARCH, 1),): 1}, 1) is None
+
+
+def test_the_nearest_kind_that_was_measured_counts() -> None:
+    pace = Pace()
+    pace.add(SEARCH, 2.0)
+    pace.add(SEARCH, 4.0)
+    assert pace.epoch_s(SEARCH) == 3.0
+    assert pace.epoch_s(OTHER) == 3.0, "of the same phase, better than nothing"
+    assert pace.epoch_s(RETRAIN) is None
+    pace.add(OTHER, 90.0, epochs=3)
+    assert pace.epoch_s(OTHER) == 30.0
+    assert pace.epoch_s(SEARCH) == 3.0
+
+
+def test_trials_share_the_slots_and_the_longest_bounds_them() -> None:
+    pace = Pace()
+    pace.add(SEARCH, 1.0)
+    waiting = Counter({((SEARCH, 10),): 4})
+    assert remaining_s(pace, [], waiting, 1) == 40.0
+    assert remaining_s(pace, [], waiting, 2) == 20.0
+    assert remaining_s(pace, [5.0, 60.0], waiting, 4) == 60.0
+    assert remaining_s(pace, [None], waiting, 4) is None
+    assert remaining_s(pace, [], {}, 4) == 0.0
+
+
+def test_a_plan_knows_its_epochs_by_stage() -> None:
+    planned = ns.plan(GRID)
+    assert [[n for _, n in parts_of(search)] for search in planned.searches] == [[7], [7]]
+    plain, pretrained = (parts_of(slot) for slot in planned.retrains)
+    assert [(kind.stage, n) for kind, n in plain] == [("train", 5)]
+    assert [(kind.stage, n) for kind, n in pretrained] == [("pretrain", 3), ("finetune", 5)]
+    assert [kind_at(pretrained, epoch).stage for epoch in (3, 4)] == ["pretrain", "finetune"]
+    assert [n for _, n in after(pretrained, 2)] == [1, 5]
+    assert [n for _, n in after(pretrained, 6)] == [2]
+    assert after(pretrained, 8) == ()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (99, "99s"), (720, "12m"), (11100, "3h05m"), (4 * 86400 + 6 * 3600, "4d06h")],
+)
+def test_a_span_is_short(seconds: float, text: str) -> None:
+    assert span(seconds) == text

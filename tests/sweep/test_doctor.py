@@ -1,0 +1,134 @@
+"""The doctor says what is well, what is not, and what to do; and leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import nas_sweeps as ns
+from nas_sweeps.cli import app
+from nas_sweeps.store import Store
+from nas_sweeps.sweep import doctor
+from nas_sweeps.sweep.doctor import Finding, examine
+from tests.sweep.tiny import TINY
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def grid(**sections: object) -> ns.Grid:
+    return ns.Grid.from_dict(TINY | sections)
+
+
+def found(store: Path | None, a_grid: ns.Grid | None = None) -> dict[str, Finding]:
+    return {f.what: f for f in examine(a_grid, store, executor="inline")}
+
+
+def test_a_run_that_would_work_has_no_complaint(tmp_path: Path) -> None:
+    findings = found(tmp_path / "new" / "store", grid())
+    assert [f for f in findings.values() if not f.good] == []
+    assert "torch" in findings["packages"].text
+    assert "tiny: 4 trials" in findings["grid"].text
+    assert "sha256" in findings["data"].text
+    assert "exp mu=0.4" in findings["subsets"].text
+    assert "not there yet" in findings["store"].text
+    assert "GiB free" in findings["space"].text
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+
+
+def test_a_store_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    Store(tmp_path / "store").create()
+    before = sorted(tmp_path.rglob("*"))
+    assert found(tmp_path / "store")["store"].good
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_store_that_cannot_be_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    finding = found(tmp_path / "file" / "store")["store"]
+    assert not finding.good
+    assert "cannot be written to" in finding.text
+
+
+def test_missing_images_and_impossible_subsets_are_told(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("NAS_SWEEPS_CACHE", str(tmp_path))
+    missing = found(None, grid(data={"dataset": "cifar10"}))
+    assert "cifar-10-python.tar.gz" in missing["data"].text
+    assert "subsets" not in missing
+    many = found(None, grid(data={"dataset": "digits", "n_max": 5000}))
+    assert many["data"].good
+    assert "lower data.n_max" in many["subsets"].text
+
+
+def test_images_that_changed_since_they_were_planned_are_told(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for i in range(4):
+                Image.new("RGB", (8, 8), (i, 0, 0)).save(folder / f"{i}.png")
+    planned = grid(data={"path": str(tmp_path / "images")})
+    assert found(None, planned)["data"].text.startswith("images, 16 image files")
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "images/train/cat/0.png")
+    finding = found(None, planned)["data"]
+    assert not finding.good
+    assert "plan again" in finding.text
+
+
+def test_a_full_disk_and_an_old_package_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(1, 1, 2**20))
+    monkeypatch.setattr(doctor, "requires", lambda name: ["torch>=99", "no-such-thing", "numpy"])
+    findings = found(tmp_path)
+    assert "make room" in findings["space"].text
+    assert "needed is >=99" in findings["packages"].text
+    assert "no-such-thing is missing" in findings["packages"].text
+    assert "numpy" not in findings["packages"].text
+
+
+def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    search = TINY["search"] | {"resources": {"gpus": 1}}
+    findings = found(None, grid(search=search))
+    assert findings["devices"].good
+    assert "--set search.resources.gpus=0" in findings["resources"].text
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert "renew the driver" in found(None)["devices"].text
+
+
+@pytest.mark.parametrize(("gpus", "code", "mark"), [(0, 0, "✓"), (1000, 1, "✗")])
+def test_the_exit_code_says_whether_all_is_well(
+    gpus: int, code: int, mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    file = tmp_path / "grid.yaml"
+    file.write_text(ns.Grid.from_dict(TINY).to_json())
+    asked = ["--set", f"search.resources.gpus={gpus}", "--store", str(tmp_path / "s")]
+    done = CliRunner().invoke(app, ["doctor", str(file), *asked, "--executor", "inline"])
+    assert done.exit_code == code, done.output
+    lines = done.output.splitlines()
+    assert all(line[0] in "✓✗" for line in lines)
+    assert lines[-1].startswith(f"{mark} resources")
+
+
+def test_a_node_with_another_store_or_other_images_says_so(tmp_path: Path) -> None:
+    from nas_sweeps.sweep.nodes import Asked, look_around
+
+    Store(tmp_path).create()
+    answer = look_around(Asked(store=str(tmp_path), token="of another folder"), gpus=0)
+    assert "another folder there" in answer["problems"][0]
+    with doctor.probed(Store(tmp_path)) as token:
+        answer = look_around(Asked(store=str(tmp_path), token=token), gpus=0)
+    assert answer["problems"] == []
+    assert "can be written to" in answer["text"]
