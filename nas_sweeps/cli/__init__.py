@@ -9,7 +9,16 @@ import typer
 
 from nas_sweeps.bench.command import bench
 from nas_sweeps.cli.checking import doctor
-from nas_sweeps.cli.looking import draw, failures, logs, report, status, table
+from nas_sweeps.cli.looking import (
+    compare,
+    draw,
+    export,
+    failures,
+    logs,
+    report,
+    status,
+    table,
+)
 from nas_sweeps.cli.options import INTERRUPTED, USER_ERROR, err
 from nas_sweeps.cli.running import plan, run
 from nas_sweeps.live.spelling import spelled_streams
@@ -20,7 +29,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (plan, run, status, failures, logs, table, report, draw, bench, doctor):
+for verb in (
+    plan,
+    run,
+    status,
+    failures,
+    logs,
+    table,
+    report,
+    export,
+    compare,
+    draw,
+    bench,
+    doctor,
+):
     app.command()(verb)
 
 

@@ -133,6 +133,58 @@ def report(
     out.print(str(write_report(store, out_dir)), soft_wrap=True)
 
 
+def export(
+    store: StoreName,
+    to: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file: its suffix is .parquet or .csv.")
+    ],
+    which: Annotated[
+        str,
+        typer.Option(
+            "--table",
+            metavar="NAME",
+            help="trials, epochs, classes, genotypes, attempts or alphas.",
+        ),
+    ] = "trials",
+) -> None:
+    """Write a table of a store to one file. It appears whole or not at all.
+
+    Rows of epochs, classes, attempts and alphas say of which method, distribution and seed they
+    are, so that one file is enough for a plot.
+
+    nas-sweeps export runs/table1 trials.csv
+
+    nas-sweeps export runs/table1 curves.parquet --table epochs
+    """
+    from nas_sweeps.store.export import export as write
+
+    written = write(store, to, which)
+    rows, columns = written.shape
+    out.print(f"{to}: {rows} rows of {which}, {columns} columns", soft_wrap=True)
+
+
+def compare(
+    store_a: Annotated[str, typer.Argument(metavar="STORE_A", help="A store.")],
+    store_b: Annotated[str, typer.Argument(metavar="STORE_B", help="Another one.")],
+    value: Annotated[
+        str, typer.Option(metavar="COLUMN", help="The accuracy to compare.")
+    ] = "accuracy_balanced",
+) -> None:
+    """Two stores side by side: equal trials, differences by cell, environments.
+
+    Trials of one id are the same computation: are their results the same? Then, for each method,
+    distribution and setting, how far B is from A, paired by seed with a 95 % interval. Then what
+    only one of them has, and where versions or machines differ.
+
+    nas-sweeps compare runs/table1 runs/table1-again
+
+    nas-sweeps compare runs/cpu runs/gpu --value accuracy_tail
+    """
+    from nas_sweeps.report.compare_text import compare_view
+
+    show(compare_view(store_a, store_b, value))
+
+
 def draw(
     target: Annotated[
         str,

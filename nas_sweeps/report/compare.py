@@ -1,0 +1,166 @@
+"""Two stores side by side: what they share, what they differ in, and by how much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nas_sweeps.report.labels import where_of
+from nas_sweeps.report.spread import interval
+from nas_sweeps.store import Frames, attributed
+from nas_sweeps.store.records import ACCURACIES
+
+RESULTS = ("genotype_id", *ACCURACIES, "epochs", "num_params", "macs")
+ENVIRONMENT = (
+    *("nas_sweeps_version", "git_sha", "python_version", "torch_version", "ray_version"),
+    *("host", "device"),
+)
+CELL = ["phase", "method", "variant", "pretrain", "dataset", "distribution", "mu", "total"]
+CELL += ["search_setting", "setting"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Of two stores, A and B.
+
+    Attributes:
+        shared: ids of trials that are done in both.
+        differing: a row per shared trial and result that is not the same in both: trial_id,
+            name, result, a, b.
+        only: trials that are in one store alone, or done in one alone: trial_id, name, store
+            (A or B), state (there), other (the state elsewhere, or "absent").
+        cells: a row per cell that both hold: columns of ``CELL``, mean_a, mean_b, n_a, n_b,
+            difference (B - A), low, high (95 %, Student's t), pairs (seeds in both).
+        alone: cells that only one store has a result in: columns of ``CELL``, store, n.
+        environment: what, a, b: the values in each store, joined.
+    """
+
+    shared: list[str]
+    differing: pd.DataFrame
+    only: pd.DataFrame
+    cells: pd.DataFrame
+    alone: pd.DataFrame
+    environment: pd.DataFrame
+
+
+def compare(a: Frames, b: Frames, value: str = "accuracy_balanced") -> Comparison:
+    """Hold the trials of two stores against each other.
+
+    Equal ids are the same trial, so on a CPU their results should be equal to the last bit.
+    Trials that differ in anything are compared by cell: method, knobs, pre-training, data set,
+    distribution and settings, with differences of ``value`` paired by seed.
+
+    Raises:
+        ValueError: ``value`` is no column of fractions.
+    """
+    if value not in ACCURACIES:
+        raise ValueError(f"value: '{value}' is not one of {', '.join(ACCURACIES)}")
+    trials = a.trials.merge(b.trials, on="trial_id", how="outer", suffixes=("_a", "_b"))
+    both = trials[(trials["state_a"] == "done") & (trials["state_b"] == "done")]
+    cells, alone = _cells(_units(a, value), _units(b, value))
+    return Comparison(
+        shared=both["trial_id"].tolist(),
+        differing=_differing(both),
+        only=_only(trials),
+        cells=cells,
+        alone=alone,
+        environment=_environments(a, b),
+    )
+
+
+def trial_name(row: Any, side: str = "") -> str:
+    """A trial for people: ``search darts exp μ=0.1 s0``."""
+    phase, method, kind, mu, total, seed = (
+        row[f"{key}{side}"] for key in ("phase", "method", "distribution", "mu", "total", "seed")
+    )
+    parts = [phase, "unknown" if pd.isna(method) else method, where_of(kind, mu, total)]
+    return " ".join([*map(str, parts), *([] if pd.isna(seed) else [f"s{seed}"])])
+
+
+# Trial by trial
+
+
+def _differing(both: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for row in both.to_dict("records"):
+        for result in RESULTS:
+            x, y = row[f"{result}_a"], row[f"{result}_b"]
+            if not (x is y or (pd.isna(x) and pd.isna(y))) and (pd.isna(x) or pd.isna(y) or x != y):
+                rows.append([row["trial_id"], trial_name(row, "_a"), result, x, y])
+    return pd.DataFrame(rows, columns=["trial_id", "name", "result", "a", "b"])
+
+
+def _only(trials: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for row in trials.to_dict("records"):
+        states = {side: row[f"state_{side}"] for side in ("a", "b")}
+        there = {side: "absent" if pd.isna(state) else state for side, state in states.items()}
+        done = [side for side, state in there.items() if state == "done"]
+        present = [side for side, state in there.items() if state != "absent"]
+        side = (done if len(done) == 1 else present)[0]
+        if len(done) == 1 or len(present) == 1:
+            other = there["b" if side == "a" else "a"]
+            name = trial_name(row, f"_{side}")
+            rows.append([row["trial_id"], name, side.upper(), there[side], other])
+    return pd.DataFrame(rows, columns=["trial_id", "name", "store", "state", "other"])
+
+
+# Cell by cell
+
+
+def _units(frames: Frames, value: str) -> pd.DataFrame:
+    """One value per cell and seed: the mean over what one seed of search, or else of
+    retraining, led to. ``n`` is the number of trials in it."""
+    trials = frames.trials
+    searches = trials[trials["phase"] == "search"].assign(search_setting="", unit=trials["seed"])
+    found = attributed(frames)
+    found = found.assign(unit=found["search_seed"].fillna(found["seed"]))
+    columns = [*CELL, "unit", value]
+    rows = pd.concat([part.loc[part["state"] == "done", columns] for part in (searches, found)])
+    cells = rows.dropna(subset=[value]).groupby([*CELL, "unit"], dropna=False)[value]
+    return pd.DataFrame({"value": cells.mean(), "n": cells.count()}).reset_index()
+
+
+def _cells(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Cells that both have, and cells that one has."""
+    whole = a.merge(b, on=[*CELL, "unit"], how="outer", suffixes=("_a", "_b"))
+    cells, alone = [], []
+    for key, rows in whole.groupby(CELL, dropna=False, sort=True):
+        named = dict(zip(CELL, key, strict=True))
+        counts = {side: int(rows[f"n_{side}"].sum()) for side in ("a", "b")}
+        if all(counts.values()):
+            cells.append(named | _paired(rows) | {f"n_{side}": n for side, n in counts.items()})
+        else:
+            side = "a" if counts["a"] else "b"
+            alone.append(named | {"store": side.upper(), "n": counts[side]})
+    columns = ["mean_a", "mean_b", "n_a", "n_b", "difference", "low", "high", "pairs"]
+    return (
+        pd.DataFrame(cells, columns=[*CELL, *columns]),
+        pd.DataFrame(alone, columns=[*CELL, "store", "n"]),
+    )
+
+
+def _paired(rows: pd.DataFrame) -> dict[str, Any]:
+    pairs = (rows["value_b"] - rows["value_a"]).dropna()
+    low, high = interval(pairs.tolist())
+    return {
+        "mean_a": rows["value_a"].mean(),
+        "mean_b": rows["value_b"].mean(),
+        "difference": pairs.mean() if len(pairs) else nan,
+        "low": low,
+        "high": high,
+        "pairs": len(pairs),
+    }
+
+
+def _environments(a: Frames, b: Frames) -> pd.DataFrame:
+    rows = [[name, _values(a, name), _values(b, name)] for name in ENVIRONMENT]
+    return pd.DataFrame(rows, columns=["what", "a", "b"])
+
+
+def _values(frames: Frames, name: str) -> str:
+    return ", ".join(sorted(map(str, np.unique(frames.trials[name].dropna().astype(str)))))
