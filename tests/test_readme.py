@@ -1,11 +1,14 @@
-"""README's promises: its commands, its example of a method, its messages."""
+"""README's promises: its commands and what they print, its example of a method, its messages."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import nas_sweeps as ns
 
@@ -18,6 +21,9 @@ search:
   distributions: [balance, {exp: 2}]
   seeds: [0, -1]
 """
+
+
+QUICKSTART = os.environ.get("NAS_SWEEPS_QUICKSTART")  # a store that the quickstart has written
 
 
 def blocks(language: str) -> list[str]:
@@ -61,3 +67,40 @@ def test_the_file_tree_of_the_readme_is_the_house() -> None:
     rooms = {p.name for p in (ROOT / "nas_sweeps").iterdir() if not p.name.startswith("__")}
     for room in rooms:
         assert f"{room}/" in README or room in README, room
+
+
+def sessions() -> list[tuple[str, str]]:
+    """Commands of the console blocks, each with what README says that it prints."""
+    parts = [part for block in blocks("console") for part in re.split(r"^\$ ", block, flags=re.M)]
+    return [tuple(part.split("\n", 1)) for part in parts if part.strip()]
+
+
+def shape(line: str) -> str:
+    """A line without what differs from machine to machine: numbers, and the widths they give."""
+    line = re.sub(r"[0-9a-f]{7,}|[\d.,]*\d", "#", line)
+    return re.sub(r"[\s─━═│┃]+", " ", line).strip()
+
+
+@pytest.mark.skipif(QUICKSTART is None, reason="needs a store of the quickstart: see .ci/run")
+@pytest.mark.parametrize(("command", "said"), sessions())
+def test_the_outputs_of_the_readme_are_real(command: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/quickstart").symlink_to(Path(QUICKSTART or "").resolve())
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=tmp_path,
+        env=os.environ | {"PATH": tools, "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = [shape(line) for line in done.stdout.splitlines()]
+    for line in said.splitlines():
+        assert line == "…" or shape(line) in printed, f"{command!r} no longer prints {line!r}"
+
+
+def test_the_readme_shows_what_commands_print() -> None:
+    assert {command.split()[1] for command, _ in sessions()} >= {"plan", "table", "compare"}
