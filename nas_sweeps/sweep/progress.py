@@ -20,6 +20,8 @@ from nas_sweeps.store import Result
 from nas_sweeps.sweep.stopping import announce
 from nas_sweeps.trial import Resources, Trial
 
+STARTING = ("the executor is starting",)  # Ray takes some ten seconds
+
 
 @dataclass
 class _Live:
@@ -142,7 +144,7 @@ class Progress:
             left_s=left,
             spent=spent,
             whose=" in this run",
-            notes=self.notes,
+            notes=self.notes or (() if self.slots else STARTING),
         )
 
     def _shown(self, trial: _Live, now: float) -> Running:
