@@ -42,6 +42,14 @@ class Retry(StrEnum):
     failed = "failed"
 
 
+class TrackerName(StrEnum):
+    """Who else is told of every epoch."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+    mlflow = "mlflow"
+
+
 def _grid(path: Path, overrides: list[str] | None) -> Grid:
     from nas_sweeps.grid import load_grid
 
@@ -98,6 +106,14 @@ def run(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first trial that fails.")
     ] = False,
+    track: Annotated[
+        list[TrackerName] | None,
+        typer.Option(
+            help="Tell a tracker of every epoch too; off unless asked for, and may be given "
+            "several times. tensorboard writes into STORE/tensorboard; wandb and mlflow take "
+            "server, project and login from their own environment."
+        ),
+    ] = None,
 ) -> None:
     """Run what is planned and not done. The same command starts, continues and extends a grid."""
     from nas_sweeps.report.text import results_view
@@ -116,6 +132,7 @@ def run(
             max_retries=max_retries,
             only=only,
             fail_fast=fail_fast,
+            track=[name.value for name in track or ()],
             console=out,
             last_resort=os._exit,
         )

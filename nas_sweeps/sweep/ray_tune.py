@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from nas_sweeps.store.lease import Watch  # noqa: E402
 from nas_sweeps.store.remote import RemoteFiles  # noqa: E402
 from nas_sweeps.sweep.executor import Job  # noqa: E402
 from nas_sweeps.sweep.stopping import signals_kept  # noqa: E402
+from nas_sweeps.sweep.trackers import callbacks, numbers  # noqa: E402
 from nas_sweeps.trial import Places, Resources, Trial, trial_from_json  # noqa: E402
 
 DIED = "died without a word: killed, out of memory, or the store cannot be written there"
@@ -58,20 +59,24 @@ class RayExecutor:
     Args:
         address: of a running cluster (``auto`` finds a local one); None starts one here.
         slots: at most so many trials at once; None: as many as the cluster's resources hold.
+        track: names of trackers that are told of every epoch.
     """
 
-    def __init__(self, address: str | None = None, slots: int | None = None) -> None:
-        self.address, self.slots = address, slots
+    def __init__(
+        self, address: str | None = None, slots: int | None = None, track: Sequence[str] = ()
+    ) -> None:
+        self.address, self.slots, self.track = address, slots, track
 
     def run(self, job: Job) -> None:
-        """Raises ValueError when no node of the cluster could ever hold a trial."""
+        """Raises ValueError when no node could ever hold a trial, or a tracker cannot be used."""
+        trackers = callbacks(self.track, job.store)
         with self.session():
             for phase in job.phases:
                 require_room(phase, job.resources(phase))
             searcher = ChainSearcher(job, self.slots)
             with contextlib.redirect_stdout(io.StringIO()):
                 tune.Tuner(
-                    _trainable(job),
+                    _trainable(job, bool(trackers)),
                     tune_config=tune.TuneConfig(
                         search_alg=searcher,
                         num_samples=-1,  # any number would cut the chain short without a word
@@ -79,7 +84,7 @@ class RayExecutor:
                         # used again: its memory would be the next trial's loss.
                         reuse_actors=not any(job.resources(phase).gpus for phase in job.phases),
                     ),
-                    run_config=_run_config(job, searcher),
+                    run_config=_run_config(job, searcher, trackers),
                 ).fit()
             _remove_scratch(job.store)
             if searcher.error is not None:
@@ -249,12 +254,12 @@ class _Progress(tune.Callback):
             self.searcher.error = self.searcher.error or problem
 
 
-def _trainable(job: Job) -> Any:
+def _trainable(job: Job, tracked: bool) -> Any:
     store, places, driver = job.store.root, job.places, job.lease.key
     by_phase = {phase: job.resources(phase) for phase in PHASES}
 
     def train(config: dict[str, Any]) -> None:
-        run_in_actor(config["trial"], store, places, by_phase[config["phase"]], driver)
+        run_in_actor(config["trial"], store, places, by_phase[config["phase"]], driver, tracked)
 
     def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:
         resources = by_phase[config["phase"]]
@@ -263,14 +268,22 @@ def _trainable(job: Job) -> Any:
     return tune.with_resources(train, bundle)
 
 
-def run_in_actor(spec: str, store: str, places: Places, resources: Resources, driver: str) -> None:
+def run_in_actor(
+    spec: str,
+    store: str,
+    places: Places,
+    resources: Resources,
+    driver: str,
+    tracked: bool = False,
+) -> None:
     """The body of an actor. A trial without a GPU must not see those of its node."""
     if not resources.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     from nas_sweeps.sweep.worker import run_trial
 
     def report(row: dict[str, Any]) -> None:
-        tune.report({k: row[k] for k in REPORTED if k in row})
+        more = {"row": numbers(row)} if tracked else {}
+        tune.report({k: row[k] for k in REPORTED if k in row} | more)
 
     trial, here = trial_from_json(spec), Store(store)
     here.spec(trial.trial_id)  # raises where the store is not the driver's
@@ -307,13 +320,15 @@ def _remove_scratch(store: Store) -> None:
             remote.filesystem.delete_dir(path)
 
 
-def _run_config(job: Job, searcher: ChainSearcher) -> tune.RunConfig:
+def _run_config(
+    job: Job, searcher: ChainSearcher, trackers: Sequence[tune.Callback]
+) -> tune.RunConfig:
     path, remote = _scratch(job.store)
     return tune.RunConfig(
         name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f"),
         storage_path=path,
         storage_filesystem=remote.filesystem if remote else None,
         failure_config=tune.FailureConfig(max_failures=0),  # the job retries itself
-        callbacks=[_Progress(job, searcher)],
+        callbacks=[_Progress(job, searcher), *trackers],
         verbose=0,
     )

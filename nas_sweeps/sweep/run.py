@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from nas_sweeps.sweep.executor import MAX_RETRIES, Executor, Job
 from nas_sweeps.sweep.only import chosen_by
 from nas_sweeps.sweep.progress import Progress, Silence
 from nas_sweeps.sweep.stopping import stopped_by_signals
+from nas_sweeps.sweep.tracking import Tracker, require
 from nas_sweeps.trial import Places
 
 
@@ -60,6 +61,7 @@ def run(
     max_retries: int = MAX_RETRIES,
     only: str | None = None,
     fail_fast: bool = False,
+    track: Sequence[Tracker] = (),
     console: Console | Literal["none"] | None = None,
     last_resort: Callable[[int], None] | None = None,
 ) -> Summary:
@@ -77,6 +79,7 @@ def run(
         max_retries: how often this run itself tries a trial again that ended in such a way.
         only: limits the run to a part of the grid, see ``nas_sweeps.sweep.only``.
         fail_fast: stop at the first trial that fails.
+        track: tensorboard, wandb, mlflow: told of every epoch through Ray's callbacks.
         console: where progress goes; None: standard output, ``none``: nowhere.
         last_resort: see ``stopped_by_signals``.
 
@@ -86,6 +89,7 @@ def run(
         Interrupted: by a signal; a KeyboardInterrupt that knows its exit code.
     """
     keeper = Store(store if store is not None else Path("runs") / grid.name)
+    require(track, executor, keeper.root)
     planned = plan(grid)
     chosen = chosen_by(only, planned) if only is not None else None
     _check_images(standing(planned, keeper, retry=retry, chosen=chosen), grid.places)
@@ -102,7 +106,7 @@ def run(
         _link(chain, keeper)
         try:
             with stopped_by_signals(job.stop, last_resort, job.watcher.stopping):
-                _work(job, _executor(executor, address, slots))
+                _work(job, _executor(executor, address, slots, track))
         finally:
             if lease.holds():
                 _link(chain, keeper)
@@ -161,14 +165,17 @@ def _link(chain: Chain, store: Store) -> None:
 
 
 def _executor(
-    name: Executor | Literal["ray", "inline"], address: str | None, slots: int | None
+    name: Executor | Literal["ray", "inline"],
+    address: str | None,
+    slots: int | None,
+    track: Sequence[str],
 ) -> Executor:
     if not isinstance(name, str):
         return name
     if name == "ray":
         from nas_sweeps.sweep.ray_tune import RayExecutor
 
-        return RayExecutor(address, slots=slots)
+        return RayExecutor(address, slots, track)
     from nas_sweeps.sweep.inline import InlineExecutor
 
     return InlineExecutor()
