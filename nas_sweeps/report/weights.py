@@ -48,7 +48,10 @@ def weight_curves(data: pd.DataFrame) -> Figure:
     for axes, ((row, where, column), lines) in zip(grid, panels, strict=False):
         _operations(axes, lines)
         # One scale a method: a softmax shares one among all operations, a sigmoid does not.
-        axes.set_ylim(0, 1.08 * float(data[data["row"] == row]["mean"].max()))
+        means = data[data["row"] == row]["mean"]
+        room = 0.08 * float(means.max() - means.min()) or 0.01
+        axes.set_ylim(float(means.min()) - room, float(means.max()) + room)
+        axes.ticklabel_format(axis="y", useOffset=False)
         axes.set_title(style.wrapped(f"{row}\n{where}\n{column}", 23))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
     for axes in grid[len(panels) :]:
