@@ -18,13 +18,35 @@ def bench(
     layers: Annotated[int, typer.Option(help="Cells of the supernet.")] = DEFAULT.layers,
     batch: Annotated[int, typer.Option(help="Images of a step.")] = DEFAULT.batch,
     image_size: Annotated[int, typer.Option(help="Pixels of a side.")] = DEFAULT.image_size,
+    retrain_channels: Annotated[
+        int, typer.Option(help="Of the evaluation network.")
+    ] = DEFAULT.retrain_channels,
+    retrain_layers: Annotated[int, typer.Option(help="Its cells.")] = DEFAULT.retrain_layers,
+    retrain_batch: Annotated[int, typer.Option(help="Its images.")] = DEFAULT.retrain_batch,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = DEFAULT.threads,
     repeats: Annotated[int, typer.Option(help="Timed turns of each variant.")] = DEFAULT.repeats,
     task: Annotated[
-        list[str] | None, typer.Option(help=f"Only this one; repeatable. {', '.join(TASKS)}.")
+        list[str] | None,
+        typer.Option(
+            help=f"Only this one; repeatable. {', '.join(TASKS)}. Unasked: all but the last."
+        ),
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="Beside the first only this one; repeatable. 'ours', 'and kernel', …"),
     ] = None,
     quick: Annotated[bool, typer.Option(help="Small sizes: a minute.")] = False,
     compile: Annotated[bool, typer.Option(help="Also the plain form, compiled.")] = False,
+    kernel: Annotated[
+        bool, typer.Option(help="Also ours with the compiled kernel, built if need be.")
+    ] = False,
+    processes: Annotated[
+        list[int] | None, typer.Option(help="Of packing: at once; repeatable. 1, 2, 4, 8.")
+    ] = None,
+    process_threads: Annotated[
+        int, typer.Option(help="Of packing: CPU threads of each.")
+    ] = DEFAULT.process_threads,
+    steps: Annotated[int, typer.Option(help="Of packing: timed steps of each.")] = DEFAULT.steps,
     memory: Annotated[bool, typer.Option(help="Also peak memory.")] = True,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = DEFAULT.device,
     out: Annotated[Path | None, typer.Option(help="Write the table here, as Parquet.")] = None,
@@ -35,10 +57,18 @@ def bench(
         "layers": layers,
         "batch": batch,
         "image_size": image_size,
+        "retrain_channels": retrain_channels,
+        "retrain_layers": retrain_layers,
+        "retrain_batch": retrain_batch,
         "threads": threads,
         "repeats": repeats,
-        "tasks": tuple(task or TASKS),
+        "tasks": tuple(task or DEFAULT.tasks),
+        "only": tuple(variant or ()),
         "compile": compile,
+        "kernel": kernel,
+        "processes": tuple(processes or DEFAULT.processes),
+        "process_threads": process_threads,
+        "steps": steps,
         "memory": memory,
         "device": device,
     }

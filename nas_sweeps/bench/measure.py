@@ -1,13 +1,12 @@
-"""Clocks and meters: time, peak memory, and the machine's rate of matrix products.
+"""Clocks and meters: time, peak memory, and the machine's rates.
 
 On a CPU the clock is the process's own CPU time, which others on the machine disturb least, and
 all variants of a task take turns, so that what does disturb them disturbs them alike. (With
 several threads on a busy machine set ``OMP_WAIT_POLICY=PASSIVE``, or threads that wait for each
-other count as working.)
+other count as working.) Wall time is taken beside it.
 
 Peak memory is that of a fresh process: how much one step raises its largest resident set above
-what building the step had needed. It is ``VmHWM`` of proc(5) where there is one, because
-``getrusage`` hands a parent's peak on to its children.
+what building the step had needed.
 
 On CUDA the clock is wall time between synchronisations, the memory that of torch's allocator.
 """
@@ -18,8 +17,8 @@ import multiprocessing
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import torch
 
@@ -27,41 +26,72 @@ from nas_sweeps.bench.options import Options
 from nas_sweeps.bench.steps import Step
 from nas_sweeps.train.common import peak_memory_gib, reset_peak_memory
 
-GEMM_SIDE, GEMM_REPEATS = 2048, 5
+GEMM_SIDE, COPY_BYTES, RATE_REPEATS = 2048, 2**28, 5
 
 
-def seconds(step: Step, device: str) -> float:
-    """Of one call."""
-    clock = _cuda_clock if device == "cuda" else time.process_time
-    started = clock()
+class Taken(NamedTuple):
+    """Seconds of one call, by both clocks."""
+
+    cpu_s: float
+    wall_s: float
+
+    def on(self, device: str) -> float:
+        """By the clock that counts there."""
+        return self.wall_s if device == "cuda" else self.cpu_s
+
+
+def taken(step: Step, device: str) -> Taken:
+    """By one call, until the device has done what the call asked of it."""
+    settle(device)
+    cpu, wall = time.process_time(), time.perf_counter()
     step()
-    return clock() - started
+    settle(device)
+    return Taken(time.process_time() - cpu, time.perf_counter() - wall)
 
 
-def _cuda_clock() -> float:
-    torch.cuda.synchronize()
-    return time.perf_counter()
+def settle(device: str) -> None:
+    """Wait for what was asked of a device."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def take_turns(
     steps: Mapping[str, Step], repeats: int, device: str, done: Callable[[], None]
-) -> dict[str, float]:
+) -> dict[str, Taken]:
     """The median seconds of every step, after one turn that is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    turns: dict[str, list[Taken]] = {name: [] for name in steps}
     for turn in range(repeats + 1):
         for name, step in steps.items():
-            taken = seconds(step, device)
+            one = taken(step, device)
             if turn:
-                times[name].append(taken)
+                turns[name].append(one)
             done()
-    return {name: median(taken) for name, taken in times.items()}
+    return {
+        name: Taken(median(one.cpu_s for one in many), median(one.wall_s for one in many))
+        for name, many in turns.items()
+    }
 
 
-def gemm_gflops(device: str) -> float:
-    """The best rate of a large fp32 matrix product, per second of the same clock."""
+class Rates(NamedTuple):
+    """Of a machine, per second of the clock that counts there."""
+
+    gemm_gflops: float
+    copy_gbytes: float
+
+
+def rates(device: str) -> Rates:
+    """The best of a large fp32 matrix product, and of a large copy: bytes read and written."""
     a = torch.randn(GEMM_SIDE, GEMM_SIDE, device=device)
-    best = min(seconds(lambda: a @ a, device) for _ in range(GEMM_REPEATS))
-    return 2e-9 * GEMM_SIDE**3 / best
+    source = torch.ones(COPY_BYTES // 4, device=device)
+    target = torch.zeros_like(source)
+    return Rates(
+        2e-9 * GEMM_SIDE**3 / _best(lambda: a @ a, device),
+        2e-9 * COPY_BYTES / _best(lambda: target.copy_(source), device),
+    )
+
+
+def _best(step: Step, device: str) -> float:
+    return min(taken(step, device).on(device) for _ in range(RATE_REPEATS))
 
 
 def peak_of_step(options: Options, make: Callable[[Options], Step]) -> float:
@@ -76,14 +106,6 @@ def _peak_here(options: Options, make: Callable[[Options], Step]) -> float:
     device = torch.device(options.device)
     step = make(options)
     reset_peak_memory(device)
-    before = _peak_gib(device)
+    before = peak_memory_gib(device)
     step()
-    return _peak_gib(device) - before
-
-
-def _peak_gib(device: torch.device) -> float:
-    status = Path("/proc/self/status")
-    if device.type == "cuda" or not status.exists():
-        return peak_memory_gib(device)
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(lines["VmHWM"].split()[0]) / 2**20
+    return peak_memory_gib(device) - before

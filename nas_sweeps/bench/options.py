@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-Task = Literal["first_order", "second_order", "evaluation", "retrain", "augmentation", "views"]
+Task = Literal[
+    "first_order", "second_order", "evaluation", "retrain", "augmentation", "views", "packing"
+]
 TASKS: tuple[Task, ...] = get_args(Task)
+UNASKED = TASKS[:-1]  # many processes at once may take all of a machine's memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,12 +18,17 @@ class Options:
 
     Attributes:
         channels, layers, batch, image_size: of the supernet and of what it is fed.
-        retrain_channels, retrain_layers: of the evaluation network.
+        retrain_channels, retrain_layers, retrain_batch: of the evaluation network. The recipe of
+            DARTS train.py, 36, 20 and 96, takes minutes a step on a CPU.
         threads: of a CPU.
         repeats: timed runs of every variant, after one that is not counted.
         tasks: which to measure, in this order.
+        only: variants to measure beside the first of each task; empty is all.
         compile: also measure the plain form under ``torch.compile`` (minutes to compile).
+        kernel: also measure ours with the compiled kernel (``space.kernel``), built if need be.
         memory: also measure peak memory, one child process for each number.
+        processes: of the task packing, one row each; each has ``process_threads`` threads and
+            makes ``steps`` timed steps.
     """
 
     channels: int = 16
@@ -29,28 +37,48 @@ class Options:
     image_size: int = 32
     retrain_channels: int = 16
     retrain_layers: int = 8
+    retrain_batch: int = 64
     threads: int = 2
     repeats: int = 3
-    tasks: tuple[Task, ...] = TASKS
+    tasks: tuple[Task, ...] = UNASKED
+    only: tuple[str, ...] = ()
     compile: bool = False
+    kernel: bool = False
     memory: bool = True
+    processes: tuple[int, ...] = (1, 2, 4, 8)
+    process_threads: int = 1
+    steps: int = 3
     device: Literal["cpu", "cuda"] = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("batch", "threads", "repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name}: {getattr(self, name)} is too small; take at least 1")
+        for name in ("batch", "retrain_batch", "threads", "repeats", "process_threads", "steps"):
+            self._at_least_one(name, getattr(self, name))
+        for count in self.processes:
+            self._at_least_one("processes", count)
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"--device: unknown '{self.device}'; choose from cpu, cuda")
+        if self.kernel and self.device == "cuda":
+            raise ValueError("--kernel: it computes on a CPU only; leave it out with --device cuda")
         if unknown := sorted(set(self.tasks) - set(TASKS)):
-            raise ValueError(f"--tasks: unknown '{unknown[0]}'; choose from {', '.join(TASKS)}")
+            raise ValueError(f"--task: unknown '{unknown[0]}'; choose from {', '.join(TASKS)}")
+
+    @staticmethod
+    def _at_least_one(name: str, value: int) -> None:
+        if value < 1:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option}: {value} is too small; take at least 1")
 
     def quick(self) -> Options:
-        """A minute instead of a quarter of an hour; its ratios are lower than the real ones."""
+        """A minute instead of half an hour, without memory; ratios are lower than real ones."""
         return replace(
             self,
             channels=8,
-            layers=4,
+            layers=3,
             batch=16,
             retrain_channels=8,
             retrain_layers=4,
-            repeats=2,
+            retrain_batch=16,
+            repeats=1,
+            memory=False,
+            processes=tuple(n for n in self.processes if n <= 4),
         )

@@ -10,74 +10,93 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
+from nas_sweeps.bench.count import Work, count
 from nas_sweeps.bench.images import image_steps
-from nas_sweeps.bench.measure import gemm_gflops, peak_of_step, take_turns
+from nas_sweeps.bench.measure import Rates, Taken, peak_of_step, rates, take_turns
 from nas_sweeps.bench.options import Options
-from nas_sweeps.bench.steps import PASSES, Step, gflop, make_step, variants
+from nas_sweeps.bench.packing import packed_s
+from nas_sweeps.bench.steps import COMPILED, PASSES, Step, gflop, images_of, make_step, variants
+from nas_sweeps.bench.table import TITLES, show
 from nas_sweeps.publish import publish
+from nas_sweeps.space import kernel
 
+_F, _I, _S = pa.float64(), pa.int64(), pa.string()
 SCHEMA = pa.schema(
     [
-        ("task", pa.string()),
-        ("variant", pa.string()),
-        ("step_s", pa.float64()),  # CPU seconds of all threads; on CUDA wall seconds
-        ("ratio", pa.float64()),  # seconds of the task's first variant over these
-        ("images_per_s", pa.float64()),
-        ("peak_mem_gib", pa.float64()),  # null where it was not measured
-        ("mem_ratio", pa.float64()),
-        ("gflop", pa.float64()),  # counted, of the whole step
-        ("gemm_share", pa.float64()),  # achieved rate over that of a large matrix product
-        ("gemm_gflops", pa.float64()),
-        ("channels", pa.int64()),
-        ("layers", pa.int64()),
-        ("batch", pa.int64()),
-        ("threads", pa.int64()),
-        ("repeats", pa.int64()),
-        ("device", pa.string()),
-        ("torch", pa.string()),
+        ("task", _S),
+        ("variant", _S),
+        ("step_s", _F),  # CPU seconds of all threads; on CUDA, and of packing, wall seconds
+        ("cpu_s", _F),
+        ("wall_s", _F),
+        ("ratio", _F),  # step_s of the task's first variant over this one's
+        ("images_per_s", _F),  # per second of step_s
+        ("peak_mem_gib", _F),  # null where it was not measured
+        ("mem_ratio", _F),
+        ("gflop", _F),  # useful: those of the plain form's convolutions and linear layers
+        ("gemm_share", _F),  # useful FLOPs a second over the rate of a large matrix product
+        ("operations", _I),  # dispatched in a step, as count.py says
+        ("counted_gflop", _F),  # of this variant, everything that is a product
+        ("counted_gbyte", _F),
+        ("floor_s", _F),
+        ("floor_share", _F),  # floor_s over step_s
+        ("processes", _I),  # packing only, like the next
+        ("steps_per_hour", _F),  # of all processes together
+        ("gemm_gflops", _F),
+        ("copy_gbytes", _F),
+        ("channels", _I),
+        ("layers", _I),
+        ("batch", _I),
+        ("image_size", _I),
+        ("threads", _I),
+        ("repeats", _I),
+        ("device", _S),
+        ("torch", _S),
     ]
 )
 Row = dict[str, Any]
-# What one step trains or tests on: a bilevel step takes a training and a validation batch.
-BATCHES = {"first_order": 2, "second_order": 2}
-TITLES = {
-    "first_order": "first-order step",
-    "second_order": "second-order alphas",
-    "evaluation": "evaluation",
-    "retrain": "retrain step",
-    "augmentation": "crop and flip",
-    "views": "Barlow views",
-}
+Say = Callable[[str], None]
 
 
 def run(options: Options, out: Path | None = None, console: Console | None = None) -> list[Row]:
-    """Measure, print a table, and write it to ``out`` as Parquet. Returns the rows.
+    """Measure, print tables, and write the rows to ``out`` as Parquet. Returns the rows.
 
     Raises:
-        ValueError: CUDA is asked for and not there.
+        ValueError: CUDA, or a kernel, is asked for and cannot be had.
     """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch sees no CUDA device here; use --device cpu")
+    if options.kernel:
+        _build()
     console = console or Console()
     torch.set_num_threads(options.threads)
-    rate = gemm_gflops(options.device)
     rows: list[Row] = []
     with console.status("") as status:
+        machine = rates(options.device)
         for task in options.tasks:
-            rows += _task(options, task, rate, status.update)
-    console.print(as_table(rows))
+            if task == "packing":
+                rows += _packing(options, status.update)
+            else:
+                rows += _task(options, task, machine, status.update)
+    rows = [dict.fromkeys(SCHEMA.names) | _setting(options, row, machine) | row for row in rows]
+    show(rows, console)
     if out is not None:
         with publish(out) as scratch:
             pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), scratch)
     return rows
 
 
-def _task(options: Options, task: str, rate: float, say: Callable[[str], None]) -> list[Row]:
-    makers = _makers(options, task)
+def _build() -> None:
+    try:
+        if not kernel.library().exists():
+            kernel.build()
+    except (kernel.NotBuilt, OSError) as why:
+        raise ValueError(f"--kernel: {why}") from None
+
+
+def _task(options: Options, task: str, machine: Rates, say: Say) -> list[Row]:
+    makers = makers_of(options, task)
     steps = {name: make(options) for name, make in makers.items()}
     turns = 0
 
@@ -87,26 +106,26 @@ def _task(options: Options, task: str, rate: float, say: Callable[[str], None]) 
         say(f"{TITLES[task]}: {turns} of {(options.repeats + 1) * len(steps)}")
 
     times = take_turns(steps, options.repeats, options.device, turned)
+    works = {n: count(step) for n, step in steps.items() if task in PASSES and n != COMPILED.name}
     steps.clear()
-    peaks: dict[str, float | None] = dict.fromkeys(times)
+    peaks: dict[str, float] = {}
     if options.memory and task in PASSES:
         for name, make in makers.items():
             say(f"{TITLES[task]}: memory of {name}")
             peaks[name] = peak_of_step(options, make)
-    return _rows(options, task, times, peaks, rate)
+    return _rows(options, task, times, works, peaks, machine)
 
 
-def _makers(options: Options, task: str) -> dict[str, Callable[[Options], Step]]:
+def makers_of(options: Options, task: str) -> dict[str, Callable[[Options], Step]]:
+    """How to make the step of every variant; picklable, and the first is the reference."""
     if task not in PASSES:
-        return {name: partial(_image_step, task=task, name=name) for name in _image_names()}
+        return {
+            name: partial(_image_step, task=task, name=name) for name in ("PIL, per image", "ours")
+        }
     return {
         variant.name: partial(make_step, task=task, variant=variant)
         for variant in variants(options, task)
     }
-
-
-def _image_names() -> tuple[str, ...]:
-    return ("PIL, per image", "ours")
 
 
 def _image_step(options: Options, task: str, name: str) -> Step:
@@ -116,78 +135,70 @@ def _image_step(options: Options, task: str, name: str) -> Step:
 def _rows(
     options: Options,
     task: str,
-    times: dict[str, float],
-    peaks: dict[str, float | None],
-    rate: float,
+    times: dict[str, Taken],
+    works: dict[str, Work],
+    peaks: dict[str, float],
+    machine: Rates,
 ) -> list[Row]:
     first = next(iter(times))
-    work = gflop(options, task) if task in PASSES else None
+    base_s = times[first].on(options.device)
+    useful = gflop(options, task) if task in PASSES else None
     rows = []
-    for name, step_s in times.items():
-        peak, base = peaks[name], peaks[first]
+    for name, taken in times.items():
+        step_s, peak = taken.on(options.device), peaks.get(name)
+        row = {
+            "task": task,
+            "variant": name,
+            "step_s": step_s,
+            "cpu_s": taken.cpu_s,
+            "wall_s": taken.wall_s,
+            "ratio": base_s / step_s,
+            "images_per_s": images_of(options, task) / step_s,
+            "peak_mem_gib": peak,
+            "mem_ratio": peaks[first] / peak if peak else None,
+            "gflop": useful,
+            "gemm_share": useful / step_s / machine.gemm_gflops if useful else None,
+        }
+        rows.append(row | (_counted(works[name], step_s, machine) if name in works else {}))
+    return rows
+
+
+def _counted(work: Work, step_s: float, machine: Rates) -> Row:
+    floor_s = work.floor_s(*machine)
+    return {
+        "operations": work.operations,
+        "counted_gflop": work.gflop,
+        "counted_gbyte": work.gbyte,
+        "floor_s": floor_s,
+        "floor_share": floor_s / step_s,
+    }
+
+
+def _packing(options: Options, say: Say) -> list[Row]:
+    rows: list[Row] = []
+    for processes in options.processes:
+        say(f"{TITLES['packing']}: {processes} at once")
+        step_s = packed_s(options, processes)
         rows.append(
             {
-                "task": task,
-                "variant": name,
+                "task": "packing",
+                "variant": "ours",
                 "step_s": step_s,
-                "ratio": times[first] / step_s,
-                "images_per_s": options.batch * BATCHES.get(task, 1) / step_s,
-                "peak_mem_gib": peak,
-                "mem_ratio": base / peak if base and peak else None,
-                "gflop": work,
-                "gemm_share": work / step_s / rate if work else None,
-                "gemm_gflops": rate,
-                "torch": torch.__version__,
+                "wall_s": step_s,
+                "ratio": rows[0]["step_s"] / step_s if rows else 1.0,
+                "images_per_s": images_of(options, "packing") / step_s,
+                "processes": processes,
+                "steps_per_hour": 3600 / step_s,
+                "threads": options.process_threads,
+                "repeats": options.steps,
             }
-            | _setting(options)
         )
     return rows
 
 
-def _setting(options: Options) -> Row:
-    names = ("channels", "layers", "batch", "threads", "repeats", "device")
-    return {name: getattr(options, name) for name in names}
-
-
-def as_table(rows: list[Row]) -> Table:
-    """The rows for a person."""
-    head = rows[0]
-    table = Table(
-        caption=(
-            f"B={head['batch']}, C={head['channels']}, L={head['layers']}; {head['device']}, "
-            f"{head['threads']} threads, torch {head['torch']}; matrix products: "
-            f"{head['gemm_gflops']:.0f} GFLOP/s. Seconds are {_clock(head['device'])}, medians of "
-            f"{head['repeats']}."
-        ),
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("task", no_wrap=True)
-    table.add_column("variant", no_wrap=True)
-    for name in ("s", "faster", "images/s", "GiB", "smaller", "GEMM"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row, before in zip(rows, [None, *rows], strict=False):
-        first = before is None or before["task"] != row["task"]
-        if first:
-            table.add_section()
-        table.add_row(TITLES[row["task"]] if first else "", row["variant"], *_cells(row))
-    return table
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    return (
-        f"{row['step_s']:.3g}",
-        f"{row['ratio']:.2f}x",
-        f"{row['images_per_s']:.0f}",
-        _maybe(row["peak_mem_gib"], "{:.2f}"),
-        _maybe(row["mem_ratio"], "{:.2f}x"),
-        _maybe(row["gemm_share"], "{:.0%}"),
-    )
-
-
-def _clock(device: str) -> str:
-    return "wall time" if device == "cuda" else "CPU time of all threads"
-
-
-def _maybe(value: float | None, form: str) -> str:
-    return "" if value is None else form.format(value)
+def _setting(options: Options, row: Row, machine: Rates) -> Row:
+    prefix = "retrain_" if row["task"] == "retrain" else ""
+    sizes = {name: getattr(options, prefix + name) for name in ("channels", "layers", "batch")}
+    names = ("image_size", "threads", "repeats", "device")
+    others = {name: getattr(options, name) for name in names}
+    return sizes | others | machine._asdict() | {"torch": torch.__version__}

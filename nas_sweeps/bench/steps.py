@@ -2,8 +2,9 @@
 
 ``plain`` is the reference: one module after another in torch's default memory layout, and an
 architecture step that, like ``loss.backward()`` in DARTS architect.py, computes the gradients of
-the weights too. ``channels last`` is plain but for the layout, ``and alphas only`` in the gradients
-too, ``and compiled`` is that under ``torch.compile``. Ours is what a search runs.
+the weights too. ``alphas only`` is plain but for those gradients, ``channels last`` but for the
+layout, ``and alphas only`` is both, ``and compiled`` is that under ``torch.compile``. ``ours`` is
+what a search runs, in plain PyTorch; ``and kernel`` is that with ``space.kernel``.
 
 B images, S x S pixels.
 """
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas_sweeps.bench.options import Options
+from nas_sweeps.space import kernel
 from nas_sweeps.space.genotype import EDGES
 from nas_sweeps.space.network import Network, count_macs
 from nas_sweeps.space.plain import PlainSupernet
@@ -48,17 +50,21 @@ class Variant:
     channels_last: bool = True
     alphas_only: bool = True
     compiled: bool = False
+    kernel: bool = False
 
 
 PLAIN = Variant("plain", channels_last=False, alphas_only=False)
 OURS = Variant("ours", arranged=True)
+ALPHAS_ONLY = Variant("alphas only", channels_last=False)
 SUPERNETS = (
     PLAIN,
+    ALPHAS_ONLY,
     Variant("channels last", alphas_only=False),
     Variant("and alphas only"),
     OURS,
 )
 COMPILED = Variant("and compiled", compiled=True)
+KERNEL = Variant("and kernel", arranged=True, kernel=True)
 NETWORKS = (PLAIN, Variant("ours"))  # an evaluation network has one form, in two layouts
 
 
@@ -78,7 +84,9 @@ class Search:
         ]
         self.sgd = _sgd(self.weights)
         self.adam = torch.optim.Adam(self.alphas, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
-        self.images, self.labels = zip(*(_batch(options, variant) for _ in "tv"), strict=True)
+        self.images, self.labels = zip(
+            *(_batch(options, variant, options.batch) for _ in "tv"), strict=True
+        )
         self.call = torch.compile(self.net) if variant.compiled else self.net
 
     def first_order(self) -> None:
@@ -176,7 +184,7 @@ class Retrain:
             auxiliary=True,
         )
         self.net = _placed(net, options, variant)
-        self.images, self.labels = _batch(options, variant)
+        self.images, self.labels = _batch(options, variant, options.retrain_batch)
         self.sgd = _sgd(self.net.parameters())
 
     def step(self) -> None:
@@ -188,18 +196,55 @@ class Retrain:
 
 
 def variants(options: Options, task: str) -> tuple[Variant, ...]:
-    """Those that a task knows; the first is what ratios are taken against."""
+    """Those that a task knows; the first is what ratios are taken against.
+
+    Raises:
+        ValueError: none of those asked for is among them.
+    """
+    first, *others = _known(options, task)
+    chosen = [one for one in others if one.name in options.only or not options.only]
+    if not chosen:
+        names = ", ".join(f"'{one.name}'" for one in others)
+        raise ValueError(f"--variant: unknown '{options.only[0]}'; {task} has {names}")
+    return first, *chosen
+
+
+def _known(options: Options, task: str) -> tuple[Variant, ...]:
     if task == "retrain":
         return NETWORKS
-    return SUPERNETS + ((COMPILED,) if options.compile else ())
+    compiled = (COMPILED,) if options.compile else ()
+    if task == "evaluation":  # without gradients there is less to choose from
+        return PLAIN, Variant("channels last"), *compiled, OURS
+    *plain, ours = SUPERNETS
+    return *plain, *compiled, ours, *((KERNEL,) if options.kernel else ())
 
 
 def make_step(options: Options, task: str, variant: Variant) -> Step:
-    """The step of one variant, ready to be called again and again."""
+    """The step of one variant, ready to be called again and again.
+
+    Raises:
+        ValueError: it needs a kernel that cannot be used.
+    """
+    form: kernel.Form = "compiled" if variant.kernel else "plain"
+    if not kernel.follow(form):
+        raise ValueError("--kernel: it cannot be used here; is NAS_SWEEPS_KERNEL off?")
+    step: Step
     if task == "retrain":
-        return Retrain(options, variant).step
-    step: Step = getattr(Search(options, variant), task)
-    return step
+        step = Retrain(options, variant).step
+    else:
+        step = getattr(Search(options, variant), task)
+
+    def in_its_form() -> object:
+        kernel.follow(form)
+        return step()
+
+    return in_its_form
+
+
+def images_of(options: Options, task: str) -> int:
+    """How many images one step trains or tests on: a bilevel step takes two batches."""
+    batch = options.retrain_batch if task == "retrain" else options.batch
+    return batch * (2 if task in ("first_order", "second_order", "packing") else 1)
 
 
 def gflop(options: Options, task: str) -> float:
@@ -209,7 +254,8 @@ def gflop(options: Options, task: str) -> float:
         macs = count_macs(net, options.image_size)
     else:
         macs = count_macs(Supernet(options.channels, options.layers, 10), options.image_size)
-    return 2e-9 * macs * options.batch * PASSES[task]
+    batch = options.retrain_batch if task == "retrain" else options.batch
+    return 2e-9 * macs * batch * PASSES[task]
 
 
 def _placed(net: Net, options: Options, variant: Variant) -> Net:
@@ -221,9 +267,9 @@ def _sgd(weights: Iterable[Tensor]) -> torch.optim.Optimizer:
     return torch.optim.SGD(weights, LR, momentum=MOMENTUM, weight_decay=DECAY)
 
 
-def _batch(options: Options, variant: Variant) -> tuple[Tensor, Tensor]:
+def _batch(options: Options, variant: Variant, batch: int) -> tuple[Tensor, Tensor]:
     side = options.image_size
     layout = torch.channels_last if variant.channels_last else torch.contiguous_format
-    images_B3SS = torch.randn(options.batch, 3, side, side, device=options.device)
-    labels_B = torch.randint(10, (options.batch,), device=options.device)
+    images_B3SS = torch.randn(batch, 3, side, side, device=options.device)
+    labels_B = torch.randint(10, (batch,), device=options.device)
     return images_B3SS.to(memory_format=layout), labels_B

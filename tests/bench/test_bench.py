@@ -12,11 +12,24 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from nas_sweeps.bench.command import bench
+from nas_sweeps.bench.count import count
 from nas_sweeps.bench.images import image_steps
 from nas_sweeps.bench.measure import peak_of_step
 from nas_sweeps.bench.options import TASKS, Options, Task
-from nas_sweeps.bench.run import SCHEMA, _makers, run
-from nas_sweeps.bench.steps import COMPILED, PLAIN, SUPERNETS, Search, gflop, variants
+from nas_sweeps.bench.packing import packed_s
+from nas_sweeps.bench.run import SCHEMA, makers_of, run
+from nas_sweeps.bench.steps import (
+    COMPILED,
+    KERNEL,
+    OURS,
+    PLAIN,
+    SUPERNETS,
+    Search,
+    gflop,
+    make_step,
+    variants,
+)
+from nas_sweeps.space import kernel
 
 TINY = Options(
     channels=2,
@@ -24,6 +37,9 @@ TINY = Options(
     batch=4,
     retrain_channels=2,
     retrain_layers=3,
+    retrain_batch=4,
+    processes=(2,),
+    steps=1,
     threads=1,
     repeats=1,
     memory=False,
@@ -57,6 +73,7 @@ def test_every_variant_of_a_task_has_a_row_on_screen_and_in_the_file(
     assert rows[-1]["variant"] == "ours"
     text = console.export_text()
     assert all(row["variant"] in text for row in rows)
+    assert all(row["step_s"] > 0 and row["wall_s"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize("task", ["first_order", "second_order"])
@@ -80,11 +97,64 @@ def test_peak_memory_is_that_of_the_step_however_large_this_process_was() -> Non
     block = torch.ones(2**28)  # 1 GiB: a child inherits this peak in getrusage's ru_maxrss
     del block
     options = replace(TINY, channels=8, batch=16)
-    assert 0.01 < peak_of_step(options, _makers(options, "first_order")[PLAIN.name]) < 2
+    assert 0.01 < peak_of_step(options, makers_of(options, "first_order")[PLAIN.name]) < 2
 
 
 def test_work_is_counted_as_in_the_paper_table() -> None:
     assert gflop(Options(), "first_order") == pytest.approx(231, abs=1)
+
+
+def test_counted_flops_of_the_plain_form_are_the_useful_ones() -> None:
+    options = replace(TINY, channels=4)
+    work = count(make_step(options, "first_order", PLAIN))
+    # The stem has no gradient of its input: a little less than a backward pass of two forwards.
+    assert work.gflop == pytest.approx(gflop(options, "first_order"), rel=0.03)
+    assert work.floor_s(gemm_gflops=1.0, copy_gbytes=1e9) == work.gflop
+    assert work.floor_s(gemm_gflops=1e9, copy_gbytes=1.0) == work.gbyte
+
+
+def test_bytes_are_of_what_is_read_and_written_and_views_are_free() -> None:
+    x, row = torch.ones(1000, 8), torch.ones(1, 8)
+    assert count(lambda: x + x[0]).operations == 1
+    assert count(lambda: x + 1).gbyte == pytest.approx(2 * 32e-6)
+    assert count(lambda: x.add_(row)).gbyte == pytest.approx((2 * 32_000 + 32) / 1e9)
+    assert count(lambda: (x.T, x[3:], torch.empty(5))).operations == 0
+
+
+def test_a_kernels_work_counts_as_much_as_torchs() -> None:
+    x, weights = torch.ones(2, 3, 8, 8), [torch.ones(3, 1, 5, 5)] * 2
+    slopes = [torch.ones(2, 3, 8, 8)] * 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "_run", lambda name, x, weights, *_: [*weights])
+        ours = count(lambda: kernel.filter_gradients(x, weights, [5, 1, 1] * 2, slopes))
+
+    def theirs() -> None:
+        for w, d in zip(weights, slopes, strict=True):
+            shape = ([1, 1], [2, 2], [1, 1], False, [0, 0], 3, [False, True, False])
+            torch.ops.aten.convolution_backward(d, x, w, None, *shape)
+
+    assert ours.gflop == count(theirs).gflop > 0
+
+
+def test_only_the_variants_asked_for_are_measured_beside_the_first() -> None:
+    options = Options(only=("ours", "and kernel"), kernel=True)
+    assert variants(options, "first_order") == (PLAIN, OURS, KERNEL)
+    with pytest.raises(ValueError, match="--variant: unknown 'theirs'; first_order has 'alphas"):
+        variants(Options(only=("theirs",)), "first_order")
+
+
+def test_a_kernel_that_cannot_be_had_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match="--kernel: 'no-such-compiler' was not found"):
+        run(replace(TINY, kernel=True))
+
+
+def test_a_process_that_fails_ends_the_packing_with_a_message() -> None:
+    with pytest.raises(ValueError, match="of 1 processes at once 1 failed"):
+        packed_s(replace(TINY, layers=1), 1)
 
 
 def test_both_augmentations_give_normalised_batches_of_one_shape() -> None:
@@ -109,7 +179,13 @@ def test_quick_is_smaller() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--repeats", "0"], "--repeats: 0"), (["--task", "sleep"], "unknown 'sleep'")],
+    [
+        (["--repeats", "0"], "--repeats: 0"),
+        (["--task", "sleep"], "unknown 'sleep'"),
+        (["--processes", "0"], "--processes: 0"),
+        (["--device", "tpu"], "--device: unknown 'tpu'"),
+        (["--device", "cuda", "--kernel"], "--kernel: it computes on a CPU only"),
+    ],
 )
 def test_a_bad_option_is_one_message(arguments: list[str], message: str) -> None:
     import typer

@@ -1,0 +1,111 @@
+"""A benchmark's rows for a person, in tables that fit on eighty columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+Row = dict[str, Any]
+Cells = Callable[[Row], tuple[str, ...]]
+TITLES = {
+    "first_order": "first-order step",
+    "second_order": "second-order alphas",
+    "evaluation": "evaluation",
+    "retrain": "retrain step",
+    "augmentation": "crop and flip",
+    "views": "Barlow views",
+    "packing": "packing",
+}
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    """Print times; then, where there are such rows, what was counted; then packing."""
+    timed = [row for row in rows if row["task"] != "packing"]
+    counted = [row for row in timed if row["operations"] is not None]
+    packed = [row for row in rows if row["task"] == "packing"]
+    if timed:
+        console.print(_table(timed, ("s", "faster", "wall s", "images/s", "GiB", "less"), _times))
+        console.print(_clocks(timed[0]), soft_wrap=True, highlight=False)
+    if counted:
+        console.print(_table(counted, ("ops", "GFLOP", "GB", "GEMM", "floor s", "of s"), _works))
+        console.print(_counts(counted[0]), soft_wrap=True, highlight=False)
+    if packed:
+        console.print(_table(packed, ("at once", "steps/h", "in all", "each"), _packs))
+        console.print(_packing(packed[0]), soft_wrap=True, highlight=False)
+
+
+def _table(rows: Sequence[Row], columns: Sequence[str], cells: Cells) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("task", no_wrap=True)
+    table.add_column("variant", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row, before in zip(rows, [None, *rows], strict=False):
+        first = before is None or before["task"] != row["task"]
+        if first:
+            table.add_section()
+        table.add_row(TITLES[row["task"]] if first else "", row["variant"], *cells(row))
+    return table
+
+
+def _times(row: Row) -> tuple[str, ...]:
+    return (
+        f"{row['step_s']:.3g}",
+        f"{row['ratio']:.2f}x",
+        f"{row['wall_s']:.3g}",
+        f"{row['images_per_s']:.0f}",
+        _maybe(row["peak_mem_gib"], "{:.2f}"),
+        _maybe(row["mem_ratio"], "{:.2f}x"),
+    )
+
+
+def _works(row: Row) -> tuple[str, ...]:
+    return (
+        f"{row['operations']:,}",
+        f"{row['counted_gflop']:.3g}",
+        f"{row['counted_gbyte']:.3g}",
+        f"{row['gemm_share']:.0%}",
+        f"{row['floor_s']:.3g}",
+        f"{row['floor_share']:.0%}",
+    )
+
+
+def _packs(row: Row) -> tuple[str, ...]:
+    return (
+        str(row["processes"]),
+        f"{row['steps_per_hour']:.0f}",
+        f"{row['ratio']:.2f}x",
+        f"{row['ratio'] / row['processes']:.2f}x",
+    )
+
+
+def _clocks(row: Row) -> str:
+    clock = "wall time" if row["device"] == "cuda" else "CPU time of all threads"
+    return (
+        f"{row['image_size']} pixels; {row['device']}, {row['threads']} threads, torch "
+        f"{row['torch']}. s is {clock}, images/s are by it; medians of {row['repeats']}. First "
+        f"row: B={row['batch']}, C={row['channels']}, L={row['layers']}."
+    )
+
+
+def _counts(row: Row) -> str:
+    return (
+        f"GEMM: useful FLOPs at the rate of a matrix product, {row['gemm_gflops']:.0f} GFLOP/s. "
+        f"floor: counted FLOPs at that rate, or bytes at a copy's, {row['copy_gbytes']:.0f} GB/s; "
+        "ops: dispatched, without views."
+    )
+
+
+def _packing(row: Row) -> str:
+    return (
+        f"First-order steps, B={row['batch']}, C={row['channels']}, L={row['layers']}; "
+        f"{row['repeats']} timed steps a process of {row['threads']} threads on {row['device']}."
+    )
+
+
+def _maybe(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
