@@ -153,6 +153,24 @@ class Chain:
             to = self._released.get(number, "")
             yield slot, "blocked" if to is None else self._state(to)
 
+    def left(self) -> Iterator[tuple[Entry, str | None]]:
+        """Chosen trials that are waiting, each once, with their ids.
+
+        None for a retrain whose genotype is not known: which of those will turn out to be one
+        trial, nobody can tell.
+        """
+        for trial_id, search in self._searches.items():
+            if self._chosen(search) and self._state(trial_id) == "waiting":
+                yield search, trial_id
+        seen: set[str] = set()
+        for number, slot in enumerate(self._plan.retrains):
+            to = self._released.get(number, "")
+            if to is None or to in seen or not self._chosen(slot) or self._state(to) != "waiting":
+                continue
+            if to:
+                seen.add(to)
+            yield slot, to or None
+
     def _state(self, trial_id: str) -> str:
         if trial_id in self._settled:
             return self._settled[trial_id].state

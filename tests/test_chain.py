@@ -67,6 +67,17 @@ def test_a_done_search_releases_its_retrain_before_the_next_search() -> None:
     assert chain.next_phase is None
 
 
+def test_what_is_left_names_a_shared_retrain_once_and_only_when_it_is_known() -> None:
+    of = planned(methods=2, seeds=1)
+    chain = Chain(of, {trial_id: done(V1) for trial_id in ids(of)})
+    assert [trial_id for _, trial_id in chain.left()] == [of.retrains[0].resolve(V1).trial_id]
+    chain = Chain(of, {ids(of)[0]: done(V1)})
+    known = of.retrains[0].resolve(V1).trial_id
+    assert [trial_id for _, trial_id in chain.left()] == [ids(of)[1], known, None]
+    chain = Chain(of, {ids(of)[0]: FAILED})
+    assert [trial_id for _, trial_id in chain.left()] == [ids(of)[1], None]
+
+
 def test_nothing_ready_is_not_the_end_while_a_search_is_live() -> None:
     chain = Chain(planned())
     search = take(chain)

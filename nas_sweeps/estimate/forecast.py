@@ -1,0 +1,116 @@
+"""What is left of a grid, in seconds: by phase and method, in all, and by the clock. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from nas_sweeps import methods
+from nas_sweeps.chain import PHASES, Chain, Phase
+from nas_sweeps.estimate.rates import Band, Cost, Rates
+from nas_sweeps.estimate.simulate import Room, Schedule, Task, simulate
+from nas_sweeps.grid import RetrainSlot
+from nas_sweeps.trial import Resources, SearchTrial
+
+NOTHING_DONE: Mapping[str, int] = {}
+
+
+@dataclass(slots=True)
+class Line:
+    """The trials of one phase and method."""
+
+    phase: Phase
+    method: str
+    trials: int = 0
+    work: Band = field(default_factory=Band)  # seconds, of those whose cost is known
+    costs: list[Cost] = field(default_factory=list)
+
+    @property
+    def unknown(self) -> int:
+        return self.trials - len(self.costs)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Seconds of everything that is left; meaningful in all where ``complete``."""
+
+    lines: tuple[Line, ...]
+    tasks: tuple[Task, ...]  # in the middle of their bands
+    low: tuple[Task, ...]
+    high: tuple[Task, ...]
+    unreleased: int  # retrains of which some may turn out to be one trial
+    assumed_spread: bool
+
+    @property
+    def trials(self) -> int:
+        return sum(line.trials for line in self.lines)
+
+    @property
+    def complete(self) -> bool:
+        return not any(line.unknown for line in self.lines)
+
+    @property
+    def samples(self) -> int:
+        """Trials that the least known cost was taken from."""
+        return min((cost.samples for line in self.lines for cost in line.costs), default=0)
+
+    def work(self, phase: Phase | None = None) -> Band:
+        """Seconds of trials, added up."""
+        return sum((line.work for line in self.lines if phase in (None, line.phase)), Band())
+
+    def hours(self, needs: Mapping[Phase, Resources], what: str) -> Band:
+        """GPU-hours or CPU-hours that the trials hold: ``what`` is gpus or cpus."""
+        parts = (self.work(phase) * (getattr(needs[phase], what) / 3600) for phase in PHASES)
+        return sum(parts, Band())
+
+    def wall(self, needs: Mapping[Phase, Resources], room: Room) -> tuple[Band, Schedule]:
+        """Seconds by the clock, and the schedule of the middle.
+
+        Raises:
+            ValueError: a trial that fits on no node of the room.
+        """
+        mid = simulate(self.tasks, needs, room)
+        low, high = (simulate(tasks, needs, room).wall_s for tasks in (self.low, self.high))
+        return Band(mid.wall_s, low, high), mid
+
+
+def forecast(chain: Chain, rates: Rates, epochs_done: Mapping[str, int] = NOTHING_DONE) -> Forecast:
+    """Of what a chain has left. ``epochs_done`` of trials that were begun, by id."""
+    lines: dict[tuple[Phase, str], Line] = {}
+    places: dict[str, int] = {}
+    tasks: list[tuple[Task, Band]] = []
+    unreleased = 0
+    for entry, trial_id in chain.left():
+        phase: Phase = "search" if isinstance(entry, SearchTrial) else "retrain"
+        method = method_of(entry)
+        line = lines.setdefault((phase, method), Line(phase, method))
+        line.trials += 1
+        unreleased += trial_id is None
+        cost = rates.cost(entry, epochs_done.get(trial_id or "", 0))
+        band = cost.seconds if cost else Band()
+        if cost is not None:
+            line.work += band
+            line.costs.append(cost)
+        parents = entry.parents if isinstance(entry, RetrainSlot) else ()
+        waits = tuple(places[parent] for parent in parents if parent in places)
+        if isinstance(entry, SearchTrial):
+            places[entry.trial_id] = len(tasks)
+        tasks.append((Task(phase, band.mid, waits), band))
+    return Forecast(
+        tuple(lines.values()),
+        tuple(task for task, _ in tasks),
+        tuple(replace(task, seconds=band.low) for task, band in tasks),
+        tuple(replace(task, seconds=band.high) for task, band in tasks),
+        unreleased,
+        not rates.spread_known,
+    )
+
+
+def method_of(entry: SearchTrial | RetrainSlot) -> str:
+    """The method with what sets it apart from its namesakes."""
+    if isinstance(entry, SearchTrial):
+        name, variant, more = entry.method.name, methods.variant(entry.method), ""
+    else:
+        name, variant = entry.origin.method, entry.origin.variant
+        more = " + barlow" if entry.recipe.pretrain else ""
+    return (f"{name} ({variant})" if variant else name) + more

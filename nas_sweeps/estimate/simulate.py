@@ -1,0 +1,166 @@
+"""How long trials take together: list scheduling in the order the chain hands them out. Pure.
+
+Ready retrains go before new searches, and the trial that is next waits until it fits: a smaller
+one behind it does not overtake it. That is what ``chain`` and the executors do, so a simulated
+run starts the trials of a real one in the real order, if they take as long as was said.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nas_sweeps.chain import PHASES, Phase
+from nas_sweeps.trial import Resources
+
+Node = tuple[float, float]  # CPUs and GPUs
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A trial to run. ``parents`` are the places of the searches it waits for."""
+
+    phase: Phase
+    seconds: float
+    parents: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What trials run on. A trial runs on one node; ``slots`` limits how many run at once."""
+
+    nodes: tuple[Node, ...]
+    slots: int | None = None
+
+    def holds(self, need: Resources) -> int:
+        """How many such trials run at once."""
+        most = sum(_copies(node, need) for node in self.nodes)
+        return most if self.slots is None else min(most, self.slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What came out. No order of the same trials takes less than the larger of the bounds."""
+
+    wall_s: float
+    starts_s: tuple[float, ...]  # of each task
+    work_bound_s: float  # all the work, spread evenly over the room
+    path_bound_s: float  # the longest search and the retrain after it
+
+    @property
+    def bound_s(self) -> float:
+        return max(self.work_bound_s, self.path_bound_s)
+
+
+def simulate(tasks: Sequence[Task], needs: Mapping[Phase, Resources], room: Room) -> Schedule:
+    """Run tasks in a room, searches in the given order.
+
+    Raises:
+        ValueError: a trial that fits on no node.
+    """
+    for phase in {task.phase for task in tasks}:
+        if not room.holds(needs[phase]):
+            raise ValueError(f"no node has room for a {phase} trial ({needs[phase]})")
+    queue, floor = _Queue(tasks), _Floor(room, needs)
+    starts = [0.0] * len(tasks)
+    ends: list[tuple[float, int, int]] = []  # when, which task, on which node
+    now = 0.0
+    while True:
+        while (i := queue.next) is not None and (node := floor.place(tasks[i].phase)) is not None:
+            queue.take()
+            starts[i] = now
+            heapq.heappush(ends, (now + tasks[i].seconds, i, node))
+        if not ends:
+            break
+        now, i, node = heapq.heappop(ends)
+        floor.leave(node, tasks[i].phase)
+        queue.settle(i)
+    return Schedule(now, tuple(starts), _work_bound(tasks, needs, room), _path_bound(tasks))
+
+
+class _Queue:
+    """Which task is next: the chain, without genotypes."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._waits = [len(task.parents) for task in tasks]
+        self._children: dict[int, list[int]] = {}
+        for i, task in enumerate(tasks):
+            for parent in task.parents:
+                self._children.setdefault(parent, []).append(i)
+        self._searches = deque(i for i, task in enumerate(tasks) if task.phase == "search")
+        self._retrains = deque(
+            i for i, task in enumerate(tasks) if task.phase == "retrain" and not task.parents
+        )
+
+    @property
+    def next(self) -> int | None:
+        queue = self._retrains or self._searches
+        return queue[0] if queue else None
+
+    def take(self) -> None:
+        (self._retrains or self._searches).popleft()
+
+    def settle(self, i: int) -> None:
+        for child in self._children.get(i, ()):
+            self._waits[child] -= 1
+            if not self._waits[child]:
+                self._retrains.append(child)
+
+
+class _Floor:
+    """What is free on each node. A trial goes to the first that has room, as in the executor."""
+
+    def __init__(self, room: Room, needs: Mapping[Phase, Resources]) -> None:
+        self._free = [[cpus, gpus] for cpus, gpus in room.nodes]
+        self._slots = math.inf if room.slots is None else room.slots
+        self._needs = {phase: (needs[phase].cpus, _gpus(needs[phase])) for phase in PHASES}
+
+    def place(self, phase: Phase) -> int | None:
+        """The node that a trial went to; None where it fits nowhere now."""
+        cpus, gpus = self._needs[phase]
+        if self._slots <= 0:
+            return None
+        for node, free in enumerate(self._free):
+            if free[0] >= cpus and free[1] >= gpus - 1e-9:
+                free[0], free[1] = free[0] - cpus, free[1] - gpus
+                self._slots -= 1
+                return node
+        return None
+
+    def leave(self, node: int, phase: Phase) -> None:
+        cpus, gpus = self._needs[phase]
+        self._free[node][0] += cpus
+        self._free[node][1] += gpus
+        self._slots += 1
+
+
+def _gpus(need: Resources) -> float:
+    """What a trial really takes: three of 0.3 share a device, and a tenth of it stays idle."""
+    return 1 / math.floor(1 / need.gpus + 1e-9) if 0 < need.gpus < 1 else need.gpus
+
+
+def _copies(node: Node, need: Resources) -> int:
+    gpus = _gpus(need)
+    by_gpu = (node[1] + 1e-9) / gpus if gpus else math.inf
+    return math.floor(min(node[0] / need.cpus, by_gpu, 1e9))
+
+
+def _work_bound(tasks: Sequence[Task], needs: Mapping[Phase, Resources], room: Room) -> float:
+    """Of CPUs, of GPUs and of slots, whichever takes longest to do all of its work."""
+    seconds = {phase: sum(t.seconds for t in tasks if t.phase == phase) for phase in PHASES}
+    work = [
+        (sum(seconds[p] * needs[p].cpus for p in PHASES), sum(node[0] for node in room.nodes)),
+        (sum(seconds[p] * _gpus(needs[p]) for p in PHASES), sum(node[1] for node in room.nodes)),
+        (sum(seconds.values()), room.slots or math.inf),
+    ]
+    return max(total / there for total, there in work if total) if tasks else 0.0
+
+
+def _path_bound(tasks: Sequence[Task]) -> float:
+    return max(
+        (t.seconds + max((tasks[p].seconds for p in t.parents), default=0.0) for t in tasks),
+        default=0.0,
+    )
