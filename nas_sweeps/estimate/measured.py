@@ -11,10 +11,11 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nas_sweeps.chain import PHASES
 from nas_sweeps.estimate.rates import Images, Rates, Sample, share_of, work_of
-from nas_sweeps.live.pace import kind_at, parts_of
+from nas_sweeps.live.pace import parts_of
 from nas_sweeps.store import Store, load
 from nas_sweeps.store.frames import Frames
 from nas_sweeps.trial import Origin, Trial, trial_from_json
@@ -22,9 +23,9 @@ from nas_sweeps.trial import Origin, Trial, trial_from_json
 PAUSE_S = 120.0  # a longer time between two trials is no overhead: it is another run
 _COLUMNS = {
     "trials": ["spec", "origins", "state", "wall_s", "attempt", "device", "host"],
-    "epochs": ["epoch", "epoch_s", "images_per_s"],
+    "epochs": ["stage", "epoch_s", "images_per_s"],
     "classes": ["train_count"],
-    "attempts": ["attempt", "epochs_done", "state", "started_at", "heartbeat", "device", "host"],
+    "attempts": ["state", "started_at", "heartbeat", "device"],
     "genotypes": list[str](),
 }
 
@@ -37,7 +38,6 @@ class Measured:
     trials: int  # that were measured
     devices: tuple[str, ...]  # they ran on
     hosts: tuple[str, ...]
-    epochs_done: dict[str, int]  # by trial
     elsewhere: Counter[str]  # trials of other kinds of device, which were left out
 
 
@@ -53,22 +53,29 @@ def measure(stores: Iterable[Store], gpus: bool) -> Measured:
     attempts = frames.arrow("attempts").to_pylist()
     devices = _devices(attempts)
     meant, elsewhere = _meant(devices, attempts, gpus)
-    images = Images()
-    samples: list[Sample] = []
     trials = {row["trial_id"]: row for row in _trials(frames) if row["trial_id"] in meant}
-    _count_images(frames, trials, images)
-    for trial_id, epochs in _by_trial(frames.arrow("epochs")):
-        if trial_id in trials:
-            samples += _samples(trials[trial_id], epochs, images)
-    used = [trials[t] for t, _ in _by_trial(frames.arrow("epochs")) if t in trials]
+    stages = [row for row in _stages(frames.arrow("epochs")) if row["trial_id"] in trials]
+    images = _images(frames.arrow("classes"), trials)
+    samples = [_sample(trials[row["trial_id"]], row, images) for row in stages]
+    used = {row["trial_id"]: trials[row["trial_id"]] for row in stages}
+    whole = [a for a in attempts if a["trial_id"] in trials and a["state"] == "done"]
     return Measured(
-        Rates(samples, images, _overhead(frames, trials, attempts)),
+        Rates(samples, images, _overhead(stages, trials, _gap(whole))),
         len(used),
-        tuple(sorted({devices[row["trial_id"]] for row in used})),
-        tuple(sorted({row["host"] for row in used if row["host"]})),
-        {t: n for a in attempts if (n := a["epochs_done"]) for t in [a["trial_id"]]},
+        tuple(sorted({devices[trial_id] for trial_id in used})),
+        tuple(sorted({row["host"] for row in used.values() if row["host"]})),
         elsewhere,
     )
+
+
+def epochs_begun(store: Store) -> dict[str, int]:
+    """Finished epochs of each trial of a store that has some."""
+    columns = {name: list[str]() for name in _COLUMNS} | {"attempts": ["epochs_done"]}
+    rows = load(store, columns=columns).arrow("attempts").to_pylist()
+    done: dict[str, int] = {}
+    for row in rows:
+        done[row["trial_id"]] = max(done.get(row["trial_id"], 0), row["epochs_done"] or 0)
+    return done
 
 
 def _devices(attempts: list[dict[str, Any]]) -> dict[str, str]:
@@ -103,58 +110,62 @@ def _trials(frames: Frames) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _count_images(frames: Frames, trials: dict[str, dict[str, Any]], images: Images) -> None:
-    for trial_id, rows in _by_trial(frames.arrow("classes")):
-        if trial_id in trials:
-            trial: Trial = trials[trial_id]["trial"]
-            counts = [n for n in rows["train_count"] if n is not None]
-            if counts:
-                images.add(trial.data, trial.distribution, max(counts), len(counts), sum(counts))
+def _stages(epochs: pa.Table) -> list[dict[str, Any]]:
+    """Mean epoch of each stage of each trial, and how many there were."""
+    epochs = epochs.filter(pc.greater(epochs["epoch_s"], 0))
+    epochs = epochs.append_column("image_s", pc.divide(1.0, epochs["images_per_s"]))
+    for i, name in enumerate(epochs.column_names):
+        if pa.types.is_dictionary(epochs.schema.field(name).type):
+            epochs = epochs.set_column(i, name, epochs[name].cast(pa.string()))
+    wanted = [("epoch_s", "mean"), ("epoch_s", "sum"), ("image_s", "mean")]
+    grouped = epochs.group_by(["trial_id", "stage"], use_threads=False).aggregate(wanted)
+    rows: list[dict[str, Any]] = grouped.to_pylist()
+    return [row for row in rows if row["image_s_mean"] is not None]
 
 
-def _samples(row: dict[str, Any], epochs: dict[str, list[Any]], images: Images) -> Iterator[Sample]:
-    """One for each stage that the trial has epochs of."""
+def _images(classes: pa.Table, trials: dict[str, dict[str, Any]]) -> Images:
+    images = Images()
+    classes = classes.set_column(0, "trial_id", classes["trial_id"].cast(pa.string()))
+    wanted = [("train_count", of) for of in ("max", "sum", "count")]
+    for row in classes.group_by("trial_id").aggregate(wanted).to_pylist():
+        if row["trial_id"] in trials and row["train_count_count"]:
+            trial: Trial = trials[row["trial_id"]]["trial"]
+            largest, total, k = (row[f"train_count_{of}"] for of in ("max", "sum", "count"))
+            images.add(trial.data, trial.distribution, largest, k, total)
+    return images
+
+
+def _sample(row: dict[str, Any], stage: dict[str, Any], images: Images) -> Sample:
     trial: Trial = row["trial"]
-    parts = parts_of(trial, row["origins"])
-    there = (images.of(trial.data, trial.distribution) or 0) * share_of(trial.recipe)
-    by_kind: dict[Any, list[tuple[float, float]]] = {}
-    each = zip(epochs["epoch"], epochs["epoch_s"], epochs["images_per_s"], strict=True)
-    for epoch, epoch_s, images_per_s in each:
-        if epoch_s and epoch_s > 0:
-            pace = 1 / images_per_s if images_per_s else 0.0
-            by_kind.setdefault(kind_at(parts, epoch), []).append((epoch_s, pace))
-    for kind, measured in by_kind.items():
-        yield Sample(
-            kind=kind,
-            work=work_of(trial.data, trial.recipe),
-            images=there,
-            epoch_s=statistics.fmean(seconds for seconds, _ in measured),
-            image_s=statistics.fmean(pace for _, pace in measured),
-        )
+    kinds = [kind for kind, _ in parts_of(trial, row["origins"])]
+    there = images.of(trial.data, trial.distribution) or 0
+    return Sample(
+        kind=kinds[0]._replace(stage=stage["stage"]),
+        work=work_of(trial.data, trial.recipe),
+        images=there * share_of(trial.recipe),
+        epoch_s=stage["epoch_s_mean"],
+        image_s=stage["image_s_mean"],
+    )
 
 
 def _overhead(
-    frames: Frames, trials: dict[str, dict[str, Any]], attempts: list[dict[str, Any]]
+    stages: list[dict[str, Any]], trials: dict[str, dict[str, Any]], gap: float
 ) -> dict[str, float]:
-    """Median seconds of a trial beside its epochs, and from one trial to the next."""
-    spent = {
-        trial_id: sum(s for s in epochs["epoch_s"] if s)
-        for trial_id, epochs in _by_trial(frames.arrow("epochs"))
-    }
-    gap = _gap([a for a in attempts if a["trial_id"] in trials])
+    """Median seconds of a trial beside its epochs, by phase, and from one to the next."""
+    spent: Counter[str] = Counter()
+    for row in stages:
+        spent[row["trial_id"]] += row["epoch_s_sum"]
     found: dict[str, list[float]] = {phase: [] for phase in PHASES}
     for trial_id, row in trials.items():
-        if row["state"] == "done" and row["attempt"] == 1 and row["wall_s"]:
-            beside = row["wall_s"] - spent.get(trial_id, row["wall_s"])
-            found[row["trial"].phase].append(max(0.0, beside))
+        if row["state"] == "done" and row["attempt"] == 1 and row["wall_s"] and spent[trial_id]:
+            found[row["trial"].phase].append(max(0.0, row["wall_s"] - spent[trial_id]))
     return {p: gap + (statistics.median(all_of) if all_of else 0.0) for p, all_of in found.items()}
 
 
 def _gap(attempts: list[dict[str, Any]]) -> float:
     """From the end of a trial to the start of the one that takes its place."""
-    whole = [a for a in attempts if a["started_at"] and a["heartbeat"] and a["state"] == "done"]
-    events: list[tuple[datetime, bool]] = [(a["started_at"], True) for a in whole]
-    events += [(a["heartbeat"], False) for a in whole]
+    events: list[tuple[datetime, bool]] = [(a["started_at"], True) for a in attempts]
+    events += [(a["heartbeat"], False) for a in attempts]
     free: list[datetime] = []
     gaps: list[float] = []
     for when, starts in sorted(events):
@@ -163,14 +174,3 @@ def _gap(attempts: list[dict[str, Any]]) -> float:
         elif free and (gap := (when - free.pop(0)).total_seconds()) < PAUSE_S:
             gaps.append(gap)
     return statistics.median(gaps) if gaps else 0.0
-
-
-def _by_trial(table: pa.Table) -> Iterator[tuple[str, dict[str, list[Any]]]]:
-    """A table that is sorted by trial, cut into its trials: columns by name."""
-    ids = table["trial_id"].to_pylist()
-    columns = {name: table[name].to_pylist() for name in table.column_names if name != "trial_id"}
-    start = 0
-    for end in range(1, len(ids) + 1):
-        if end == len(ids) or ids[end] != ids[start]:
-            yield ids[start], {name: values[start:end] for name, values in columns.items()}
-            start = end

@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
 from nas_sweeps.chain import PHASES, Entry
 from nas_sweeps.live.pace import Kind, Parts, after, parts_of
-from nas_sweeps.trial import Data, Distribution, Origin, RetrainRecipe, SearchRecipe, Trial
+from nas_sweeps.trial import (
+    Data,
+    Distribution,
+    Origin,
+    RetrainRecipe,
+    SearchRecipe,
+    SearchTrial,
+    Trial,
+)
 
 # What an epoch's time does not depend on.
 FREE = {"epochs", "lr", "lr_min", "momentum", "weight_decay", "grad_clip", "label"}
@@ -25,7 +33,7 @@ ASSUMED_SPREAD = 0.25  # of the logarithm of seconds, where one trial alone was 
 # 90 % quantiles of Student's t by degrees of freedom, so that the interval holds 80 %.
 T_90 = (3.078, 1.886, 1.638, 1.533, 1.476, 1.440, 1.415, 1.397, 1.383, 1.372)
 
-HOW = ("measured", "of another distribution", "of another method")
+HOW = ("of the same kind", "of other distributions", "of other methods")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +149,9 @@ class Rates:
             for step in range(len(HOW)):
                 key = _group(step, sample.kind, sample.work)
                 self._groups.setdefault(key, []).append(sample)
-        self._spreads = {phase: self._spread(phase) for phase in PHASES}
+        self._spreads: dict[str, tuple[float, int]] = {
+            phase: self._spread(phase) for phase in PHASES
+        }
         self._known: dict[tuple[Parts, str], Cost | None] = {}
 
     @property
@@ -160,7 +170,8 @@ class Rates:
         return self._known[key]
 
     def _cost(self, entry: Entry | Trial, parts: Parts) -> Cost | None:
-        overhead = self.overhead_s.get(entry.phase if parts == () else parts[0][0].phase, 0.0)
+        phase = "search" if isinstance(entry, SearchTrial) else "retrain"
+        overhead = self.overhead_s.get(phase, 0.0)
         total, least, worst, timed = Band(overhead, overhead, overhead), 10**9, 0, False
         for kind, epochs in parts:
             found = self._epoch(entry, kind)

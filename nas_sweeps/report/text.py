@@ -12,13 +12,15 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nas_sweeps import methods
 from nas_sweeps.chain import PHASES, STATES, Chain
+from nas_sweeps.estimate.forecast import method_of
+from nas_sweeps.estimate.kept import latest
+from nas_sweeps.estimate.view import Question, estimate_view
 from nas_sweeps.grid import Grid, GridError, RetrainSlot, plan
 from nas_sweeps.standing import standing
 from nas_sweeps.store.layout import TrialFiles
 from nas_sweeps.store.lease import current_driver
-from nas_sweeps.store.ledger import Store, read_attempt
+from nas_sweeps.store.ledger import Store, grid_digest, read_attempt
 from nas_sweeps.store.records import State
 from nas_sweeps.trial import SearchTrial
 
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def plan_view(grid: Grid, store: Store, verbose: bool) -> Iterator[RenderableType]:
+def plan_view(
+    grid: Grid, store: Store, verbose: bool, question: Question
+) -> Iterator[RenderableType]:
     """Every trial of a grid, counted by phase and method, against what a store holds."""
     planned = plan(grid)
     chain = standing(planned, store, retry="lost")
@@ -37,6 +41,7 @@ def plan_view(grid: Grid, store: Store, verbose: bool) -> Iterator[RenderableTyp
         yield f"a {phase} trial takes {resources.gpus:g} GPU and {resources.cpus} CPU"
     held = "holds what is done" if store.exists() else "is not there yet"
     yield f"store {store} {held}"
+    yield from estimate_view(grid, chain, store, question)
     if verbose:
         yield trials_table(chain)
         yield Text(json.dumps(json.loads(grid.to_json()), indent=2))
@@ -69,12 +74,7 @@ def trials_table(chain: Chain) -> Table:
 
 def who(entry: SearchTrial | RetrainSlot) -> tuple[str, str]:
     """The phase, and the method with what sets it apart from its namesakes."""
-    if isinstance(entry, SearchTrial):
-        variant = methods.variant(entry.method)
-        return "search", f"{entry.method.name} ({variant})" if variant else entry.method.name
-    origin = entry.origin
-    name = f"{origin.method} ({origin.variant})" if origin.variant else origin.method
-    return "retrain", f"{name} + barlow" if entry.recipe.pretrain else name
+    return "search" if isinstance(entry, SearchTrial) else "retrain", method_of(entry)
 
 
 def status_view(store: str) -> Iterator[RenderableType]:
@@ -120,6 +120,9 @@ def _grid_status(kept: dict[str, Any], keeper: Store) -> Iterator[RenderableType
         return
     yield f"grid {grid.name}"
     yield counts_table(standing(plan(grid), keeper))
+    estimated = latest(keeper.layout, grid_digest(grid.to_json()))
+    if estimated is not None:
+        yield estimated
 
 
 def results_view(store: Store | str, value: str) -> Iterator[RenderableType]:

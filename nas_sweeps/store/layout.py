@@ -9,6 +9,7 @@ locks and without renames.
     store.json                             that this is a store, and its version
     grids/<digest>.json                    grids that were run into it, resolved
     drivers/0001-3f9a2c.json               who runs it now
+    estimates/0001-3f9a2c.json             what that run was estimated at, and what it took
     trials/<trial_id>/
         trial.json                         what was asked
         origin-<key>.json                  a search or grid that asked for this retrain
@@ -196,6 +197,15 @@ class Layout:
     def drivers(self) -> list[Writer]:
         """Oldest first."""
         found = (Writer.of(name) for name in self.files.names("drivers"))
+        return sorted(writer for writer in found if writer is not None)
+
+    def estimate(self, writer: Writer) -> File:
+        """Of a driver's run; it stays when the driver leaves."""
+        return File(self.files, f"estimates/{writer}.json")
+
+    def estimates(self) -> list[Writer]:
+        """Oldest first."""
+        found = (Writer.of(name) for name in self.files.names("estimates"))
         return sorted(writer for writer in found if writer is not None)
 
     def trial(self, trial_id: str) -> TrialFiles:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from nas_sweeps.chain import PHASES, Chain, Phase, Work
+from nas_sweeps.estimate.simulate import Room
 from nas_sweeps.standing import outcome_of
 from nas_sweeps.store import Result, Store
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.sweep.failures import ALIKE, all_alike
+from nas_sweeps.sweep.foretold import Foretold
 from nas_sweeps.trial import Places, Resources, Trial
 
 MAX_RETRIES = 3
@@ -45,6 +47,7 @@ class Job:
     watcher: Watcher
     lease: Lease  # workers watch it
     variants: dict[str, str] = field(default_factory=dict)  # of search trials, by id
+    foretold: Foretold | None = None
     max_retries: int = MAX_RETRIES
     fail_fast: bool = False
     started: int = 0
@@ -75,6 +78,11 @@ class Job:
         again = self._due()
         return again.phase if again else self.chain.next_phase
 
+    def begin(self, room: Room) -> None:
+        """For an executor to say, once, what it has: the run is estimated before it begins."""
+        if self.foretold is not None:
+            self.foretold.begin(room)
+
     def hand_out(self) -> Work | None:
         """The next trial, written down in the store before anything runs; None for none now."""
         if self.stopping is not None:
@@ -90,6 +98,8 @@ class Job:
             self._write_down(work)
         self._live[work.trial.trial_id] = work
         self.watcher.started(work)
+        if self.foretold is not None:
+            self.foretold.started(work)
         return work
 
     def ended(self, trial: Trial, died: str | None = None) -> None:
@@ -114,6 +124,8 @@ class Job:
             return
         if result is None:
             result = self.store.condemn(trial, "WorkerLost", f"its worker {died}")
+        if self.foretold is not None and result.state == "done":
+            self.foretold.done(work)
         self._settle(trial, result)
 
     def _settle(self, trial: Trial, result: Result) -> None:

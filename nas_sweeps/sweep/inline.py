@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from nas_sweeps.chain import Work
+from nas_sweeps.estimate.simulate import Room
 from nas_sweeps.store.lease import Watch
 from nas_sweeps.sweep.executor import Job
 from nas_sweeps.sweep.stopping import wait_for
@@ -22,6 +25,7 @@ class InlineExecutor:
                     f"{phase}.resources.gpus: {job.resources(phase).gpus:g} asked for, but torch "
                     f"sees no GPU here; use --set {phase}.resources.gpus=0 or another machine"
                 )
+        job.begin(Room(((math.inf, math.inf),), slots=1))
         watch = Watch(job.store.layout, job.lease.key)
         while not job.over:
             work = job.hand_out()

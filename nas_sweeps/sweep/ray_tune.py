@@ -38,6 +38,7 @@ from ray import tune  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from nas_sweeps.chain import PHASES  # noqa: E402
+from nas_sweeps.estimate.simulate import Room  # noqa: E402
 from nas_sweeps.store import Store  # noqa: E402
 from nas_sweeps.store.lease import Watch  # noqa: E402
 from nas_sweeps.store.remote import RemoteFiles  # noqa: E402
@@ -73,6 +74,8 @@ class RayExecutor:
         with self.session():
             for phase in job.phases:
                 require_room(phase, job.resources(phase))
+            nodes = [(n.get("CPU", 0.0), n.get("GPU", 0.0)) for n in _node_resources()]
+            job.begin(Room(tuple(nodes), self.slots))
             searcher = ChainSearcher(job, self.slots)
             with contextlib.redirect_stdout(io.StringIO()):
                 tune.Tuner(

@@ -19,6 +19,7 @@ from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import grid_digest
 from nas_sweeps.store.tables import damaged
 from nas_sweeps.sweep.executor import MAX_RETRIES, Executor, Job
+from nas_sweeps.sweep.foretold import Foretold
 from nas_sweeps.sweep.only import chosen_by
 from nas_sweeps.sweep.progress import Progress, Silence
 from nas_sweeps.sweep.stopping import stopped_by_signals
@@ -64,6 +65,7 @@ def run(
     track: Sequence[Tracker] = (),
     console: Console | Literal["none"] | None = None,
     last_resort: Callable[[int], None] | None = None,
+    source: str | Path | None = None,
 ) -> Summary:
     """Run the rest of a grid: everything planned that the store does not hold as done.
 
@@ -82,6 +84,7 @@ def run(
         track: tensorboard, wandb, mlflow: told of every epoch through Ray's callbacks.
         console: where progress goes; None: standard output, ``none``: nowhere.
         last_resort: see ``stopped_by_signals``.
+        source: another store with measured trials, to estimate from what this run will take.
 
     Raises:
         ValueError: the store or the cluster cannot serve the grid, or another run works on the
@@ -90,11 +93,13 @@ def run(
     """
     keeper = Store(store if store is not None else Path("runs") / grid.name)
     require(track, executor, keeper.root)
+    measured = None if source is None else Store(source).require()
     planned = plan(grid)
     chosen = chosen_by(only, planned) if only is not None else None
     _check_images(standing(planned, keeper, retry=retry, chosen=chosen), grid.places)
     keeper.create()
-    with Lease(keeper.layout, grid.name, grid=grid_digest(grid.to_json()), only=only) as lease:
+    digest = grid_digest(grid.to_json())
+    with Lease(keeper.layout, grid.name, grid=digest, only=only) as lease:
         keeper.tidy()
         # Those of this plan alone: only they are handed out, and so written, again.
         for trial_id in damaged(keeper) & standing(planned, keeper, chosen=chosen).trial_ids():
@@ -102,6 +107,8 @@ def run(
         chain = standing(planned, keeper, retry=retry, chosen=chosen)
         job = _job(grid, planned, chain, keeper, lease, console)
         job.max_retries, job.fail_fast = max_retries, fail_fast
+        assert lease.writer is not None
+        job.foretold = Foretold(grid, chain, keeper, lease.writer, digest, measured)
         keeper.keep_grid(grid.to_json())
         _link(chain, keeper)
         try:
@@ -109,6 +116,7 @@ def run(
                 _work(job, _executor(executor, address, slots, track))
         finally:
             if lease.holds():
+                job.foretold.end()
                 _link(chain, keeper)
                 compact(keeper)
     return Summary(keeper, chain.counts(), job.started, job.stopping)

@@ -1,0 +1,85 @@
+"""What a run is estimated at before it begins, and what it then takes."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from nas_sweeps.chain import PHASES, Chain, Work
+from nas_sweeps.estimate.forecast import forecast
+from nas_sweeps.estimate.kept import Kept
+from nas_sweeps.estimate.measured import epochs_begun, measure
+from nas_sweeps.estimate.rates import Rates
+from nas_sweeps.estimate.simulate import Room
+from nas_sweeps.grid import Grid
+from nas_sweeps.store import Store
+from nas_sweeps.store.layout import Writer
+
+
+@dataclass
+class Foretold:
+    """Kept in the store where everything could be estimated; else nothing happens here.
+
+    Args:
+        chain: before anything is taken from it.
+        digest: of the grid.
+        source: another store with measured trials.
+    """
+
+    grid: Grid
+    chain: Chain
+    store: Store
+    writer: Writer  # the driver's name
+    digest: str
+    source: Store | None = None
+    kept: Kept | None = None
+    _rates: Rates | None = None
+    _begun: dict[str, int] = field(default_factory=dict)
+    _since: dict[str, float] = field(default_factory=dict)  # when a trial was first handed out
+    _started: float = 0.0
+    _done: int = 0
+    _done_s: float = 0.0
+    _done_took_s: float = 0.0
+
+    def begin(self, room: Room) -> None:
+        """The room is known, and nothing runs yet. Raises OSError."""
+        needs = {phase: self.grid.resources(phase) for phase in PHASES}
+        gpus = any(need.gpus for need in needs.values())
+        stores = [self.store] if self.source is None else [self.store, self.source]
+        rates, self._begun = measure(stores, gpus).rates, epochs_begun(self.store)
+        found = forecast(self.chain, rates, self._begun)
+        self._started = time.monotonic()
+        if not found.trials or not found.complete:
+            return
+        with suppress(ValueError):  # no room: the executor says so
+            self._rates = rates
+            self.kept = Kept(
+                grid=self.digest,
+                began=datetime.now(UTC).isoformat(timespec="microseconds"),
+                trials=found.trials,
+                wall_s=found.wall(needs, room)[0],
+            )
+            self.kept.publish(self.store.layout, self.writer)
+
+    def started(self, work: Work) -> None:
+        """A trial was handed out."""
+        self._since.setdefault(work.trial.trial_id, time.monotonic())
+
+    def done(self, work: Work) -> None:
+        """A trial is done."""
+        if self._rates is None:
+            return
+        trial_id = work.trial.trial_id
+        cost = self._rates.cost(work.trial, self._begun.get(trial_id, 0), work.origins)
+        self._done += 1
+        self._done_s += cost.seconds.mid if cost else 0.0
+        self._done_took_s += time.monotonic() - self._since[trial_id]
+
+    def end(self) -> None:
+        """Nothing more is handed out. Raises OSError."""
+        if self.kept is not None:
+            took = time.monotonic() - self._started
+            self.kept = self.kept.closed(took, self._done, self._done_s, self._done_took_s)
+            self.kept.publish(self.store.layout, self.writer)
