@@ -29,7 +29,7 @@ from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import RetrainRecipe, SearchRecipe, SearchTrial
 
-STEPS = {"cpu": 3, "cuda": 20}  # of an epoch; a GPU records its first ones
+STEPS = {"cpu": 2, "cuda": 20}  # of an epoch; a GPU records its first ones
 REPEATS = 3  # epochs that count, of each stage
 TESTED = 64  # test images, or one of each class
 STAND_IN = "DARTS_V2"  # in the place of a genotype that is yet to be found
