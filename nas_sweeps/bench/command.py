@@ -49,6 +49,7 @@ def bench(
     steps: Annotated[int, typer.Option(help="Of packing: timed steps of each.")] = DEFAULT.steps,
     memory: Annotated[bool, typer.Option(help="Also peak memory.")] = True,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = DEFAULT.device,
+    precision: Annotated[str, typer.Option(help="fp32, tf32 or bf16.")] = DEFAULT.precision,
     out: Annotated[Path | None, typer.Option(help="Write the table here, as Parquet.")] = None,
 ) -> None:
     """Time the supernet that searches run against the plain form of the same computation."""
@@ -71,6 +72,7 @@ def bench(
         "steps": steps,
         "memory": memory,
         "device": device,
+        "precision": precision,
     }
     try:
         options = Options(**chosen)

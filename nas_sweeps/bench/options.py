@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from nas_sweeps.trial import Precision
+
 Task = Literal[
     "first_order", "second_order", "evaluation", "retrain", "augmentation", "views", "packing"
 ]
@@ -29,6 +31,7 @@ class Options:
         memory: also measure peak memory, one child process for each number.
         processes: of the task packing, one row each; each has ``process_threads`` threads and
             makes ``steps`` timed steps.
+        precision: of all variants, as in a recipe.
     """
 
     channels: int = 16
@@ -49,6 +52,7 @@ class Options:
     process_threads: int = 1
     steps: int = 3
     device: Literal["cpu", "cuda"] = "cpu"
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         for name in ("batch", "retrain_batch", "threads", "repeats", "process_threads", "steps"):
@@ -57,6 +61,9 @@ class Options:
             self._at_least_one("processes", count)
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"--device: unknown '{self.device}'; choose from cpu, cuda")
+        if self.precision not in get_args(Precision):
+            names = ", ".join(get_args(Precision))
+            raise ValueError(f"--precision: unknown '{self.precision}'; choose from {names}")
         if self.kernel and self.device == "cuda":
             raise ValueError("--kernel: it computes on a CPU only; leave it out with --device cuda")
         if unknown := sorted(set(self.tasks) - set(TASKS)):

@@ -17,7 +17,7 @@ from nas_sweeps.bench.images import image_steps
 from nas_sweeps.bench.measure import Rates, Taken, peak_of_step, rates, take_turns
 from nas_sweeps.bench.options import Options
 from nas_sweeps.bench.packing import packed_s
-from nas_sweeps.bench.steps import COMPILED, PASSES, Step, gflop, images_of, make_step, variants
+from nas_sweeps.bench.steps import PASSES, UNCOUNTED, Step, gflop, images_of, make_step, variants
 from nas_sweeps.bench.table import TITLES, show
 from nas_sweeps.publish import publish
 from nas_sweeps.space import kernel
@@ -52,6 +52,7 @@ SCHEMA = pa.schema(
         ("threads", _I),
         ("repeats", _I),
         ("device", _S),
+        ("precision", _S),
         ("torch", _S),
     ]
 )
@@ -106,7 +107,7 @@ def _task(options: Options, task: str, machine: Rates, say: Say) -> list[Row]:
         say(f"{TITLES[task]}: {turns} of {(options.repeats + 1) * len(steps)}")
 
     times = take_turns(steps, options.repeats, options.device, turned)
-    works = {n: count(step) for n, step in steps.items() if task in PASSES and n != COMPILED.name}
+    works = {n: count(step) for n, step in steps.items() if task in PASSES and n not in UNCOUNTED}
     steps.clear()
     peaks: dict[str, float] = {}
     if options.memory and task in PASSES:
@@ -199,6 +200,6 @@ def _packing(options: Options, say: Say) -> list[Row]:
 def _setting(options: Options, row: Row, machine: Rates) -> Row:
     prefix = "retrain_" if row["task"] == "retrain" else ""
     sizes = {name: getattr(options, prefix + name) for name in ("channels", "layers", "batch")}
-    names = ("image_size", "threads", "repeats", "device")
+    names = ("image_size", "threads", "repeats", "device", "precision")
     others = {name: getattr(options, name) for name in names}
     return sizes | others | machine._asdict() | {"torch": torch.__version__}

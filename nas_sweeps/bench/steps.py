@@ -4,7 +4,8 @@
 architecture step that, like ``loss.backward()`` in DARTS architect.py, computes the gradients of
 the weights too. ``alphas only`` is plain but for those gradients, ``channels last`` but for the
 layout, ``and alphas only`` is both, ``and compiled`` is that under ``torch.compile``. ``ours`` is
-what a search runs, in plain PyTorch; ``and kernel`` is that with ``space.kernel``.
+what a search runs, in plain PyTorch; ``and kernel`` is that with ``space.kernel``. On CUDA
+``… graphed`` are the same recorded as CUDA graphs, which is what a trial there runs.
 
 B images, S x S pixels.
 """
@@ -28,7 +29,9 @@ from nas_sweeps.space.plain import PlainSupernet
 from nas_sweeps.space.published import published
 from nas_sweeps.space.supernet import Supernet
 from nas_sweeps.train.bilevel import LossAt, first_order, second_order
-from nas_sweeps.train.common import clip_and_step
+from nas_sweeps.train.common import clip_and_step, precision, set_gradients
+from nas_sweeps.train.recorded import REHEARSALS, CudaGraphs, Means
+from nas_sweeps.train.recorded import Step as Recorded
 
 Step = Callable[[], object]
 Net = TypeVar("Net", bound=nn.Module)
@@ -51,6 +54,7 @@ class Variant:
     alphas_only: bool = True
     compiled: bool = False
     kernel: bool = False
+    graphed: bool = False
 
 
 PLAIN = Variant("plain", channels_last=False, alphas_only=False)
@@ -64,7 +68,10 @@ SUPERNETS = (
     OURS,
 )
 COMPILED = Variant("and compiled", compiled=True)
+GRAPHED = Variant("and graphed", graphed=True)
+OURS_GRAPHED = Variant("ours, graphed", arranged=True, graphed=True)
 KERNEL = Variant("and kernel", arranged=True, kernel=True)
+UNCOUNTED = {v.name for v in (COMPILED, GRAPHED, OURS_GRAPHED)}  # they dispatch nothing to count
 NETWORKS = (PLAIN, Variant("ours"))  # an evaluation network has one form, in two layouts
 
 
@@ -82,8 +89,15 @@ class Search:
             (1e-3 * torch.randn(len(EDGES), 8, device=options.device)).requires_grad_()
             for _ in ("normal", "reduce")
         ]
-        self.sgd = _sgd(self.weights)
-        self.adam = torch.optim.Adam(self.alphas, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+        self.sgd = _sgd(self.weights, variant)
+        self.adam = torch.optim.Adam(
+            self.alphas,
+            3e-4,
+            betas=(0.5, 0.999),
+            weight_decay=1e-3,
+            fused=variant.graphed or None,
+            capturable=variant.graphed,
+        )
         self.images, self.labels = zip(
             *(_batch(options, variant, options.batch) for _ in "tv"), strict=True
         )
@@ -140,8 +154,7 @@ class Search:
         return at
 
     def _move(self, gradients: Sequence[Tensor]) -> None:
-        for alpha, gradient in zip(self.alphas, gradients, strict=True):
-            alpha.grad = gradient
+        set_gradients(self.alphas, gradients)
         self.adam.step()
 
 
@@ -185,7 +198,7 @@ class Retrain:
         )
         self.net = _placed(net, options, variant)
         self.images, self.labels = _batch(options, variant, options.retrain_batch)
-        self.sgd = _sgd(self.net.parameters())
+        self.sgd = _sgd(self.net.parameters(), variant)
 
     def step(self) -> None:
         logits, auxiliary = self.net(self.images, 0.2)
@@ -210,12 +223,15 @@ def variants(options: Options, task: str) -> tuple[Variant, ...]:
 
 
 def _known(options: Options, task: str) -> tuple[Variant, ...]:
+    cuda = options.device == "cuda"
     if task == "retrain":
-        return NETWORKS
+        return *NETWORKS, *((OURS_GRAPHED,) if cuda else ())
     compiled = (COMPILED,) if options.compile else ()
     if task == "evaluation":  # without gradients there is less to choose from
         return PLAIN, Variant("channels last"), *compiled, OURS
     *plain, ours = SUPERNETS
+    if cuda:
+        return *plain, *compiled, GRAPHED, ours, OURS_GRAPHED
     return *plain, *compiled, ours, *((KERNEL,) if options.kernel else ())
 
 
@@ -228,17 +244,35 @@ def make_step(options: Options, task: str, variant: Variant) -> Step:
     form: kernel.Form = "compiled" if variant.kernel else "plain"
     if not kernel.follow(form):
         raise ValueError("--kernel: it cannot be used here; is NAS_SWEEPS_KERNEL off?")
-    step: Step
-    if task == "retrain":
-        step = Retrain(options, variant).step
-    else:
-        step = getattr(Search(options, variant), task)
+    owner = Retrain(options, variant) if task == "retrain" else Search(options, variant)
+    step: Step = getattr(owner, "step" if task == "retrain" else task)
+    if variant.graphed:
+        step = _graphed(step, owner.sgd, options)
 
     def in_its_form() -> object:
         kernel.follow(form)
-        return step()
+        with precision(options.precision, torch.device(options.device)):
+            return step()
 
     return in_its_form
+
+
+def _graphed(step: Step, sgd: torch.optim.Optimizer, options: Options) -> Step:
+    """Recorded by its first call, after the rehearsals."""
+
+    def body(index: Tensor) -> Means:
+        step()
+        return {}
+
+    recorded = Recorded(body, CudaGraphs(), [sgd], [])
+    index = torch.zeros(1, device=options.device)
+    calls = iter([REHEARSALS + 1])
+
+    def call() -> None:
+        for _ in range(next(calls, 1)):
+            recorded(index)
+
+    return call
 
 
 def images_of(options: Options, task: str) -> int:
@@ -263,8 +297,9 @@ def _placed(net: Net, options: Options, variant: Variant) -> Net:
     return net.to(options.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
-def _sgd(weights: Iterable[Tensor]) -> torch.optim.Optimizer:
-    return torch.optim.SGD(weights, LR, momentum=MOMENTUM, weight_decay=DECAY)
+def _sgd(weights: Iterable[Tensor], variant: Variant) -> torch.optim.Optimizer:
+    fused = variant.graphed or None  # the form that can be recorded
+    return torch.optim.SGD(weights, LR, momentum=MOMENTUM, weight_decay=DECAY, fused=fused)
 
 
 def _batch(options: Options, variant: Variant, batch: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import Tensor
 from typer.testing import CliRunner
 
+from nas_sweeps.bench import steps
 from nas_sweeps.bench.command import bench
 from nas_sweeps.bench.count import count
 from nas_sweeps.bench.images import image_steps
@@ -20,16 +21,20 @@ from nas_sweeps.bench.packing import packed_s
 from nas_sweeps.bench.run import SCHEMA, makers_of, run
 from nas_sweeps.bench.steps import (
     COMPILED,
+    GRAPHED,
     KERNEL,
     OURS,
+    OURS_GRAPHED,
     PLAIN,
     SUPERNETS,
     Search,
+    Variant,
     gflop,
     make_step,
     variants,
 )
 from nas_sweeps.space import kernel
+from tests.train.tape import Tapes
 
 TINY = Options(
     channels=2,
@@ -195,3 +200,29 @@ def test_a_bad_option_is_one_message(arguments: list[str], message: str) -> None
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert message in result.output
+
+
+@pytest.mark.parametrize(("task", "variant"), [("first_order", GRAPHED), ("retrain", OURS_GRAPHED)])
+def test_a_graphed_variant_replays_its_step(
+    task: Task, variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tapes = Tapes()
+    monkeypatch.setattr(steps, "CudaGraphs", lambda: tapes)
+    step = make_step(replace(TINY, image_size=SIZES[task]), task, variant)
+    step()
+    assert (tapes.recorded, tapes.replays) == (1, 0)
+    step()
+    assert (tapes.recorded, tapes.replays) == (1, 1)
+
+
+def test_graphs_are_for_cuda() -> None:
+    names = [v.name for v in variants(replace(TINY, device="cuda"), "first_order")]
+    assert names[-3:] == ["and graphed", "ours", "ours, graphed"]
+    assert "ours, graphed" not in [v.name for v in variants(TINY, "first_order")]
+
+
+def test_precision_is_that_of_the_step() -> None:
+    step = make_step(replace(TINY, image_size=8, precision="bf16"), "evaluation", OURS)
+    assert step().dtype == torch.bfloat16
+    with pytest.raises(ValueError, match=r"--precision: unknown 'half'; choose from fp32, tf32"):
+        replace(TINY, precision="half")
