@@ -100,7 +100,8 @@ def plan(
     kind of device that were measured in the grid's own store or in that of
     --from. Where only other distributions were measured it counts images,
     then it takes other methods; another recipe it never takes. --calibrate
-    runs some steps of what is still unknown, on this machine.
+    runs some steps of what is still unknown, on this machine and alone on
+    it, with DARTS_V2 for cells that are yet to be found.
 
     Wall time is that of a simulated run: retrains go before new searches,
     on this machine (--slots 1 for the inline executor) or on --gpus and

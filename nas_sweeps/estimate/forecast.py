@@ -49,11 +49,6 @@ class Forecast:
     def complete(self) -> bool:
         return not any(line.unknown for line in self.lines)
 
-    @property
-    def samples(self) -> int:
-        """Trials that the least known cost was taken from."""
-        return min((cost.samples for line in self.lines for cost in line.costs), default=0)
-
     def work(self, phase: Phase | None = None) -> Band:
         """Seconds of trials, added up."""
         return sum((line.work for line in self.lines if phase in (None, line.phase)), Band())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nas_sweeps.chain import PHASES
+from nas_sweeps.chain import PHASES, Phase
 from nas_sweeps.estimate.rates import Images, Rates, Sample, share_of, work_of
 from nas_sweeps.live.pace import parts_of
 from nas_sweeps.store import Store, load
 from nas_sweeps.store.frames import Frames
-from nas_sweeps.trial import Origin, Trial, trial_from_json
+from nas_sweeps.trial import Origin, Resources, Trial, trial_from_json
 
 PAUSE_S = 120.0  # a longer time between two trials is no overhead: it is another run
 _COLUMNS = {
@@ -41,10 +41,10 @@ class Measured:
     elsewhere: Counter[str]  # trials of other kinds of device, which were left out
 
 
-def measure(stores: Iterable[Store], gpus: bool) -> Measured:
-    """Everything that trials on GPUs, or on CPUs, took.
+def measure(stores: Iterable[Store], needs: Mapping[Phase, Resources]) -> Measured:
+    """Everything that trials took on the kind of device that their phase asks for now.
 
-    Where there are several models of GPU, those that ran last count.
+    Where there are several models of GPU, the one that ran last counts.
 
     Raises:
         ValueError: there is no store.
@@ -52,7 +52,7 @@ def measure(stores: Iterable[Store], gpus: bool) -> Measured:
     frames = load(list(stores), columns=_COLUMNS)
     attempts = frames.arrow("attempts").to_pylist()
     devices = _devices(attempts)
-    meant, elsewhere = _meant(devices, attempts, gpus)
+    meant, elsewhere = _meant(devices, attempts, needs)
     trials = {row["trial_id"]: row for row in _trials(frames) if row["trial_id"] in meant}
     stages = [row for row in _stages(frames.arrow("epochs")) if row["trial_id"] in trials]
     images = _images(frames.arrow("classes"), trials)
@@ -84,18 +84,18 @@ def _devices(attempts: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _meant(
-    devices: dict[str, str], attempts: list[dict[str, Any]], gpus: bool
+    devices: dict[str, str], attempts: list[dict[str, Any]], needs: Mapping[Phase, Resources]
 ) -> tuple[set[str], Counter[str]]:
     """Trials on the kind of device that is asked for, and how many ran on another."""
-    fitting = {t for t, device in devices.items() if (device != "cpu") == gpus}
-    latest = max(
-        (a for a in attempts if a["trial_id"] in fitting and a["started_at"]),
-        key=lambda a: a["started_at"],
-        default=None,
-    )
-    chosen = devices[latest["trial_id"]] if latest else None
-    meant = {t for t in fitting if devices[t] == chosen}
+    on_gpu = [a for a in attempts if a["device"] not in (None, "cpu") and a["started_at"]]
+    latest = max(on_gpu, key=lambda a: a["started_at"], default={"device": None})["device"]
+    wanted = {phase: latest if needs[phase].gpus else "cpu" for phase in PHASES}
+    meant = {t for t, device in devices.items() if device == wanted[_phase(t)]}
     return meant, Counter(device for t, device in devices.items() if t not in meant)
+
+
+def _phase(trial_id: str) -> Phase:
+    return "search" if trial_id.startswith("s-") else "retrain"
 
 
 def _trials(frames: Frames) -> Iterator[dict[str, Any]]:

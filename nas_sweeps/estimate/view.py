@@ -47,7 +47,7 @@ class Question:
         if self.gpus is None and self.cpus is None:
             return Room(((cpus, gpus),), self.slots), "this machine"
         node = float(self.cpus or math.inf), float(self.gpus or 0)
-        told = [f"{n} {what}" for n, what in ((self.gpus, "GPUs"), (self.cpus, "CPUs")) if n]
+        told = [_count(n, what) for n, what in ((self.gpus, "GPU"), (self.cpus, "CPU")) if n]
         return Room((node,), self.slots), " and ".join(told)
 
 
@@ -69,7 +69,7 @@ def estimate_view(
     if not stores and not question.calibrate:
         yield f"no estimate: nothing was measured yet; {TWO_WAYS}"
         return
-    measured = _measured(stores, gpus)
+    measured = _measured(stores, needs)
     rates = measured.rates if measured else Rates((), Images(), {})
     yield from _sources(measured, stores) if measured else ()
     if question.calibrate:
@@ -89,12 +89,12 @@ def _begun(store: Store) -> dict[str, int]:
     return epochs_begun(store)
 
 
-def _measured(stores: list[Store], gpus: bool) -> Measured | None:
+def _measured(stores: list[Store], needs: Needs) -> Measured | None:
     if not stores:
         return None
     from nas_sweeps.estimate.measured import measure
 
-    return measure(stores, gpus)
+    return measure(stores, needs)
 
 
 def _sources(measured: Measured, stores: list[Store]) -> Iterator[str]:

@@ -46,9 +46,8 @@ class Foretold:
     def begin(self, room: Room) -> None:
         """The room is known, and nothing runs yet. Raises OSError."""
         needs = {phase: self.grid.resources(phase) for phase in PHASES}
-        gpus = any(need.gpus for need in needs.values())
         stores = [self.store] if self.source is None else [self.store, self.source]
-        rates, self._begun = measure(stores, gpus).rates, epochs_begun(self.store)
+        rates, self._begun = measure(stores, needs).rates, epochs_begun(self.store)
         found = forecast(self.chain, rates, self._begun)
         self._started = time.monotonic()
         if not found.trials or not found.complete:

@@ -16,9 +16,12 @@ from nas_sweeps.grid import Grid
 from nas_sweeps.trial import Resources
 from tests.estimate.conftest import Shop, grid_of, searches
 
+CPUS = {"search": Resources(), "retrain": Resources()}
+GPUS = {"search": Resources(gpus=0.5), "retrain": Resources(gpus=1)}
+
 
 def cost(shop: Shop, grid: Grid, *of: object, gpus: bool = False):
-    return measure([shop.store], gpus).rates.cost(searches(grid)[of])  # type: ignore[index]
+    return measure([shop.store], GPUS if gpus else CPUS).rates.cost(searches(grid)[of])  # type: ignore[index]
 
 
 def test_a_trial_takes_its_epochs_and_what_is_beside_them(shop: Shop) -> None:
@@ -55,10 +58,19 @@ def test_only_the_kind_of_device_that_is_asked_for_counts(shop: Shop) -> None:
     ran = searches(grid_of(search__seeds=2))
     shop.search(ran["darts", "balance", 0], 3.0)
     assert cost(shop, grid_of(), "darts", "balance", 0, gpus=True) is None
-    assert measure([shop.store], True).elsewhere == {"cpu": 1}
+    assert measure([shop.store], GPUS).elsewhere == {"cpu": 1}
     shop.search(ran["darts", "balance", 1], 1.0, device="H9000")
     assert cost(shop, grid_of(), "darts", "balance", 0, gpus=True).seconds.mid == 10
     assert cost(shop, grid_of(), "darts", "balance", 0).seconds.mid == 30
+
+
+def test_each_phase_asks_for_its_own_kind_of_device(shop: Shop) -> None:
+    grid = grid_of(retrain__winners="each")
+    shop.search(searches(grid)["darts", "balance", 0], 1.0, device="H9000")
+    shop.retrain(ns.plan(grid).retrains[0], {"train": (150, 1.0)})
+    rates = measure([shop.store], CPUS | {"search": GPUS["search"]}).rates
+    assert rates.cost(searches(grid)["darts", "balance", 0]) is not None
+    assert rates.cost(ns.plan(grid).retrains[0]) is not None
 
 
 def test_stages_of_a_retrain_are_measured_apart(shop: Shop) -> None:
@@ -66,7 +78,7 @@ def test_stages_of_a_retrain_are_measured_apart(shop: Shop) -> None:
     ran = grid_of(**{f"retrain__{k}": v for k, v in barlow.items()}, retrain__barlow={"epochs": 2})
     slot = ns.plan(ran).retrains[0]
     shop.retrain(slot, {"pretrain": (2, 10.0), "finetune": (150, 1.0)})
-    rates = measure([shop.store], False).rates
+    rates = measure([shop.store], CPUS).rates
     assert rates.cost(slot).seconds.mid == pytest.approx(2 * 10 + 150)  # type: ignore[union-attr]
     longer = {f"retrain__{k}": v for k, v in barlow.items()} | {"retrain__barlow": {"epochs": 7}}
     planned = ns.plan(grid_of(**longer)).retrains[0]
@@ -89,7 +101,7 @@ def test_the_interval_is_that_of_the_next_trial_after_those_measured(shop: Shop)
 
 def test_from_one_trial_alone_the_spread_is_assumed_and_that_is_told(shop: Shop) -> None:
     shop.search(searches(grid_of())["darts", "balance", 0], 3.0)
-    rates = measure([shop.store], False).rates
+    rates = measure([shop.store], CPUS).rates
     assert not rates.spread_known
     found = rates.cost(searches(grid_of())["darts", "balance", 0])
     assert found is not None
@@ -102,7 +114,7 @@ def test_a_forecast_adds_up_what_is_left(shop: Shop) -> None:
     for seconds, (_, search) in zip((2.0, 1.0, 4.0, 3.0), ran.items(), strict=True):
         shop.search(search, seconds)
     planned = ns.plan(grid_of(search__seeds=2, retrain__winners="each"))
-    found = forecast(Chain(planned), measure([shop.store], False).rates)
+    found = forecast(Chain(planned), measure([shop.store], CPUS).rates)
     by_line = {(line.phase, line.method): line for line in found.lines}
     assert by_line["search", "darts"].work.mid == pytest.approx(2 * (20 + 10))
     assert by_line["search", "fairdarts"].work.mid == pytest.approx(2 * (40 + 30))
@@ -119,7 +131,7 @@ def test_epochs_that_are_done_are_not_estimated_again(shop: Shop) -> None:
     begun = ran["darts", "balance", 1]
     shop.store.ask(begun)
     shop.store.begin(begun.trial_id, device="cpu", epochs_done=4)
-    rates, done = measure([shop.store], False).rates, epochs_begun(shop.store)
+    rates, done = measure([shop.store], CPUS).rates, epochs_begun(shop.store)
     assert done[begun.trial_id] == 4
     assert rates.cost(begun, done[begun.trial_id]).seconds.mid == pytest.approx(18)  # type: ignore[union-attr]
 

@@ -89,7 +89,7 @@ def test_another_cluster_and_another_store_may_be_asked_about(shop: Shop, tmp_pa
     here = Store(tmp_path / "here")
     text = told(grid_of(**gpus), here, source=str(shop.store), gpus=1, slots=None)
     assert "on H9000 of n1" in text
-    assert "on 1 GPUs, 2 trials at once" in text
+    assert "on 1 GPU, 2 trials at once" in text
     assert "2 GPU-hours" in text  # 4 searches of an hour on half a device
     assert not Path(here.root).exists()
 
