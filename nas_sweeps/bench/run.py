@@ -72,14 +72,15 @@ def run(options: Options, out: Path | None = None, console: Console | None = Non
         _build()
     console = console or Console()
     torch.set_num_threads(options.threads)
-    rows: list[Row] = []
     with console.status("") as status:
-        machine = rates(options.device)
+        # Other processes first: this one keeps what a large step took, and would double it.
+        peaks = {task: _peaks(options, task, status.update) for task in options.tasks}
+        packed = _packing(options, status.update) if "packing" in options.tasks else []
+        machine, rows = rates(options.device), []
         for task in options.tasks:
-            if task == "packing":
-                rows += _packing(options, status.update)
-            else:
-                rows += _task(options, task, machine, status.update)
+            if task != "packing":
+                rows += _task(options, task, machine, peaks[task], status.update)
+        rows += packed
     rows = [dict.fromkeys(SCHEMA.names) | _setting(options, row, machine) | row for row in rows]
     show(rows, console)
     if out is not None:
@@ -96,7 +97,19 @@ def _build() -> None:
         raise ValueError(f"--kernel: {why}") from None
 
 
-def _task(options: Options, task: str, machine: Rates, say: Say) -> list[Row]:
+def _peaks(options: Options, task: str, say: Say) -> dict[str, float]:
+    if not options.memory or task not in PASSES:
+        return {}
+    peaks = {}
+    for name, make in makers_of(options, task).items():
+        say(f"{TITLES[task]}: memory of {name}")
+        peaks[name] = peak_of_step(options, make)
+    return peaks
+
+
+def _task(
+    options: Options, task: str, machine: Rates, peaks: dict[str, float], say: Say
+) -> list[Row]:
     makers = makers_of(options, task)
     steps = {name: make(options) for name, make in makers.items()}
     turns = 0
@@ -108,12 +121,6 @@ def _task(options: Options, task: str, machine: Rates, say: Say) -> list[Row]:
 
     times = take_turns(steps, options.repeats, options.device, turned)
     works = {n: count(step) for n, step in steps.items() if task in PASSES and n not in UNCOUNTED}
-    steps.clear()
-    peaks: dict[str, float] = {}
-    if options.memory and task in PASSES:
-        for name, make in makers.items():
-            say(f"{TITLES[task]}: memory of {name}")
-            peaks[name] = peak_of_step(options, make)
     return _rows(options, task, times, works, peaks, machine)
 
 

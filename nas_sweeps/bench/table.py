@@ -12,8 +12,8 @@ from rich.table import Table
 Row = dict[str, Any]
 Cells = Callable[[Row], tuple[str, ...]]
 TITLES = {
-    "first_order": "first-order step",
-    "second_order": "second-order alphas",
+    "first_order": "first order",
+    "second_order": "second order",
     "evaluation": "evaluation",
     "retrain": "retrain step",
     "augmentation": "crop and flip",
@@ -54,9 +54,9 @@ def _table(rows: Sequence[Row], columns: Sequence[str], cells: Cells) -> Table:
 
 def _times(row: Row) -> tuple[str, ...]:
     return (
-        f"{row['step_s']:.3g}",
+        _seconds(row["step_s"]),
         f"{row['ratio']:.2f}x",
-        f"{row['wall_s']:.3g}",
+        _seconds(row["wall_s"]),
         f"{row['images_per_s']:.0f}",
         _maybe(row["peak_mem_gib"], "{:.2f}"),
         _maybe(row["mem_ratio"], "{:.2f}x"),
@@ -69,7 +69,7 @@ def _works(row: Row) -> tuple[str, ...]:
         f"{row['counted_gflop']:.3g}",
         f"{row['counted_gbyte']:.3g}",
         f"{row['gemm_share']:.0%}",
-        f"{row['floor_s']:.3g}",
+        _seconds(row["floor_s"]),
         f"{row['floor_share']:.0%}",
     )
 
@@ -105,6 +105,10 @@ def _packing(row: Row) -> str:
         f"First-order steps, B={row['batch']}, C={row['channels']}, L={row['layers']}; "
         f"{row['repeats']} timed steps a process of {row['threads']} threads on {row['device']}."
     )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g}" if seconds >= 0.01 else f"{1e3 * seconds:.2g}ms"
 
 
 def _maybe(value: float | None, form: str) -> str:

@@ -33,6 +33,7 @@ from nas_sweeps.bench.steps import (
     make_step,
     variants,
 )
+from nas_sweeps.bench.table import show
 from nas_sweeps.space import kernel
 from tests.train.tape import Tapes
 
@@ -107,6 +108,17 @@ def test_peak_memory_is_that_of_the_step_however_large_this_process_was() -> Non
 
 def test_work_is_counted_as_in_the_paper_table() -> None:
     assert gflop(Options(), "first_order") == pytest.approx(231, abs=1)
+
+
+def test_no_row_is_cut_on_eighty_columns() -> None:
+    row: dict[str, object] = dict.fromkeys(SCHEMA.names, 0.000271)
+    row |= {"variant": "and alphas only", "operations": 39_528, "images_per_s": 105_790}
+    row |= {"counted_gflop": 231.0, "counted_gbyte": 74.6, "gemm_share": 0.24, "floor_share": 0.21}
+    row |= {"peak_mem_gib": 10.2, "mem_ratio": 2.9, "ratio": 4.41, "processes": 16, "batch": 64}
+    row |= {"device": "cpu", "torch": "2.15.0"}
+    console = Console(record=True, width=80)
+    show([row | {"task": task} for task in TASKS], console)
+    assert "…" not in console.export_text()
 
 
 def test_counted_flops_of_the_plain_form_are_the_useful_ones() -> None:
