@@ -15,8 +15,8 @@ TITLES = {
     "first_order": "first order",
     "second_order": "second order",
     "evaluation": "evaluation",
-    "retrain": "retrain step",
-    "augmentation": "crop and flip",
+    "retrain": "retraining",
+    "augmentation": "crop, flip",
     "views": "Barlow views",
     "packing": "packing",
 }
@@ -28,7 +28,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
     counted = [row for row in timed if row["operations"] is not None]
     packed = [row for row in rows if row["task"] == "packing"]
     if timed:
-        console.print(_table(timed, ("s", "faster", "wall s", "images/s", "GiB", "less"), _times))
+        console.print(_table(timed, ("s", "faster", "wall s", "img/s", "GiB", "less"), _times))
         console.print(_clocks(timed[0]), soft_wrap=True, highlight=False)
     if counted:
         console.print(_table(counted, ("ops", "GFLOP", "GB", "GEMM", "floor s", "of s"), _works))
