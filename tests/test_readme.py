@@ -102,5 +102,15 @@ def test_the_outputs_of_the_readme_are_real(command: str, said: str, tmp_path: P
         assert line == "…" or shape(line) in printed, f"{command!r} no longer prints {line!r}"
 
 
+@pytest.mark.skipif(QUICKSTART is None, reason="needs what the quickstart printed: see .ci/run")
+@pytest.mark.parametrize("run", [1, 2])
+def test_the_quickstart_prints_what_the_readme_says(run: int) -> None:
+    store = Path(QUICKSTART or "")
+    printed = [shape(line) for line in store.with_name(f"printed{run}").read_text().splitlines()]
+    for line in blocks("text")[run - 1].splitlines():
+        said = shape(line.replace("…/runs/quickstart", str(store)))
+        assert line == "…" or said in printed, f"run {run} no longer prints {line!r}"
+
+
 def test_the_readme_shows_what_commands_print() -> None:
     assert {command.split()[1] for command, _ in sessions()} >= {"plan", "table", "compare"}

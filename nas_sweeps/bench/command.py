@@ -52,7 +52,14 @@ def bench(
     precision: Annotated[str, typer.Option(help="fp32, tf32 or bf16.")] = DEFAULT.precision,
     out: Annotated[Path | None, typer.Option(help="Write the table here, as Parquet.")] = None,
 ) -> None:
-    """Time the supernet that searches run against the plain form of the same computation."""
+    """Time the supernet that searches run against the plain form of the same computation.
+
+    nas-sweeps bench --quick
+
+    nas-sweeps bench --task first_order --kernel --out bench.parquet
+
+    nas-sweeps bench --device cuda --precision bf16
+    """
     chosen: dict[str, Any] = {
         "channels": channels,
         "layers": layers,

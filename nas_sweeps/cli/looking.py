@@ -67,7 +67,10 @@ def status(
 
 
 def failures(store: StoreName) -> None:
-    """What failed, grouped by cause, and where the logs are."""
+    """What failed, grouped by cause, and where the logs are.
+
+    nas-sweeps failures runs/table1
+    """
     from nas_sweeps.report.failures import failures_view
 
     show(failures_view(store))
@@ -79,7 +82,10 @@ def logs(
         str, typer.Argument(metavar="TRIAL", help="A trial's id, or its unique beginning.")
     ],
 ) -> None:
-    """Print the logs of every attempt at a trial."""
+    """Print the logs of every attempt at a trial.
+
+    nas-sweeps logs runs/table1 s-3f9a2c
+    """
     from nas_sweeps.report.failures import logs_view
 
     show(logs_view(store, trial))

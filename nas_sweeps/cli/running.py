@@ -166,7 +166,18 @@ def run(
     ] = None,
     source: SourceOption = None,
 ) -> None:
-    """Run what is planned and not done. The same command starts, continues and extends a grid."""
+    """Run what is planned and not done. The same command starts, continues and extends a grid.
+
+    nas-sweeps run experiments/quickstart.yaml
+
+    nas-sweeps run experiments/table1.yaml --store s3://bucket/table1 --address auto
+
+    nas-sweeps run grid.yaml --only "method == 'darts'" --set search.seeds=[0,1]
+
+    Exit code 0: all is done; 1: something failed; 2: a mistake in what was
+    asked; 130 and 143: stopped by Ctrl-C and by SIGTERM, every running trial
+    with a checkpoint.
+    """
     from nas_sweeps.report.text import results_view
     from nas_sweeps.sweep.run import run as run_grid
 
