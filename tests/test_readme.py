@@ -77,7 +77,7 @@ def sessions() -> list[tuple[str, str]]:
 
 def shape(line: str) -> str:
     """A line without what differs from machine to machine: numbers, and the widths they give."""
-    line = re.sub(r"[0-9a-f]{7,}|[\d.,]*\d", "#", line)
+    line = re.sub(r"[0-9a-f]{7,}|\b(\d+[dhms])+\b|[\d.,]*\d", "#", line)
     return re.sub(r"[\s─━═│┃]+", " ", line).strip()
 
 
