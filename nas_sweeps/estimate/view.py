@@ -190,6 +190,7 @@ def at_once_text(found: Forecast, needs: Needs, room: Room) -> str:
 def bounds_text(schedule: Schedule) -> str:
     """How far the schedule is from the best there could be."""
     over = schedule.wall_s / schedule.bound_s - 1 if schedule.bound_s else 0.0
+    over = max(over, 0.0)  # sums in another order may round to less
     return (
         f"          {over:.0%} above the lower bound {span(schedule.bound_s)} "
         f"(work / slots {span(schedule.work_bound_s)}, longest chain {span(schedule.path_bound_s)})"
