@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import shlex
+import signal
 import subprocess
 import sys
+import termios
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,10 +74,14 @@ def test_the_file_tree_of_the_readme_is_the_house() -> None:
         assert f"{room}/" in README or room in README, room
 
 
-def sessions() -> list[tuple[str, str]]:
-    """Commands of the console blocks, each with what README says that it prints."""
+def sessions(live: bool = False) -> list[tuple[str, str]]:
+    """Commands of the console blocks, each with what README says that it prints.
+
+    ``live``: those that are watched while they work.
+    """
     parts = [part for block in blocks("console") for part in re.split(r"^\$ ", block, flags=re.M)]
-    return [tuple(part.split("\n", 1)) for part in parts if part.strip()]
+    split = [tuple(part.split("\n", 1)) for part in parts if part.strip()]
+    return [(command, said) for command, said in split if (command.split()[1] == "run") == live]
 
 
 def shape(line: str) -> str:
@@ -81,25 +90,61 @@ def shape(line: str) -> str:
     return re.sub(r"[\s─━═│┃]+", " ", line).strip()
 
 
+def environment() -> dict[str, str]:
+    """That of somebody who has installed nas_sweeps."""
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": tools, "COLUMNS": "100"}
+
+
 @pytest.mark.skipif(QUICKSTART is None, reason="needs a store of the quickstart: see .ci/run")
 @pytest.mark.parametrize(("command", "said"), sessions())
 def test_the_outputs_of_the_readme_are_real(command: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/quickstart").symlink_to(Path(QUICKSTART or "").resolve())
-    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        command,
-        shell=True,
-        cwd=tmp_path,
-        env=os.environ | {"PATH": tools, "COLUMNS": "100"},
-        capture_output=True,
-        text=True,
+        command, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     printed = [shape(line) for line in done.stdout.splitlines()]
     for line in said.splitlines():
         assert line == "…" or shape(line) in printed, f"{command!r} no longer prints {line!r}"
+
+
+def terminal(process: list[str], cwd: Path) -> tuple[subprocess.Popen[bytes], Iterator[str]]:
+    """A process on a terminal of its own, and every line that it draws there."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (30, 100))
+    env = environment() | {"TERM": "xterm-256color", "CI": "", "PYTHONIOENCODING": "utf-8"}
+    started = subprocess.Popen(
+        process, cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs, process_group=0
+    )
+    os.close(theirs)
+
+    def drawn() -> Iterator[str]:
+        with open(ours, encoding="utf-8", newline="") as screen:
+            try:
+                for text in screen:
+                    yield from re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text).splitlines()
+            except OSError:  # Linux's word for: nobody is left at the other end
+                return
+
+    return started, drawn()
+
+
+@pytest.mark.skipif(QUICKSTART is None, reason="takes half a minute: see .ci/run")
+@pytest.mark.parametrize(("command", "said"), sessions(live=True))
+def test_the_live_view_of_the_readme_is_real(command: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    picture = [shape(line) for line in said.splitlines()]
+    process, drawn = terminal(shlex.split(command), tmp_path)
+    seen: list[str] = []
+    for line in drawn:
+        seen = [*seen[1 - len(picture) :], shape(line)] if line.strip() else seen
+        if seen == picture and process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            picture = []  # seen
+    assert process.wait() == 130, "never drawn" if picture else "Ctrl-C did not end it"
 
 
 @pytest.mark.skipif(QUICKSTART is None, reason="needs what the quickstart printed: see .ci/run")

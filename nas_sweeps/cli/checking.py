@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from nas_sweeps.cli.options import NOT_ALL_DONE, Overrides, StoreOption, out
+from nas_sweeps.cli.options import NOT_ALL_DONE, USER_ERROR, Overrides, StoreOption, out
 from nas_sweeps.cli.running import ExecutorName
 from nas_sweeps.live.spelling import spell
+
+if TYPE_CHECKING:
+    from nas_sweeps.grid import Grid
 
 
 def doctor(
@@ -41,18 +44,35 @@ def doctor(
     To start a Ray session takes some ten seconds; --executor inline needs
     none, and --address names one that is there.
 
-    Exit code 0: all is well; 1: something is not; 2: a mistake in the grid.
+    Exit code 0: all is well; 1: something is not; 2: a mistake in the grid,
+    and the rest was looked at without it.
     """
-    from nas_sweeps.grid import load_grid
     from nas_sweeps.sweep.doctor import examine
 
-    grid = load_grid(grid_file, overrides or []) if grid_file is not None else None
+    grid, mistaken = _grid(grid_file, overrides)
     well = True
     for finding in examine(grid, store, executor.value, address):
         well = well and finding.good
-        mark = spell("✓" if finding.good else "✗", out.encoding)
-        text = " ".join(finding.text.split())
-        style = "" if finding.good else "red"
-        out.print(Text(f"{mark} {finding.what:<10} {text}", style=style), soft_wrap=True)
-    if not well:
-        raise typer.Exit(NOT_ALL_DONE)
+        _line(finding.what, finding.good, finding.text)
+    if mistaken or not well:
+        raise typer.Exit(USER_ERROR if mistaken else NOT_ALL_DONE)
+
+
+def _grid(grid_file: Path | None, overrides: list[str] | None) -> tuple[Grid | None, bool]:
+    """A grid, and whether what is wrong with it was said instead."""
+    from nas_sweeps.grid import load_grid
+
+    if grid_file is None:
+        return None, False
+    try:
+        return load_grid(grid_file, overrides or []), False
+    except ValueError as error:
+        for line in str(error).splitlines():
+            _line("grid", False, line)
+        return None, True
+
+
+def _line(what: str, good: bool, text: str) -> None:
+    mark = spell("✓" if good else "✗", out.encoding)
+    line = f"{mark} {what:<10} {' '.join(text.split())}"
+    out.print(Text(line, style="" if good else "red"), soft_wrap=True)

@@ -59,11 +59,12 @@ def estimate_view(
     Raises:
         ValueError: ``question.source`` is no store, or images that are to be timed on are missing.
     """
-    if next(chain.left(), None) is None:
-        return
     stores = [store] if store.exists() else []
     if question.source is not None:
         stores.append(Store(question.source).require())
+    if next(chain.left(), None) is None:
+        yield "nothing is left to run"
+        return
     needs = {phase: grid.resources(phase) for phase in PHASES}
     gpus = any(need.gpus for need in needs.values())
     if not stores and not question.calibrate:

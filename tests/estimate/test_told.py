@@ -103,7 +103,9 @@ def test_a_cluster_without_room_is_said_and_the_work_still_told(shop: Shop) -> N
 
 
 def test_a_settled_plan_has_no_estimate(measured: Shop) -> None:
-    assert told(grid_of(search__seeds=2), measured.store) == ""
+    assert told(grid_of(search__seeds=2), measured.store).strip() == "nothing is left to run"
+    with pytest.raises(ValueError, match="nowhere"):
+        told(grid_of(search__seeds=2), measured.store, source="nowhere")
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])

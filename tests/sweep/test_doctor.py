@@ -122,6 +122,17 @@ def test_the_exit_code_says_whether_all_is_well(
     assert lines[-1].startswith(f"{mark} resources")
 
 
+def test_mistakes_of_a_grid_are_lines_and_the_machine_is_still_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text("data: {path: nowhere}\nsearch: {methods: [dart], distributions: [balance]}\n")
+    done = CliRunner().invoke(app, ["doctor", str(file), "--executor", "inline"])
+    assert done.exit_code == 2
+    lines = done.output.splitlines()
+    assert all(line[0] in "✓✗" for line in lines)
+    assert sum(line.startswith("✗ grid ") for line in lines) >= 2
+    assert "✓ packages" in done.output
+
+
 def test_a_node_with_another_store_or_other_images_says_so(tmp_path: Path) -> None:
     from nas_sweeps.sweep.nodes import Asked, look_around
 
