@@ -90,6 +90,15 @@ def shape(line: str) -> str:
     return re.sub(r"[\s─━═│┃]+", " ", line).strip()
 
 
+def laid_out(folder: Path, *stores: str) -> Path:
+    """Where README's reader works: the grid files, and the quickstart's store by these names."""
+    (folder / "experiments").symlink_to(ROOT / "experiments")
+    (folder / "runs").mkdir()
+    for name in stores:
+        (folder / "runs" / name).symlink_to(Path(QUICKSTART or "").resolve())
+    return folder
+
+
 def environment() -> dict[str, str]:
     """That of somebody who has installed nas_sweeps."""
     tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -99,16 +108,27 @@ def environment() -> dict[str, str]:
 @pytest.mark.skipif(QUICKSTART is None, reason="needs a store of the quickstart: see .ci/run")
 @pytest.mark.parametrize(("command", "said"), sessions())
 def test_the_outputs_of_the_readme_are_real(command: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/quickstart").symlink_to(Path(QUICKSTART or "").resolve())
+    where = laid_out(tmp_path, "quickstart")
     done = subprocess.run(
-        command, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True
+        command, shell=True, cwd=where, env=environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     printed = [shape(line) for line in done.stdout.splitlines()]
     for line in said.splitlines():
         assert line == "…" or shape(line) in printed, f"{command!r} no longer prints {line!r}"
+
+
+@pytest.mark.skipif(QUICKSTART is None, reason="needs a store of the quickstart: see .ci/run")
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(laid_out(tmp_path, "quickstart", "table1", "a", "b"))
+    asked: list[object] = []
+    monkeypatch.setattr(ns, "run", lambda grid, store: asked.append(store))  # weeks of GPU time
+    code = [block for block in blocks("python") if "ns." in block]
+    names: dict[str, object] = {"ns": ns}
+    for block in code:
+        exec(block, names)
+    assert len(code) == 2
+    assert asked == ["runs/table1"]
 
 
 def terminal(process: list[str], cwd: Path) -> tuple[subprocess.Popen[bytes], Iterator[str]]:
@@ -135,9 +155,8 @@ def terminal(process: list[str], cwd: Path) -> tuple[subprocess.Popen[bytes], It
 @pytest.mark.skipif(QUICKSTART is None, reason="takes half a minute: see .ci/run")
 @pytest.mark.parametrize(("command", "said"), sessions(live=True))
 def test_the_live_view_of_the_readme_is_real(command: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     picture = [shape(line) for line in said.splitlines()]
-    process, drawn = terminal(shlex.split(command), tmp_path)
+    process, drawn = terminal(shlex.split(command), laid_out(tmp_path))
     seen: list[str] = []
     for line in drawn:
         seen = [*seen[1 - len(picture) :], shape(line)] if line.strip() else seen
