@@ -180,6 +180,7 @@ _ENVIRONMENT = {
     "ray_version": "Ray",
     "host": "host",
     "device": "device",
+    "depthwise": "depthwise gradients",
 }
 
 

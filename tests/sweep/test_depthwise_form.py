@@ -33,5 +33,6 @@ def test_a_search_whose_kernel_is_gone_goes_on_and_says_so(
     search, retrain = store.result(trials["search"]), store.result(trials["retrain"])
     assert search is not None
     assert search.versions["depthwise"] == "plain"
+    assert ns.load(tmp_path).trials.set_index("phase").depthwise["search"] == "plain"
     assert retrain is not None
     assert "depthwise" not in retrain.versions, "an evaluation network has one form"
