@@ -158,7 +158,7 @@ class Driver:
         r = self.record
         return (
             f"a run of grid '{r.get('doing')}' works on it: host {r.get('host')}, process "
-            f"{r.get('pid')}, since {r.get('since')}, last heartbeat {self.age_s:.0f} s ago"
+            f"{r.get('pid')}, last heartbeat {self.age_s:.0f} s ago, since {r.get('since')}"
         )
 
 
