@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from nas_sweeps.chain import Outcome
 from nas_sweeps.live.lines import name_of
-from nas_sweeps.live.pace import Pace, Parts, after, kind_at, parts_of
+from nas_sweeps.live.pace import Pace, Parts, kind_at, left_s, parts_of
 from nas_sweeps.live.snapshot import Running, Spent
 from nas_sweeps.standing import outcome_of
 from nas_sweeps.store.layout import AttemptFiles, TrialFiles
@@ -68,12 +68,11 @@ class Known:
             began = datetime.fromisoformat(self.record.started_at)
             since_s = max(0.0, (datetime.now(UTC) - began).total_seconds())
         done = self.record.epochs_done if self.record else 0
-        left = pace.seconds(after(self.parts, done))
         return Running(
             name=self.name,
             row=self.row,
             since_s=since_s,
-            left_s=None if left is None else max(0.0, left - since_s),
+            left_s=left_s(pace, self.parts, done, since_s),
         )
 
     def _read_spec(self, files: TrialFiles) -> None:

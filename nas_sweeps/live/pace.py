@@ -94,6 +94,19 @@ def after(parts: Parts, epochs_done: int) -> Parts:
     return tuple(left)
 
 
+def left_s(pace: Pace, parts: Parts, epochs_done: int, since_s: float) -> float | None:
+    """Seconds left of a running trial whose next epoch began ``since_s`` ago; None if unknown.
+
+    An epoch that takes longer than it should, or waits for its worker to start, leaves to the
+    later ones what they take.
+    """
+    left = after(parts, epochs_done)
+    total = pace.seconds(left)
+    if total is None or not left:
+        return total
+    return total - min(since_s, pace.seconds(((left[0][0], 1),)) or 0.0)
+
+
 def remaining_s(
     pace: Pace, running: Iterable[float | None], waiting: Mapping[Parts, int], slots: int
 ) -> float | None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from nas_sweeps.chain import Chain, Phase, Work
 from nas_sweeps.live.display import Display
 from nas_sweeps.live.lines import done_text, epoch_columns, failed_text, name_of
-from nas_sweeps.live.pace import Pace, Parts, after, kind_at, parts_of, remaining_s
+from nas_sweeps.live.pace import Pace, Parts, kind_at, left_s, parts_of, remaining_s
 from nas_sweeps.live.snapshot import Running, Snapshot, Spent
 from nas_sweeps.store import Result
 from nas_sweeps.sweep.stopping import announce
@@ -149,12 +149,12 @@ class Progress:
 
     def _shown(self, trial: _Live, now: float) -> Running:
         since_s = trial.since_s(now)
-        left = self.pace.seconds(after(trial.parts, trial.row["epoch"] if trial.row else 0))
+        done = trial.row["epoch"] if trial.row else 0
         return Running(
             name=trial.name,
             row=trial.row,
             since_s=since_s,
-            left_s=None if left is None else max(0.0, left - since_s),
+            left_s=left_s(self.pace, trial.parts, done, since_s),
         )
 
 

@@ -17,6 +17,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+
+def auth_mode() -> dict[str, str]:
+    """Show the token of a cluster where there is one: `ray start` asks for it since Ray 2.59, and
+    those who join show none unless told to. A cluster without a token does not mind."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    there = named or Path("~/.ray/auth_token").expanduser().exists()
+    return {"RAY_AUTH_MODE": "token"} if there else {}
+
+
 # Read by Ray when it is imported, hence before. `uv run` would otherwise ship the working
 # directory to every worker and build an environment there; auto-loggers write five files a trial.
 for _name, _value in {
@@ -30,6 +39,7 @@ for _name, _value in {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshot is never read
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    **auth_mode(),
 }.items():
     os.environ.setdefault(_name, _value)
 
@@ -115,7 +125,7 @@ class RayExecutor:
             raise ValueError(
                 f"--address {self.address}: no Ray cluster answers there ({error}); "
                 "start one with `ray start --head`, or leave --address out; a cluster that asks "
-                "for a token wants RAY_AUTH_MODE=token here too"
+                "for a token wants it here too, in ~/.ray/auth_token"
             ) from None
         except Exception as error:  # Ray raises a bare Exception when a node comes up too late
             raise ValueError(

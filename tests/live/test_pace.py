@@ -8,7 +8,7 @@ import pytest
 
 import nas_sweeps as ns
 from nas_sweeps.live.lines import span
-from nas_sweeps.live.pace import Kind, Pace, after, kind_at, parts_of, remaining_s
+from nas_sweeps.live.pace import Kind, Pace, after, kind_at, left_s, parts_of, remaining_s
 
 SEARCH = Kind("search", "search", "darts ", "balance")
 OTHER = Kind("search", "search", "ssf_nas ", "exp mu=0.1")
@@ -53,6 +53,16 @@ def test_trials_share_the_slots_and_the_longest_bounds_them() -> None:
     assert remaining_s(pace, [5.0, 60.0], waiting, 4) == 60.0
     assert remaining_s(pace, [None], waiting, 4) is None
     assert remaining_s(pace, [], {}, 4) == 0.0
+
+
+def test_an_epoch_that_is_late_takes_nothing_from_the_later_ones() -> None:
+    pace, parts = Pace(), ((SEARCH, 3),)
+    assert left_s(pace, parts, 0, 1.0) is None
+    pace.add(SEARCH, 10.0)
+    assert left_s(pace, parts, 1, 4.0) == 16.0
+    assert left_s(pace, parts, 1, 500.0) == 10.0
+    assert left_s(pace, parts, 2, 500.0) == 0.0
+    assert left_s(pace, parts, 3, 4.0) == 0.0
 
 
 def test_a_plan_knows_its_epochs_by_stage() -> None:

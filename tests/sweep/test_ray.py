@@ -202,3 +202,20 @@ def test_a_doctor_looks_at_ray_and_at_every_node(tmp_path: Path) -> None:
     assert not unfit.good
     assert "search.resources.gpus" in unfit.text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cluster_is_shown_its_token_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nas_sweeps.sweep.ray_tune import auth_mode
+
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert auth_mode() == {}
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("secret")
+    assert auth_mode() == {"RAY_AUTH_MODE": "token"}
+    monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert auth_mode() == {"RAY_AUTH_MODE": "token"}
