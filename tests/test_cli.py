@@ -241,10 +241,12 @@ def test_cells_are_drawn_to_the_terminal_and_to_files(done_store: Path, tmp_path
     assert "c[k-2]" in cli("draw", done_store).stdout
     (trial,) = (p.name for p in (done_store / "trials").glob("s-*"))
     file = tmp_path / "new folder" / "cells.svg"
-    drawn = cli("draw", trial[:8], "--store", done_store, "--format", "svg", "-o", file)
+    drawn = cli("draw", trial[:8], "--store", done_store, "-o", file)
     assert drawn.returncode == 0, drawn.stderr
     assert "<svg" in file.read_text()
     assert cli("draw", "NO_SUCH").returncode == 2
+    strange = cli("draw", "DARTS_V2", "-o", tmp_path / "cells.gif")
+    assert (strange.returncode, ".svg" in strange.stderr) == (2, True)
 
 
 def test_a_report_is_one_page_with_its_figures_beside_it(done_store: Path, tmp_path: Path) -> None:

@@ -204,8 +204,13 @@ def draw(
         str | None, typer.Option("--store", help="The store that holds the trial or genotype.")
     ] = None,
     picture: Annotated[
-        DrawStyle, typer.Option("--format", help="text is for this terminal, dot for Graphviz.")
-    ] = DrawStyle.text,
+        DrawStyle | None,
+        typer.Option(
+            "--format",
+            help="text is for this terminal, dot for Graphviz. Without it the suffix of --out "
+            "decides, and without that it is text.",
+        ),
+    ] = None,
     to: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="Else standard output.")
     ] = None,
@@ -214,17 +219,28 @@ def draw(
 
     nas-sweeps draw DARTS_V2
 
-    nas-sweeps draw s-3f9a2c --store runs/table1 --format svg -o cells.svg
+    nas-sweeps draw s-3f9a2c --store runs/table1 -o cells.svg
     """
     from nas_sweeps.publish import publish
     from nas_sweeps.report.draw import draw as drawn
 
-    data = drawn(target, picture.value, store)
+    style = picture or _style_of(to)
+    data = drawn(target, style.value, store)
     if to is None:
-        _write(data, picture)
+        _write(data, style)
         return
     with publish(to, durable=False) as scratch:
         scratch.write_bytes(data)
+
+
+def _style_of(to: Path | None) -> DrawStyle:
+    """By the suffix of a file."""
+    suffixes = {".txt": DrawStyle.text} | {f".{style}": style for style in DrawStyle}
+    if to is None:
+        return DrawStyle.text
+    if to.suffix not in suffixes:
+        raise ValueError(f"'{to}': end it in {', '.join(suffixes)}, or say --format")
+    return suffixes[to.suffix]
 
 
 def _write(data: bytes, picture: DrawStyle) -> None:

@@ -79,7 +79,7 @@ def load(
     trials = _trials(shards) if several else shards[0].gathered.trials
     # Not filtered, a table needs no comparing of ids.
     ids = None
-    if filters is not None:
+    if isinstance(filters, pc.Expression) or filters:  # an expression has no truth value
         trials = _filtered(trials, filters)
         ids = trials["trial_id"].combine_chunks()
     shares = _shares(shards, trials) if several else [(shards[0], ids)]
@@ -149,6 +149,7 @@ def _chosen(columns: Columns | None, several: bool) -> dict[str, list[str] | Non
             _check(names, known[table], f"columns: table {table} has")
         by_table = {name: columns.get(name) for name in known}
     else:
+        columns = columns if isinstance(columns, str) else list(columns)
         everything = list(dict.fromkeys(name for names in known.values() for name in names))
         _check(columns, everything, "columns: there is")
         by_table = {name: [c for c in known[name] if c in columns] for name in known}

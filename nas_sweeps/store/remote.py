@@ -110,6 +110,8 @@ def open_uri(uri: str) -> RemoteFiles:
     except (pa.ArrowException, ValueError, OSError, NotImplementedError) as error:
         known = "a folder, or a URI such as s3://bucket/folder"
         raise ValueError(f"store '{_shown(uri)}': {error}; name {known}") from None
+    if not base.strip("/"):
+        raise ValueError(f"store '{_shown(uri)}': it names no bucket; write s3://bucket/folder")
     return RemoteFiles(uri, filesystem, base.rstrip("/"))
 
 

@@ -65,7 +65,7 @@ def summarise(
     """
     found = attributed(frames)
     _check_value(found, value)
-    _check_names(found, (*rows, *columns))
+    _check_names(found, rows, columns)
     if not rows:
         raise ValueError("rows: name at least one column")
     found = found[found["state"] == "done"]
@@ -116,7 +116,9 @@ def learning_curves(
     _check_names(trials, by)
     by = [*by, *_splitting(trials, (*_SPLIT_ROWS, *_SPLIT_COLUMNS), by)]
     points = frames.epochs[["trial_id", "epoch", value]].dropna()
-    joined = trials[["trial_id", *by]].merge(points.astype({"trial_id": str}), on="trial_id")
+    joined = trials[list(dict.fromkeys(["trial_id", *by]))].merge(
+        points.astype({"trial_id": str}), on="trial_id"
+    )
     cells = joined.groupby([*by, "epoch"], dropna=False, observed=True)[value]
     return _statistics(cells).reset_index()
 
@@ -148,10 +150,16 @@ def _check_value(found: pd.DataFrame, value: str) -> None:
         raise ValueError(f"value: no numeric column '{value}'; choose from {', '.join(numeric)}")
 
 
-def _check_names(found: pd.DataFrame, names: Sequence[str]) -> None:
+def _check_names(found: pd.DataFrame, *lists: Sequence[str]) -> None:
+    for one in lists:
+        if isinstance(one, str):
+            raise ValueError(f"'{one}' is one name; write it as a list: ['{one}']")
+    names = [name for one in lists for name in one]
     for name in names:
         if name not in found:
             raise ValueError(f"no column '{name}'; choose from {', '.join(map(str, found))}")
+        if names.count(name) > 1:
+            raise ValueError(f"column '{name}' is named twice; name it once")
 
 
 def _splitting(found: pd.DataFrame, names: Sequence[str], taken: Sequence[str]) -> list[str]:
@@ -159,7 +167,8 @@ def _splitting(found: pd.DataFrame, names: Sequence[str], taken: Sequence[str]) 
     chosen: list[str] = []
     for name in names:
         if name not in taken and name in found:  # a search has no setting of its search
-            cells = found.groupby([*taken, *chosen], dropna=False, observed=True)[name]
+            keys: Any = [*taken, *chosen] or [0] * len(found)  # without any, all is one cell
+            cells = found.groupby(keys, dropna=False, observed=True)[name]
             chosen += [name] if (cells.nunique(dropna=False) > 1).any() else []
     return chosen
 

@@ -89,7 +89,7 @@ def test_filters_choose_the_rows_of_every_table(swept: Any) -> None:
 
 
 def test_filters_do_not_need_their_columns_to_be_read(swept: Any) -> None:
-    some = load(swept.store, columns=["epoch"], filters=[("phase", "=", "search")])
+    some = load(swept.store, columns=(c for c in ["epoch"]), filters=[("phase", "=", "search")])
     assert list(some.trials) == ["trial_id"]
     assert all(trial_id.startswith("s-") for trial_id in some.trials["trial_id"])
 

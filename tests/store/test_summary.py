@@ -113,6 +113,8 @@ def test_nothing_done_is_an_empty_table(lab: Any) -> None:
         ({"value": "state"}, "no numeric column 'state'"),
         ({"rows": ("methd",)}, "no column 'methd'"),
         ({"rows": ()}, "at least one"),
+        ({"rows": "method"}, r"write it as a list: \['method'\]"),
+        ({"rows": ("method", "mu")}, "'mu' is named twice"),
     ],
 )
 def test_a_name_that_is_no_column_is_a_users_mistake(
@@ -149,7 +151,9 @@ def test_an_epoch_without_the_value_is_no_point(lab: Any) -> None:
     lab.finish(lab.search(0))
     frames = load(lab.store)
     assert frames.learning_curves("loss_arch", phase="search").empty
-    assert frames.learning_curves("epoch_s", phase="search")["mean"].tolist() == [1.5, 1.5]
+    for by in ([], ["method"], ["trial_id"]):
+        curves = frames.learning_curves("epoch_s", by=by, phase="search")
+        assert curves["mean"].tolist() == [1.5, 1.5]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +162,7 @@ def test_an_epoch_without_the_value_is_no_point(lab: Any) -> None:
         ({"value": "mu"}, "value: no numeric column 'mu'"),
         ({"value": "stage"}, "choose from epoch, loss_weights"),
         ({"by": ["methods"]}, "no column 'methods'"),
+        ({"by": "method"}, "write it as a list"),
         ({"phase": "train"}, "phase 'train': choose from retrain, search"),
     ],
 )
