@@ -6,12 +6,13 @@ of ours that a type cannot express join the same pass through ``Problems``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from nas_sweeps.hints import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -127,8 +128,7 @@ def one_line(text: str) -> str:
 def unknown(what: str, value: object, choices: Iterable[str]) -> str:
     """``unknown method 'fair_dart'; choose from … (did you mean fairdarts?)``."""
     known = list(choices)
-    near = difflib.get_close_matches(str(value), known, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    hint = did_you_mean(value, known)
     return f"unknown {what} {shown(value)}; choose from {', '.join(known)}{hint}"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nas_sweeps.space.genotype import EDGES
-from nas_sweeps.store.frames import Frames
+from nas_sweeps.store.frames import Frames, require_columns
 
 CELLS = ("normal", "reduce")
 
@@ -58,6 +58,7 @@ Group = tuple[pd.DataFrame, np.ndarray, list[str]]
 
 def _groups(alphas: pd.DataFrame) -> Iterator[Group]:
     """Epochs whose methods offer the same operations, with weights by cell, edge, operation."""
+    require_columns(alphas, "alphas", "epoch", "operations", "edge_weights")
     for names, rows in alphas.groupby("operations", observed=True, sort=False):
         operations = str(names).split(",")
         flat = np.array(rows["edge_weights"].tolist(), dtype=np.float64)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nas_sweeps.hints import did_you_mean
 from nas_sweeps.publish import publish
 from nas_sweeps.store.alphas import edge_weights
 from nas_sweeps.store.frames import Frames
@@ -39,7 +40,13 @@ def export(store: Store | str | Path, out: str | Path, table: str = "trials") ->
     if path.suffix not in SUFFIXES:
         raise ValueError(f"'{out}': name a file that ends in {' or '.join(SUFFIXES)}")
     if table not in SCHEMAS:
-        raise ValueError(f"no table '{table}'; choose from {', '.join(SCHEMAS)}")
+        hint = did_you_mean(table, SCHEMAS)
+        raise ValueError(f"no table '{table}'; choose from {', '.join(SCHEMAS)}{hint}")
+    if "://" in str(out):
+        raise ValueError(f"'{out}': name a file of this machine; a URI cannot be written to")
+    root = Path(Store(store).root if not isinstance(store, Store) else store.root)
+    if path.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"'{out}': lies in the store itself; name a file outside of it")
     frame = exported(load(store), table)
     try:
         with publish(path, durable=False) as scratch:

@@ -12,6 +12,16 @@ import pyarrow as pa
 from nas_sweeps.store.schemas import SCHEMAS, to_frame
 
 
+def require_columns(frame: pd.DataFrame, table: str, *names: str) -> None:
+    """Raises ValueError where ``load`` was asked for too few columns of a table."""
+    missing = [name for name in names if name not in frame]
+    if missing:
+        raise ValueError(
+            f"this needs columns of {table} that were not loaded: {', '.join(missing)}; name "
+            "them in `columns` too, or load without it"
+        )
+
+
 class Frames:
     """The tables of a store as it was when ``load`` read it.
 

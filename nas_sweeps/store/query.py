@@ -41,6 +41,8 @@ def sql(
     1  fairdarts     0.675  2
     2      darts     0.625  2
     """
+    if not query.strip():
+        raise ValueError("sql: the query is empty; try 'select * from trials'")
     duckdb = _duckdb()
     frames = store if isinstance(store, Frames) else load(store)
     with duckdb.connect(":memory:") as connection:
@@ -51,7 +53,10 @@ def sql(
             answer = connection.sql(query)
             return pd.DataFrame() if answer is None else to_frame(_in_utc(answer.to_arrow_table()))
         except duckdb.Error as error:
-            raise ValueError(f"sql: {error}") from None
+            tables = (
+                f"; the tables are {', '.join(SCHEMAS)}" if "Table with name" in str(error) else ""
+            )
+            raise ValueError(f"sql: {error}{tables}") from None
 
 
 def _in_utc(table: pa.Table) -> pa.Table:

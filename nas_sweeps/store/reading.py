@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from nas_sweeps.hints import did_you_mean
 from nas_sweeps.store.frames import Frames
 from nas_sweeps.store.gather import Gathered, gather, sort_by
 from nas_sweeps.store.layout import Layout
@@ -79,6 +80,7 @@ def load(
     trials = _trials(shards) if several else shards[0].gathered.trials
     # Not filtered, a table needs no comparing of ids.
     ids = None
+    filters = list(filters) if isinstance(filters, Iterator) else filters
     if isinstance(filters, pc.Expression) or filters:  # an expression has no truth value
         trials = _filtered(trials, filters)
         ids = trials["trial_id"].combine_chunks()
@@ -145,7 +147,10 @@ def _chosen(columns: Columns | None, several: bool) -> dict[str, list[str] | Non
     if isinstance(columns, Mapping):
         for table, names in columns.items():
             if table not in known:
-                raise ValueError(f"columns: no table '{table}'; choose from {', '.join(known)}")
+                hint = did_you_mean(table, known)
+                raise ValueError(
+                    f"columns: no table '{table}'; choose from {', '.join(known)}{hint}"
+                )
             _check(names, known[table], f"columns: table {table} has")
         by_table = {name: columns.get(name) for name in known}
     else:
@@ -164,7 +169,8 @@ def _check(names: Iterable[str], known: Sequence[str], where: str) -> None:
         raise ValueError(f"columns: '{names}' is one name; write it as a list: ['{names}']")
     for name in names:
         if name not in known:
-            raise ValueError(f"{where} no column '{name}'; choose from {', '.join(known)}")
+            hint = did_you_mean(name, known)
+            raise ValueError(f"{where} no column '{name}'; choose from {', '.join(known)}{hint}")
 
 
 # Which trials
@@ -172,12 +178,32 @@ def _check(names: Iterable[str], known: Sequence[str], where: str) -> None:
 
 def _filtered(trials: pa.Table, filters: Filters) -> pa.Table:
     try:
+        _check_conditions(filters, trials.column_names)
         return trials.filter(pq.filters_to_expression(filters))
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise ValueError(
             f"filters {filters}: {str(error).splitlines()[0]}; they are tuples such as "
             f"('mu', '<', 0.1) about columns of trials: {', '.join(trials.column_names)}"
         ) from None
+
+
+def _check_conditions(filters: Filters, known: Sequence[str]) -> None:
+    """What pyarrow would answer in its own words, or with no row. Raises ValueError, TypeError."""
+    if isinstance(filters, pc.Expression):
+        return
+    if not isinstance(filters, (list, tuple)):
+        raise TypeError("this is no list")
+    for one in filters:
+        for condition in one if isinstance(one, list) else [one]:
+            if not isinstance(condition, tuple) or len(condition) != 3:
+                raise ValueError(f"{condition!r} is not (column, operator, value)")
+            name, operator, value = condition
+            if name not in known:
+                raise ValueError(f"there is no column '{name}'{did_you_mean(name, known)}")
+            if operator.endswith("in") and isinstance(value, str):
+                raise ValueError(f"'{operator}' takes a list: ['{value}']")
+            if value is None:
+                raise ValueError(f"nothing equals None: write pc.field('{name}').is_null()")
 
 
 def _trials(shards: list[_Shard]) -> pa.Table:

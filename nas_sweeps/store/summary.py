@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from nas_sweeps.store.frames import Frames
+from nas_sweeps.hints import did_you_mean
+from nas_sweeps.store.frames import Frames, require_columns
 
 # Averages over these would compare what does not compare: each gets rows, or for the size of a
 # uniform distribution columns, of its own as soon as one cell of the table would mix two values.
@@ -24,6 +25,7 @@ def attributed(frames: Frames) -> pd.DataFrame:
     published genotype). A retrain that several searches share counts for each of them. One
     whose origins are lost has one row and no method.
     """
+    require_columns(frames.trials, "trials", "phase", "state", "origins", "parents", "setting")
     retrains = frames.trials[frames.trials["phase"] == "retrain"]
     asked = [json.loads(text) or [{}] for text in retrains["origins"]]
     origins: list[dict[str, Any]] = [origin for group in asked for origin in group]
@@ -110,6 +112,8 @@ def learning_curves(
     """
     if phase not in ("retrain", "search"):
         raise ValueError(f"phase '{phase}': choose from retrain, search")
+    require_columns(frames.trials, "trials", "phase", "state")
+    require_columns(frames.epochs, "epochs", "epoch")
     trials = attributed(frames) if phase == "retrain" else frames.trials
     trials = trials[(trials["phase"] == phase) & (trials["state"] == "done")]
     _check_value(frames.epochs, value)
@@ -147,7 +151,10 @@ def _pivoted(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 def _check_value(found: pd.DataFrame, value: str) -> None:
     numeric = [str(name) for name in found if pd.api.types.is_numeric_dtype(found[name])]
     if value not in numeric:
-        raise ValueError(f"value: no numeric column '{value}'; choose from {', '.join(numeric)}")
+        hint = did_you_mean(value, numeric)
+        raise ValueError(
+            f"value: no numeric column '{value}'; choose from {', '.join(numeric)}{hint}"
+        )
 
 
 def _check_names(found: pd.DataFrame, *lists: Sequence[str]) -> None:
@@ -157,7 +164,8 @@ def _check_names(found: pd.DataFrame, *lists: Sequence[str]) -> None:
     names = [name for one in lists for name in one]
     for name in names:
         if name not in found:
-            raise ValueError(f"no column '{name}'; choose from {', '.join(map(str, found))}")
+            known = ", ".join(map(str, found))
+            raise ValueError(f"no column '{name}'; choose from {known}{did_you_mean(name, found)}")
         if names.count(name) > 1:
             raise ValueError(f"column '{name}' is named twice; name it once")
 

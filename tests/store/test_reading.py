@@ -102,12 +102,33 @@ def test_filters_are_alternatives_of_conditions_or_an_expression(swept: Any) -> 
 
 
 @pytest.mark.parametrize(
-    "filters", [[("acuracy", "=", 1)], [("mu", "~", 1)], [("mu",)], [("mu", "=", "much")], 3]
+    "filters",
+    [
+        *([("mu", "~", 1)], [("mu",)], [("mu", "=", "much")], ("mu", "=", 0.1), 3, {"mu": 0.1}),
+        *([("method", "in", "darts")], [("mu", "=", None)]),
+    ],
 )
 def test_a_filter_that_is_none_is_a_users_mistake(lab: Any, filters: Any) -> None:
     lab.sweep()
     with pytest.raises(ValueError, match=r"filters.*columns of trials: trial_id"):
         load(lab.store, filters=filters)
+
+
+def test_a_column_that_is_not_there_is_told_with_the_one_that_was_meant(lab: Any) -> None:
+    lab.sweep()
+    with pytest.raises(ValueError, match="did you mean seed"):
+        load(lab.store, filters=[("sed", "=", 1)])
+    with pytest.raises(ValueError, match="did you mean epoch"):
+        load(lab.store, columns=["epok"])
+
+
+def test_answers_name_the_columns_that_were_not_loaded(lab: Any) -> None:
+    lab.sweep()
+    few = load(lab.store, columns=["method", "seed"])
+    with pytest.raises(ValueError, match=r"columns of trials that were not loaded: phase, state"):
+        few.table()
+    with pytest.raises(ValueError, match="not loaded: phase"):
+        few.learning_curves(phase="search")
 
 
 # Several stores
