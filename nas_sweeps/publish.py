@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +36,20 @@ def publish(path: Path, *, durable: bool = True) -> Iterator[Path]:
     if durable:
         with suppress(OSError):  # some network file systems cannot sync a folder
             _fsync(path.parent)
+
+
+def require_writable(path: Path) -> None:
+    """That a file can be published there, before much is computed for it. Raises ValueError."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.{uuid4().hex[:12]}{_SUFFIX}")
+        scratch.touch()
+        scratch.unlink()
+    except OSError as error:
+        why = error.strerror or error
+        raise ValueError(f"'{path}': cannot be written: {why}; name another file") from None
 
 
 def publish_text(path: Path, text: str, *, durable: bool = True) -> None:

@@ -123,7 +123,7 @@ def test_run_status_table_and_run_again(tiny: Path, tmp_path: Path) -> None:
     totals = next(line for line in status.stdout.splitlines() if " all " in line)
     assert numbers(totals) == [2, 0, 2]
     table = cli("table", store, "--value", "num_params")
-    assert re.search(r"darts.*\d+\.00 \(1\)", table.stdout)
+    assert re.search(r"darts.*\d+ \(1\)", table.stdout)
     assert cli("table", store, "--value", "beauty").returncode == 2
     planned = cli("plan", tiny, "--store", store)
     assert numbers(next(x for x in planned.stdout.splitlines() if " all " in x)) == [2, 0, 2]
@@ -230,7 +230,10 @@ def test_a_table_is_written_in_the_format_and_by_the_columns_asked_for(done_stor
     markdown = cli("table", done_store, "--format", "markdown").stdout.splitlines()
     assert re.fullmatch(r"\| darts \| \d+\.\d\d \(1\) \|", markdown[2])
     by_seed = cli("table", done_store, "--rows", "method, seed", "--columns", "").stdout
-    assert by_seed.splitlines()[0].split() == ["method", "seed", "all"]
+    assert re.search(r"method *. *seed *. *all", by_seed)
+    assert "in percent" in by_seed
+    pasted = cli("table", done_store, "--rows", "method,seed", "--columns", "", "--format", "text")
+    assert pasted.stdout.splitlines()[0].split() == ["method", "seed", "all"]
     assert "\\hline" in cli("table", done_store, "--format", "latex").stdout
     wrong = cli("table", done_store, "--rows", "beauty")
     assert (wrong.returncode, "beauty" in wrong.stderr) == (2, True)
@@ -247,6 +250,11 @@ def test_cells_are_drawn_to_the_terminal_and_to_files(done_store: Path, tmp_path
     assert cli("draw", "NO_SUCH").returncode == 2
     strange = cli("draw", "DARTS_V2", "-o", tmp_path / "cells.gif")
     assert (strange.returncode, ".svg" in strange.stderr) == (2, True)
+    torn = cli("draw", "DARTS_V2", "-o", tmp_path / "cells.pdf", "--format", "svg")
+    assert (torn.returncode, "choose one" in torn.stderr) == (2, True)
+    (tmp_path / "file").touch()
+    barred = cli("draw", "DARTS_V2", "-o", tmp_path / "file" / "cells.txt")
+    assert (barred.returncode, "name another file" in barred.stderr) == (2, True)
 
 
 def test_a_report_is_one_page_with_its_figures_beside_it(done_store: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 from nas_sweeps.trial import Precision
@@ -55,8 +55,10 @@ class Options:
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
-        for name in ("batch", "retrain_batch", "threads", "repeats", "process_threads", "steps"):
-            self._at_least_one(name, getattr(self, name))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                self._at_least_one(field.name, value)
         for count in self.processes:
             self._at_least_one("processes", count)
         if self.device not in ("cpu", "cuda"):

@@ -23,6 +23,7 @@ from nas_sweeps.cli.options import INTERRUPTED, USER_ERROR, err
 from nas_sweeps.cli.running import plan, run
 from nas_sweeps.live.spelling import spelled_streams
 
+_warned: set[str] = set()
 app = typer.Typer(
     help="Grids of neural-architecture searches on long-tailed image data.",
     no_args_is_help=True,
@@ -46,10 +47,18 @@ for verb in (
     app.command()(verb)
 
 
+def _warn(message: Warning | str) -> None:
+    """Once each: what is damaged is read by several parts of a verb."""
+    text = f"warning: {message}"
+    if text not in _warned:
+        _warned.add(text)
+        err.print(text, soft_wrap=True)
+
+
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
     spelled_streams()
-    warnings.showwarning = lambda message, *_: err.print(f"warning: {message}", soft_wrap=True)
+    warnings.showwarning = lambda message, *_: _warn(message)
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:

@@ -39,7 +39,7 @@ def status(
     ] = False,
     every: Annotated[
         float,
-        typer.Option(metavar="SECONDS", min=0.5, help="With --watch: how often to look."),
+        typer.Option(metavar="SECONDS", min=0.5, max=3600, help="With --watch: how often to look."),
     ] = 5.0,
 ) -> None:
     """What is done, running, waiting and failed. Reads the store only, from any machine.
@@ -111,17 +111,15 @@ def table(
 
     nas-sweeps table runs/table1 --value accuracy_tail --format latex
     """
-    if style is None and (rows, columns) == ("method", "distribution,mu"):
+    if style is None:
         from nas_sweeps.report.text import results_view
 
-        show(results_view(store, value))
+        show(results_view(store, value, names(rows), names(columns)))
         return
     from nas_sweeps.report.tables import table_text
     from nas_sweeps.store import load
 
-    kind = style or TableStyle.text
-    text = table_text(load(store), names(rows), names(columns), value, kind.value)
-    sys.stdout.write(text)
+    sys.stdout.write(table_text(load(store), names(rows), names(columns), value, style.value))
 
 
 def report(
@@ -221,26 +219,34 @@ def draw(
 
     nas-sweeps draw s-3f9a2c --store runs/table1 -o cells.svg
     """
-    from nas_sweeps.publish import publish
+    from nas_sweeps.publish import publish, require_writable
     from nas_sweeps.report.draw import draw as drawn
 
-    style = picture or _style_of(to)
+    style = _style(picture, to)
+    if to is not None:
+        require_writable(to)
     data = drawn(target, style.value, store)
     if to is None:
         _write(data, style)
         return
     with publish(to, durable=False) as scratch:
         scratch.write_bytes(data)
+    out.print(str(to), soft_wrap=True)
 
 
-def _style_of(to: Path | None) -> DrawStyle:
-    """By the suffix of a file."""
+def _style(asked: DrawStyle | None, to: Path | None) -> DrawStyle:
+    """What was asked for, or what the suffix of a file says; they may not contradict."""
     suffixes = {".txt": DrawStyle.text} | {f".{style}": style for style in DrawStyle}
     if to is None:
-        return DrawStyle.text
-    if to.suffix not in suffixes:
+        return asked or DrawStyle.text
+    found = suffixes.get(to.suffix.lower())
+    if asked is None and found is None:
         raise ValueError(f"'{to}': end it in {', '.join(suffixes)}, or say --format")
-    return suffixes[to.suffix]
+    if asked is not None and found not in (asked, None):
+        raise ValueError(f"'{to}': its suffix says {found}, --format says {asked}; choose one")
+    style = asked or found
+    assert style is not None
+    return style
 
 
 def _write(data: bytes, picture: DrawStyle) -> None:

@@ -74,7 +74,10 @@ def plan(
     rate: Annotated[
         float | None,
         typer.Option(
-            metavar="PRICE", min=0, help="Of a GPU-hour; of a CPU-hour where a grid asks no GPU."
+            metavar="PRICE",
+            min=0,
+            max=1e9,
+            help="Of a GPU-hour; of a CPU-hour where a grid asks no GPU.",
         ),
     ] = None,
     gpus: Annotated[
@@ -86,6 +89,9 @@ def plan(
     slots: Annotated[
         int | None, typer.Option(min=1, help="At most so many trials at once, as for run.")
     ] = None,
+    executor: Annotated[
+        ExecutorName, typer.Option(help="As for run; inline is --slots 1.")
+    ] = ExecutorName.ray,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Every trial and every resolved value.")
     ] = False,
@@ -104,8 +110,8 @@ def plan(
     it, with DARTS_V2 for cells that are yet to be found.
 
     Wall time is that of a simulated run: retrains go before new searches,
-    on this machine (--slots 1 for the inline executor) or on --gpus and
-    --cpus. The lower bound is what no order of the trials can beat.
+    on this machine or on --gpus and --cpus. The lower bound is what no
+    order of the trials can beat.
 
     In brackets is an interval that should hold the truth in 8 of 10 cases,
     by the spread of the measured trials. A busier machine than theirs is
@@ -117,7 +123,12 @@ def plan(
 
     grid = _grid(grid_file, overrides)
     question = Question(
-        source=source, calibrate=calibrate, rate=rate, gpus=gpus, cpus=cpus, slots=slots
+        source=source,
+        calibrate=calibrate,
+        rate=rate,
+        gpus=gpus,
+        cpus=cpus,
+        slots=1 if executor is ExecutorName.inline else slots,
     )
     show(plan_view(grid, Store(store or Path("runs") / grid.name), verbose, question))
 

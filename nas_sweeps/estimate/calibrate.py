@@ -53,11 +53,17 @@ def calibrate(grid: Grid, chain: Chain, known: Rates, into: Timed) -> Iterator[s
     """Time what ``known`` cannot tell, a line before each.
 
     Raises:
-        ValueError: as ``prepare``, or a method refuses the recipe.
+        ValueError: as ``prepare``, a method refuses the recipe, or the GPU is not here that it
+            would be timed on.
     """
     for entry in _unknown(chain, known):
         phase: Phase = "search" if isinstance(entry, SearchTrial) else "retrain"
         device = choose_device(grid.resources(phase))
+        if grid.resources(phase).gpus and device.type == "cpu":
+            raise ValueError(
+                f"--calibrate: a {phase} trial takes a GPU, and torch sees none here; time it "
+                "where there is one, or name a store that was (--from)"
+            )
         yield f"timing {phase} {method_of(entry)} on {_name(device)}"
         started = time.perf_counter()
         bundle = prepare(entry.data, entry.distribution, grid.places, device)

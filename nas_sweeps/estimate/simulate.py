@@ -63,7 +63,11 @@ def simulate(tasks: Sequence[Task], needs: Mapping[Phase, Resources], room: Room
     """
     for phase in {task.phase for task in tasks}:
         if not room.holds(needs[phase]):
-            raise ValueError(f"no node has room for a {phase} trial ({needs[phase]})")
+            need = needs[phase]
+            raise ValueError(
+                f"no node has room for a {phase} trial, which takes {need.gpus:g} GPU and "
+                f"{need.cpus} CPU,"
+            )
     queue, floor = _Queue(tasks), _Floor(room, needs)
     starts = [0.0] * len(tasks)
     ends: list[tuple[float, int, int]] = []  # when, which task, on which node

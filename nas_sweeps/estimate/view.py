@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 
 from nas_sweeps.chain import PHASES, Chain, Phase
 from nas_sweeps.estimate.forecast import Forecast, Line, forecast
@@ -41,6 +41,11 @@ class Question:
     cpus: int | None = None
     slots: int | None = None
 
+    def require(self) -> None:
+        """Raises ValueError where ``source`` is no store."""
+        if self.source is not None:
+            Store(self.source).require()
+
     def room(self) -> tuple[Room, str]:
         """Where trials are to run, and how to call it."""
         cpus, gpus = this_machine()
@@ -57,11 +62,10 @@ def estimate_view(
     """What is left of a grid, and what it will take.
 
     Raises:
-        ValueError: ``question.source`` is no store, or images that are to be timed on are missing.
+        ValueError: images that are to be timed on are missing.
     """
     stores = [store] if store.exists() else []
-    if question.source is not None:
-        stores.append(Store(question.source).require())
+    stores += [] if question.source is None else [Store(question.source)]
     if next(chain.left(), None) is None:
         yield "nothing is left to run"
         return
@@ -136,18 +140,20 @@ def _clock(found: Forecast, needs: Needs, question: Question, gpus: bool) -> Ite
     try:
         wall, schedule = found.wall(needs, room)
     except ValueError as error:
-        yield f"wall time: {error} on {where}; --gpus N asks for a cluster with N GPUs"
+        yield f"wall time: {error} on {where}; --gpus N and --cpus N ask about another cluster"
     else:
         at_once = at_once_text(found, needs, room)
         yield f"wall time {band_text(wall)} on {where}, {at_once} at once"
         yield bounds_text(schedule)
+    if question.gpus and not question.cpus and not gpus:
+        yield "          (no trial takes a GPU: --cpus N says how large that cluster is)"
     if question.rate is not None:
         yield price_text(found, needs, gpus, question.rate, wall, room)
 
 
 def table_of(found: Forecast) -> Table:
     """Trials by phase and method, what one takes and where that is from."""
-    table = Table("phase", "method")
+    table = Table("phase", Column("method", overflow="fold"))
     for name in ("to do", "a trial", "all"):
         table.add_column(name, justify="right")
     table.add_column("from")
@@ -182,7 +188,8 @@ def work_text(found: Forecast, needs: Needs, gpus: bool) -> str:
 
 def at_once_text(found: Forecast, needs: Needs, room: Room) -> str:
     """How many trials run together, by phase where that differs."""
-    holds = {line.phase: room.holds(needs[line.phase]) for line in found.lines}
+    phases = dict.fromkeys(line.phase for line in found.lines)
+    holds = {phase: min(found.trials, room.holds(needs[phase])) for phase in phases}
     if len(set(holds.values())) == 1:
         return _count(next(iter(holds.values())), "trial")
     return " or ".join(f"{n} {phase}" for phase, n in holds.items()) + " trials"
@@ -205,13 +212,18 @@ def price_text(
     name, what, place = ("GPU", "gpus", 1) if gpus else ("CPU", "cpus", 0)
     price = found.hours(needs, what) * rate
     text = (
-        f"price     {price.mid:,.2f} ({price.low:,.2f}–{price.high:,.2f}) at {rate:g} a {name}-hour"
+        f"price     {_money(price.mid)} ({_money(price.low)}–{_money(price.high)}) at {rate:g} a "
+        f"{name}-hour"
     )
     there = sum(node[place] for node in room.nodes)
     if wall is None or not math.isfinite(there):
         return text
     whole = wall.mid / 3600 * there * rate
-    return f"{text}; {whole:,.2f} if all {there:g} {name}s are paid for to the end"
+    return f"{text}; {_money(whole)} if all {there:g} {name}s are paid for to the end"
+
+
+def _money(amount: float) -> str:
+    return f"{amount:,.2f}" if amount >= 0.1 else f"{amount:.2g}"
 
 
 def band_text(band: Band) -> str:

@@ -29,7 +29,7 @@ def line(name: str, text: str) -> str:
 def epoch_columns(row: Row) -> str:
     """An epoch in fixed columns, with what is left of the trial at this epoch's pace."""
     accuracy = row.get("accuracy_balanced")
-    tested = f"test {accuracy:6.1%}" if accuracy is not None else " " * 11
+    tested = f"bal-acc {100 * accuracy:5.1f}" if accuracy is not None else " " * 13
     left = (row["epochs_total"] - row["epoch"]) * row["epoch_s"]
     return (
         f"{row['stage']:<8} {row['epoch']:>3}/{row['epochs_total']:<3} | "
@@ -39,7 +39,7 @@ def epoch_columns(row: Row) -> str:
 
 def done_text(accuracy: float, wall_s: float, counts: Counts) -> str:
     """That a trial is done, and how far the grid is."""
-    return f"done, test {accuracy:.1%}, {wall_s:.0f} s; {tally(counts)}"
+    return f"done, bal-acc {100 * accuracy:.1f}, {wall_s:.0f} s; {tally(counts)}"
 
 
 def failed_text(error_class: str | None, error_message: str | None, trial_id: str) -> str:
@@ -56,10 +56,12 @@ def tally(counts: Counts) -> str:
 
 
 def span(seconds: float) -> str:
-    """Seconds as 45s, 12m, 3h05m or 4d06h."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f}s"
+    """Seconds as 45s, 2m45s, 12m, 3h05m or 4d06h."""
+    whole, minutes = round(seconds), round(seconds / 60)
+    if whole < 100:
+        return f"{whole}s"
+    if whole < 600 and whole % 60:
+        return f"{whole // 60}m{whole % 60:02d}s"
     if minutes < 100:
         return f"{minutes}m"
     if minutes < 48 * 60:

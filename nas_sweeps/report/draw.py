@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from nas_sweeps.hints import did_you_mean
 from nas_sweeps.report.cells import as_dot, as_text
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.space.published import PUBLISHED
@@ -13,6 +14,7 @@ from nas_sweeps.store import Store
 
 DrawFormat = Literal["svg", "pdf", "png", "dot", "text"]
 FORMATS: tuple[DrawFormat, ...] = get_args(DrawFormat)
+SHOWN = 5  # of the names that something may be short for
 Named = tuple[str, Genotype]
 
 
@@ -55,6 +57,8 @@ def render(named: Sequence[Named], format: DrawFormat) -> bytes:
 
 def resolve(target: str, store: str | Path | None = None) -> list[Named]:
     """What ``target`` names, with a title for each genotype. Raises what ``draw`` raises."""
+    if store is not None:
+        Store(store).require()
     if target in PUBLISHED:
         return [(target, PUBLISHED[target])]
     if store is not None:
@@ -63,7 +67,7 @@ def resolve(target: str, store: str | Path | None = None) -> list[Named]:
         return _winners(target)
     raise ValueError(
         f"'{target}' is neither a published genotype ({', '.join(PUBLISHED)}) nor the folder of "
-        "a store; for a trial or genotype id, name its store too"
+        f"a store; for a trial or genotype id, name its store too{did_you_mean(target, PUBLISHED)}"
     )
 
 
@@ -87,7 +91,8 @@ def _in_store(target: str, store: str | Path) -> Named:
     known = [*owner.index, *genotypes]
     found = [target] if target in known else [key for key in known if key.startswith(target)]
     if not target or len(found) != 1:
-        hint = f"; it could be {', '.join(found[:5])}" if target and found else ""
+        more = ", …" if len(found) > SHOWN else ""
+        hint = f"; it could be {', '.join(found[:SHOWN])}{more}" if target and found else ""
         raise ValueError(
             f"'{target}': no one trial or genotype of store '{store}', and no published "
             f"genotype ({', '.join(PUBLISHED)}){hint}"

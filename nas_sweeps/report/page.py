@@ -27,6 +27,7 @@ from nas_sweeps.report.sections import (
 from nas_sweeps.store import Frames, Store, load
 
 PAGE = "index.html"
+GENERATOR = "nas_sweeps"
 FOLDER = "figures"  # beside the page
 _SUFFIXES = ("svg", "pdf", "csv")
 _LINKS = {
@@ -58,10 +59,12 @@ def write_report(store: Store | str | Path, out_dir: str | Path) -> Path:
     earlier report that can no longer be drawn is removed.
 
     Raises:
-        ValueError: there is no store, or ``out_dir`` cannot be written to.
+        ValueError: there is no store, or ``out_dir`` cannot be written to, holds a page that is no
+            report, or is the store's own.
     """
     keeper = store if isinstance(store, Store) else Store(store)
     frames, out = load(keeper), Path(out_dir)
+    _refuse(out, keeper)
     grids = kept_grids(keeper)
     try:
         drawn = [_written(entry, frames, out / FOLDER) for entry in FIGURES]
@@ -71,6 +74,17 @@ def write_report(store: Store | str | Path, out_dir: str | Path) -> Path:
             f"report '{out}': cannot be written: {error.strerror}; name another folder"
         ) from None
     return out / PAGE
+
+
+def _refuse(out: Path, store: Store) -> None:
+    if store.owns(out):
+        raise ValueError(f"report '{out}': lies among the store's own files; name another folder")
+    try:
+        there = (out / PAGE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    if there and GENERATOR not in there:
+        raise ValueError(f"report '{out}': holds another {PAGE}; name another folder")
 
 
 def _written(entry: FigureEntry, frames: Frames, folder: Path) -> Drawn:
@@ -152,6 +166,7 @@ def _document(title: str, body: Markup) -> str:
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
+        tag("meta", name="generator", content=GENERATOR),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("link", rel="icon", href="data:,"),

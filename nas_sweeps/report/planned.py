@@ -84,5 +84,5 @@ _WORDS = {
     "done": "done",
     "failed": "failed",
     "waiting": "not done yet",
-    "blocked": "impossible, as every search they need failed",
+    "blocked": "impossible because searches failed",
 }

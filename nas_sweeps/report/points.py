@@ -57,8 +57,10 @@ def class_points(data: pd.DataFrame) -> Figure:
     """From ``class_data``: a point per class, a line through the mean at each count."""
     places = style.used(data, "where")
     figure, panels = two_columns(len(places), style.PANEL_HEIGHT)
+    low, high = max(1, data["train_count"].min()) / 1.25, max(1, data["train_count"].max()) * 1.25
     for axes, where in zip(panels, places, strict=True):
         _classes(axes, data[data["where"] == where])
+        axes.set_xlim(low, high)  # one scale, so that panels compare
         axes.set(title=where, xlabel="training images of the class", ylabel="accuracy (%)")
     style.legend(figure, panels, style.used(data, "row"))
     return figure

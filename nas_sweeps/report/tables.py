@@ -54,7 +54,7 @@ def table_text(
     table = summarise(frames, value, rows, columns)
     if format == "csv":
         return _csv(table)
-    head, *body = _entries(table, is_fraction(value))
+    head, *body = entries(table, is_fraction(value))
     return {"text": _plain, "markdown": _markdown, "latex": _latex}[format](head, body)
 
 
@@ -67,12 +67,16 @@ def shown(mean: float, sd: float, n: int, percent: bool) -> str:
     """``78.26 ± 0.41 (3)``, or a dash for nothing."""
     if not n > 0:
         return "-"
-    middle, spread = (f"{100 * x:.2f}" if percent else f"{x:.6g}" for x in (mean, sd))
+    middle, spread = (f"{100 * x:.2f}" if percent else _number(x) for x in (mean, sd))
     return middle + (f" ± {spread}" if n > 1 else "") + f" ({n})"
 
 
-def _entries(table: pd.DataFrame, percent: bool) -> Lines:
-    """A line of headings, then one per row: names first, then a text per cell."""
+def _number(x: float) -> str:
+    return f"{x:.6g}" if abs(x) < 1e5 else f"{x:,.0f}"
+
+
+def entries(table: pd.DataFrame, percent: bool) -> Lines:
+    """What ``summarise`` gave as a line of headings, then one per row: names, then cells."""
     headings = list(dict.fromkeys(_heading(table, key[:-1]) for key in _keys(table.columns)))
     lines = [[*map(str, table.index.names), *(headings or ["all"])]]
     for names, numbers in zip(_keys(table.index), table.to_numpy(dtype=float), strict=True):
@@ -88,7 +92,8 @@ def _heading(table: pd.DataFrame, key: Sequence[Any]) -> str:
     """A column's place: the distribution by its value, everything else with its name."""
     named = [(n, p) for n, p in zip(table.columns.names, key, strict=False) if not pd.isna(p)]
     parts = [_name(p) if n == "distribution" else f"{n}={_name(p)}" for n, p in named]
-    return " ".join(parts) or "all"
+    missing = [f"no {name}" for name in table.columns.names[:-1]]
+    return " ".join(parts or missing) or "all"
 
 
 def _keys(index: pd.Index[Any]) -> list[tuple[Any, ...]]:
@@ -106,7 +111,7 @@ def _csv(table: pd.DataFrame) -> str:
     writer = csv.writer(out, lineterminator="\n")
     columns = [f"{_heading(table, key[:-1])} {key[-1]}" for key in _keys(table.columns)]
     writer.writerow([*map(str, table.index.names), *columns])
-    for names, (_, numbers) in zip(_keys(table.index), table.iterrows(), strict=True):
+    for names, numbers in zip(_keys(table.index), table.itertuples(index=False), strict=True):
         writer.writerow([*map(_name, names), *("" if pd.isna(x) else x for x in numbers)])
     return out.getvalue()
 

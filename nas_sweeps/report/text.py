@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from nas_sweeps.chain import PHASES, STATES, Chain
@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 def plan_view(
     grid: Grid, store: Store, verbose: bool, question: Question
 ) -> Iterator[RenderableType]:
-    """Every trial of a grid, counted by phase and method, against what a store holds."""
+    """Every trial of a grid, counted by phase and method, against what a store holds.
+
+    Raises:
+        ValueError: what ``estimate_view`` raises, or the store holds what cannot be read.
+    """
+    question.require()
+    store.refuse_strangers()
     planned = plan(grid)
     chain = standing(planned, store, retry="lost")
     yield f"{grid.name}: {len(planned)} trials"
@@ -51,7 +57,7 @@ def counts_table(chain: Chain) -> Table:
     """Planned trials by phase, method and state."""
     found = Counter((*who(entry), state) for entry, state in chain.states())
     shown = [s for s in STATES if s in ("done", "waiting") or any(k[2] == s for k in found)]
-    table = Table("phase", "method")
+    table = Table("phase", Column("method", overflow="fold"))
     for name in (*shown, "planned"):
         table.add_column("to do" if name == "waiting" else name, justify="right")
     for phase, method in dict.fromkeys(key[:2] for key in found):
@@ -88,7 +94,8 @@ def status_view(store: str) -> Iterator[RenderableType]:
         yield from _grid_status(kept, keeper)
     states = keeper.states()
     counted = ", ".join(f"{n} {state.value}" for state, n in Counter(states.values()).items())
-    yield f"{len(states)} trials in {keeper}: {counted or 'none yet'}"
+    trials = "trial" if len(states) == 1 else "trials"
+    yield f"{len(states)} {trials} in {keeper}: {counted or 'none yet'}"
     driver = current_driver(keeper.layout)
     yield f"no run works on it now{_after(states)}" if driver is None else Text(driver.who)
     for trial_id, state in states.items():
@@ -125,35 +132,40 @@ def _grid_status(kept: dict[str, Any], keeper: Store) -> Iterator[RenderableType
         yield estimated
 
 
-def results_view(store: Store | str, value: str) -> Iterator[RenderableType]:
-    """Method by distribution: mean and standard deviation over trials, and their number.
+def results_view(
+    store: Store | str,
+    value: str,
+    rows: Sequence[str] = ("method",),
+    columns: Sequence[str] = ("distribution", "mu"),
+) -> Iterator[RenderableType]:
+    """Retrained networks: mean and standard deviation over trials, and their number.
 
     Accuracies are in percent. A retrain that several searches led to counts for each.
 
+    Args:
+        rows, columns, value: as for ``summarise``.
+
     Raises:
-        ValueError: there is no store, or ``value`` is no numeric column.
+        ValueError: there is no store, or a name is no column.
     """
+    from nas_sweeps.report.tables import entries, is_fraction
     from nas_sweeps.store import attributed, load, summarise
 
     frames = load(store)
-    frame = summarise(frames, value)
-    if frame.empty:
+    found = summarise(frames, value, rows, columns)
+    if found.empty:
         yield f"no retrain is done yet in {store}"
         return
-    percent = value.startswith("accuracy") or value == "macro_f1"
+    percent = is_fraction(value)
     shown = "mean ± sd over seeds, n" + (", in percent" if percent else "")
     yield f"{value} of retrained networks: {shown}"
+    head, *body = entries(found, percent)
     table = Table()
-    names = [
-        " ".join(str(part) for part in key if part and part == part) for key in _keys(frame.index)
-    ]
-    table.add_column(" ".join(map(str, frame.index.names)), overflow="fold")
-    cells = [frame.iloc[:, i : i + 3] for i in range(0, frame.shape[1], 3)]
-    for cell in cells:
-        table.add_column(_heading(_keys(cell.columns)[0][:-1]), justify="right")
-    for row, name in enumerate(names):
-        entries = (_entry(cell.iloc[row].tolist(), 100 if percent else 1) for cell in cells)
-        table.add_row(name, *entries)
+    for i, heading in enumerate(head):
+        name = i < found.index.nlevels
+        table.add_column(heading, justify="left" if name else "right", overflow="fold")
+    for line in body:
+        table.add_row(*line)
     yield table
     yield from _differences(attributed(frames))
 
@@ -168,21 +180,3 @@ def _differences(found: pd.DataFrame) -> Iterator[str]:
                 f"{method}: {', '.join(v or 'default' for v in values)}"
                 for method, values in each.items()
             )
-
-
-def _keys(index: pd.Index[Any]) -> list[tuple[Any, ...]]:
-    return [key if isinstance(key, tuple) else (key,) for key in index.tolist()]
-
-
-def _heading(cell: tuple[Any, ...]) -> str:
-    kind, mu, *rest = cell
-    text = str(kind) if mu != mu else f"{kind} mu={mu:g}"
-    return " ".join([text, *(str(part) for part in rest if part == part)])
-
-
-def _entry(statistics: list[float], scale: float) -> str:
-    mean, sd, n = statistics
-    if not n > 0:
-        return "-"
-    spread = f" ± {sd * scale:.2f}" if n > 1 else ""
-    return f"{mean * scale:.2f}{spread} ({n:.0f})"

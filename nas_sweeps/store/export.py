@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from nas_sweeps.hints import did_you_mean
-from nas_sweeps.publish import publish
+from nas_sweeps.publish import publish, require_writable
 from nas_sweeps.store.alphas import edge_weights
 from nas_sweeps.store.frames import Frames
 from nas_sweeps.store.ledger import Store
@@ -42,12 +43,13 @@ def export(store: Store | str | Path, out: str | Path, table: str = "trials") ->
     if table not in SCHEMAS:
         hint = did_you_mean(table, SCHEMAS)
         raise ValueError(f"no table '{table}'; choose from {', '.join(SCHEMAS)}{hint}")
-    if "://" in str(out):
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(out)):  # of which a Path has dropped a slash
         raise ValueError(f"'{out}': name a file of this machine; a URI cannot be written to")
-    root = Path(Store(store).root if not isinstance(store, Store) else store.root)
-    if path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"'{out}': lies in the store itself; name a file outside of it")
-    frame = exported(load(store), table)
+    keeper = store if isinstance(store, Store) else Store(store)
+    if keeper.owns(path):
+        raise ValueError(f"'{out}': lies among the store's own files; name another file")
+    require_writable(path)
+    frame = exported(load(keeper), table)
     try:
         with publish(path, durable=False) as scratch:
             if path.suffix == ".csv":

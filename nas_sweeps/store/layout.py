@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 from nas_sweeps.store.files import NOTHING_KNOWN, File, Files
 
+FOLDERS = ("tables", "trials", "grids", "drivers", "estimates")
 _WRITER = re.compile(r"(\d{4,})-([0-9a-f]{6})")
 _CHECKPOINT = re.compile(r"(\d{4,})-([0-9a-f]{16})\.checkpoint\.pt")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_sweeps.store.files import File, open_files, warn_skipped
-from nas_sweeps.store.layout import AttemptFiles, Layout, TrialFiles, Writer
+from nas_sweeps.store.layout import FOLDERS, AttemptFiles, Layout, TrialFiles, Writer
 from nas_sweeps.store.lease import is_alive
 from nas_sweeps.store.records import METRICS, AttemptRecord, Result, State
 from nas_sweeps.trial import Origin, Trial, trial_from_json
@@ -67,7 +67,18 @@ class Store:
         """Also where its mark was damaged: the next run writes it again."""
         return self.layout.mark.read_json() is not None or bool(self.layout.files.tree("trials"))
 
-    def _refuse_other_versions(self) -> None:
+    def owns(self, path: Path) -> bool:
+        """Whether a path of this machine is one that the store itself writes to."""
+        root = Path(self.root).resolve()
+        if "://" in self.root or not path.resolve().is_relative_to(root):
+            return False
+        first, *_ = (*path.resolve().relative_to(root).parts, "")
+        return first in (*FOLDERS, self.layout.mark.name)
+
+    def refuse_strangers(self) -> None:
+        """Raises ValueError where a file, or a store of another version, is in the way."""
+        if "://" not in self.root and Path(self.root).is_file():
+            raise ValueError(f"store '{self}': there is a file in the way; name a folder")
         mark = self.layout.mark.read_json()
         if mark is not None:
             other = mark.get("layout") != LAYOUT_VERSION
@@ -87,7 +98,7 @@ class Store:
             ValueError: a file is in the way, the place cannot be written to, or the store is
                 one of an earlier version.
         """
-        self._refuse_other_versions()
+        self.refuse_strangers()
         try:  # written each time: it shows that the store can be written to
             self.layout.mark.publish_json({"store": "nas_sweeps", "layout": LAYOUT_VERSION})
         except (FileExistsError, NotADirectoryError):
@@ -100,7 +111,7 @@ class Store:
 
     def require(self) -> Store:
         """This store. Raises ValueError where there is none."""
-        self._refuse_other_versions()
+        self.refuse_strangers()
         if not self.exists():
             raise ValueError(
                 f"'{self}' is no store: it has no file '{self.layout.mark.name}'; check the path, "

@@ -41,8 +41,8 @@ def sql(
     1  fairdarts     0.675  2
     2      darts     0.625  2
     """
-    if not query.strip():
-        raise ValueError("sql: the query is empty; try 'select * from trials'")
+    if not isinstance(query, str) or not query.strip():
+        raise ValueError("sql: the query is empty or no text; try 'select * from trials'")
     duckdb = _duckdb()
     frames = store if isinstance(store, Frames) else load(store)
     with duckdb.connect(":memory:") as connection:

@@ -71,6 +71,8 @@ def load(
     Name: accuracy_balanced, dtype: int64
     """
     several = not isinstance(store, StoreLike)
+    if several and not isinstance(store, Iterable):
+        raise ValueError(f"store: {store!r} is neither a folder nor a list of them")
     stores = [store] if isinstance(store, StoreLike) else list(store)
     if not stores:
         raise ValueError("no store was named; name one or several")

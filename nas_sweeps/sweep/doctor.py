@@ -28,6 +28,7 @@ from nas_sweeps.data.presence import find_images
 from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.live.sight import Sight
 from nas_sweeps.store import Store
+from nas_sweeps.sweep.executor import NO_CLUSTER
 from nas_sweeps.trial import Places
 
 NAMED = ("torch", "torchvision", "ray", "pandas", "pyarrow")
@@ -50,7 +51,13 @@ def examine(
     executor: ExecutorName = "ray",
     address: str | None = None,
 ) -> Iterator[Finding]:
-    """Look at everything that ``run`` with the same arguments would need, cheap things first."""
+    """Look at everything that ``run`` with the same arguments would need, cheap things first.
+
+    Raises:
+        ValueError: arguments that contradict each other.
+    """
+    if executor == "inline" and address is not None:
+        raise ValueError(NO_CLUSTER)
     if store is None and grid is not None:
         store = Path("runs") / grid.name
     yield _checked("packages", packages)
@@ -176,6 +183,7 @@ def _existing(path: Path) -> Path:
 def writable(store: str | Path) -> str:
     """That a file which is written there reads back. Raises ValueError."""
     keeper = Store(store)
+    keeper.refuse_strangers()
     with probed(keeper):
         pass
     if not keeper.exists():
@@ -201,6 +209,8 @@ def probed(store: Store) -> Iterator[str]:
         if file.read_json() != {"token": token}:
             raise ValueError(f"store '{store}': what is written there does not read back")
         yield token
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"store '{store}': there is a file in the way; name a folder") from None
     except OSError as error:
         raise ValueError(
             f"store '{store}' cannot be written to ({error.strerror or error}); change its "

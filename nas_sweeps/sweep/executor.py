@@ -18,6 +18,7 @@ from nas_sweeps.sweep.failures import ALIKE, all_alike
 from nas_sweeps.sweep.foretold import Foretold
 from nas_sweeps.trial import Places, Resources, Trial
 
+NO_CLUSTER = "--address: the inline executor uses no cluster; leave it out, or --executor inline"
 MAX_RETRIES = 3
 PAUSE_S = 5.0  # before the second retry; the first comes at once, each later one after five times
 

@@ -18,7 +18,7 @@ from nas_sweeps.store import Store, compact
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import grid_digest
 from nas_sweeps.store.tables import damaged
-from nas_sweeps.sweep.executor import MAX_RETRIES, Executor, Job
+from nas_sweeps.sweep.executor import MAX_RETRIES, NO_CLUSTER, Executor, Job
 from nas_sweeps.sweep.foretold import Foretold
 from nas_sweeps.sweep.only import chosen_by
 from nas_sweeps.sweep.progress import Progress, Silence
@@ -184,6 +184,8 @@ def _executor(
         from nas_sweeps.sweep.ray_tune import RayExecutor
 
         return RayExecutor(address, slots, track)
+    if address is not None:
+        raise ValueError(NO_CLUSTER)
     from nas_sweeps.sweep.inline import InlineExecutor
 
     return InlineExecutor()

@@ -313,7 +313,7 @@ def _digest(data: bytes) -> str:
 def epoch_text(row: Row, epochs_total: int) -> str:
     """An epoch in fixed columns, for logs and for progress lines."""
     accuracy = row.get("accuracy_balanced")
-    tested = f"acc {accuracy:6.1%}" if accuracy is not None else " " * 10
+    tested = f"bal-acc {100 * accuracy:5.1f}" if accuracy is not None else " " * 13
     return (
         f"{row['stage']:<8} {row['epoch']:>3}/{epochs_total:<3} | loss {row['loss_weights']:7.3f}"
         f" | {tested} | {row['epoch_s']:6.1f} s | {row['peak_mem_gib']:5.1f} GiB"

@@ -192,6 +192,8 @@ def test_compiling_is_off_by_default() -> None:
 
 def test_quick_is_smaller() -> None:
     assert Options().quick().batch < Options().batch
+    with pytest.raises(ValueError, match="--channels: 0 is too small"):
+        Options(channels=0)
 
 
 @pytest.mark.parametrize(

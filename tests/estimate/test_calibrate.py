@@ -100,6 +100,13 @@ def test_real_steps_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(min(of_phase) > 0 for of_phase in timed.overhead_s.values())
 
 
+def test_no_cpu_is_timed_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    grid = tiny(resources={"gpus": 1})
+    with pytest.raises(ValueError, match="a search trial takes a GPU, and torch sees none"):
+        list(calibrate(grid, Chain(ns.plan(grid)), nothing_known(), Timed()))
+
+
 def test_a_short_epoch_becomes_a_whole_one(clockwork: None) -> None:
     grid = tiny(recipe=TINY["search"]["recipe"] | {"epochs": 5, "test_every": 2})  # type: ignore[index]
     chain, timed, known = Chain(ns.plan(grid)), Timed(), nothing_known()

@@ -124,7 +124,7 @@ def test_a_run_is_followed_from_its_plan_to_its_end(run: Run) -> None:
 
     run.end(FIRST)
     (said,) = follower.poll()
-    assert (said.kind, said.text) == ("done", "done, test 50.0%, 3600 s; search 1/2, retrain 0/2")
+    assert (said.kind, said.text) == ("done", "done, bal-acc 50.0, 3600 s; search 1/2, retrain 0/2")
     shot = follower.snapshot()
     assert shot.running == ()
     assert (shot.spent.hours, shot.spent.gpu_hours) == (1.0, 0.5)
@@ -246,7 +246,7 @@ def test_a_watch_prints_every_epoch_and_ends_with_the_run(tmp_path: Path) -> Non
     assert text[0] == "search 0/2, retrain 0/2, 0.00 trial-hours without a GPU in this store"
     assert "works on it" in text[1]
     assert "| search     2/4" in text[2]
-    assert "| done, test 50.0%" in text[3]
+    assert "| done, bal-acc 50.0" in text[3]
     assert text[4].startswith("search 1/2, retrain 0/2")
     assert text[5] == f"no run works on {run.store} now"
     assert len(text) == 6

@@ -79,7 +79,16 @@ def test_a_plan_knows_its_epochs_by_stage() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0s"), (99, "99s"), (720, "12m"), (11100, "3h05m"), (4 * 86400 + 6 * 3600, "4d06h")],
+    [
+        (0, "0s"),
+        (99.4, "99s"),
+        (99.6, "1m40s"),
+        (599, "9m59s"),
+        (600, "10m"),
+        (720, "12m"),
+        (11100, "3h05m"),
+        (4 * 86400 + 6 * 3600, "4d06h"),
+    ],
 )
 def test_a_span_is_short(seconds: float, text: str) -> None:
     assert span(seconds) == text

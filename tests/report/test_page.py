@@ -153,6 +153,11 @@ def test_what_is_no_store_and_what_cannot_be_written_are_said(lab: Lab, tmp_path
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
         write_report(lab.store, tmp_path / "file")
+    (tmp_path / "index.html").write_text("<title>mine</title>")
+    with pytest.raises(ValueError, match=r"holds another index\.html"):
+        write_report(lab.store, tmp_path)
+    with pytest.raises(ValueError, match="among the store's own files"):
+        write_report(lab.store, Path(lab.store.root) / "tables")
 
 
 def settle(store: Store, number: int, state: str) -> None:
@@ -181,7 +186,7 @@ def test_what_is_missing_is_counted_against_the_plan(lab: Lab) -> None:
     assert shortfalls(grid.counts) == [
         "search, darts, exp μ=0.1: 3 planned, 1 done, 1 failed, 1 not done yet",
         "retrain, darts, exp μ=0.1: 3 planned, 0 done, 2 not done yet, "
-        "1 impossible, as every search they need failed",
+        "1 impossible because searches failed",
     ]
     assert grid.counts["planned"].sum() == len(plan(Grid.from_dict(GRID)))
     chain = standing(plan(Grid.from_dict(GRID)), lab.store)

@@ -83,6 +83,8 @@ def test_csv_has_times_lists_and_json_that_others_read(swept: Any, tmp_path: Pat
         ("x.csv", "epoch", "no table 'epoch'; choose from trials"),
         ("taken.csv/x.csv", "trials", "cannot be written"),
         ("folder.csv", "trials", "cannot be written"),
+        ("s3:/bucket/x.csv", "trials", "a URI cannot be written to"),
+        ("STORE/tables/epochs.parquet", "epochs", "among the store's own files"),
     ],
 )
 def test_what_cannot_be_written_is_a_users_mistake(
@@ -90,8 +92,9 @@ def test_what_cannot_be_written_is_a_users_mistake(
 ) -> None:
     (tmp_path / "taken.csv").write_text("mine")
     (tmp_path / "folder.csv").mkdir()
+    to = out.replace("STORE", swept.store.root) if ":" in out or "STORE" in out else tmp_path / out
     with pytest.raises(ValueError, match=said):
-        export(swept.store, tmp_path / out, table)
+        export(swept.store, to, table)
 
 
 def test_an_export_that_fails_leaves_the_old_file_and_nothing_else(

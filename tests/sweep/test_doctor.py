@@ -49,7 +49,7 @@ def test_a_store_that_cannot_be_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     finding = found(tmp_path / "file" / "store")["store"]
     assert not finding.good
-    assert "cannot be written to" in finding.text
+    assert "there is a file in the way" in finding.text
 
 
 def test_missing_images_and_impossible_subsets_are_told(tmp_path: Path, monkeypatch) -> None:
@@ -120,6 +120,11 @@ def test_the_exit_code_says_whether_all_is_well(
     lines = done.output.splitlines()
     assert all(line[0] in "✓✗" for line in lines)
     assert lines[-1].startswith(f"{mark} resources")
+
+
+def test_a_cluster_for_the_inline_executor_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="the inline executor uses no cluster"):
+        list(examine(executor="inline", address="1.2.3.4:6379"))
 
 
 def test_mistakes_of_a_grid_are_lines_and_the_machine_is_still_looked_at(tmp_path: Path) -> None:
