@@ -63,7 +63,8 @@ def stopped_by_signals(
         if not left.wait(GRACE_S):
             main = threading.main_thread().ident
             assert main is not None
-            signal.pthread_kill(main, first[0])  # also out of a system call
+            # Also out of a system call. Not by SIGTERM, which ray.shutdown sets to its default.
+            signal.pthread_kill(main, signal.SIGINT)
         if not left.wait(STUCK_S) and last_resort is not None:
             last_resort(128 + first[0])
 

@@ -161,17 +161,18 @@ def test_the_real_chain_starts_the_same_trials_in_the_same_order(
     made = simulate(tasks, ONE_GPU, Room(((math.inf, float(slots)),)))
 
     genotypes = {t: cell(i) for i, t in enumerate(places)}
-    spans = {t: tasks[i].seconds for t, i in places.items()}
+    number = dict(places)  # of each trial's task, by which ties are settled here as there
     for i, slot in enumerate(planned.retrains, len(places)):
         for genotype in [slot.genotype] if slot.genotype else [genotypes[p] for p in slot.parents]:
-            spans[slot.resolve(genotype).trial_id] = tasks[i].seconds
+            number[slot.resolve(genotype).trial_id] = i
     now, real, live = 0.0, [], []
     while not chain.finished:
         while len(live) < slots and (work := chain.take()) is not None:
             trial_id = work.trial.trial_id
             real.append(now)
-            heapq.heappush(live, (now + spans[trial_id], trial_id))
-        now, trial_id = heapq.heappop(live)
+            i = number[trial_id]
+            heapq.heappush(live, (now + tasks[i].seconds, i, trial_id))
+        now, _, trial_id = heapq.heappop(live)
         chain.settle(trial_id, Outcome(state="done", genotype=genotypes.get(trial_id)))
     assert now == pytest.approx(made.wall_s)
     assert sorted(made.starts_s) == pytest.approx(real)
