@@ -191,5 +191,7 @@ def _stacked(
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.set_xlabel(xlabel)
+    if pd.api.types.is_integer_dtype(data[value]):  # a count
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     style.legend(figure, [axes], list(data[part].cat.categories))
     return figure
