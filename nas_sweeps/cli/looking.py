@@ -223,12 +223,11 @@ def draw(
     from nas_sweeps.report.draw import draw as drawn
 
     style = _style(picture, to)
-    if to is not None:
-        require_writable(to)
     data = drawn(target, style.value, store)
     if to is None:
         _write(data, style)
         return
+    require_writable(to)
     with publish(to, durable=False) as scratch:
         scratch.write_bytes(data)
     out.print(str(to), soft_wrap=True)

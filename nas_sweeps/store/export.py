@@ -48,8 +48,9 @@ def export(store: Store | str | Path, out: str | Path, table: str = "trials") ->
     keeper = store if isinstance(store, Store) else Store(store)
     if keeper.owns(path):
         raise ValueError(f"'{out}': lies among the store's own files; name another file")
+    frames = load(keeper)
     require_writable(path)
-    frame = exported(load(keeper), table)
+    frame = exported(frames, table)
     try:
         with publish(path, durable=False) as scratch:
             if path.suffix == ".csv":

@@ -147,6 +147,7 @@ def _chosen(columns: Columns | None, several: bool) -> dict[str, list[str] | Non
     known = {name: [*schema.names] for name, schema in SCHEMAS.items()}
     known["trials"] += ["store"] if several else []
     if isinstance(columns, Mapping):
+        columns = {t: n if isinstance(n, str) else list(n) for t, n in columns.items()}
         for table, names in columns.items():
             if table not in known:
                 hint = did_you_mean(table, known)
