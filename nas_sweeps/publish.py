@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,6 +41,8 @@ def publish(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 def require_writable(path: Path) -> None:
     """That a file can be published there, before much is computed for it. Raises ValueError."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):  # of which a Path has dropped a slash
+        raise ValueError(f"'{path}': a URI cannot be written to; name a file of this machine")
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

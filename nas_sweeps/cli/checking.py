@@ -36,10 +36,11 @@ def doctor(
 
     nas-sweeps doctor experiments/table1.yaml --store /shared/t1 --address auto
 
-    Give it what the run is to be given. It looks at versions, devices, the
-    images and their hash, free space, whether the store can be written to,
-    what Ray sees, and each node of the cluster by a small task. A line that
-    does not begin with ✓ says what to do.
+    Give it the grid, --set, --store, --executor and --address of the run.
+    It looks at versions, devices, the images and their hash, free space,
+    whether the store can be written to, what Ray sees, and each node of the
+    cluster by a small task. A line that does not begin with ✓ says what to
+    do.
 
     To start a Ray session takes some ten seconds; --executor inline needs
     none, and --address names one that is there.

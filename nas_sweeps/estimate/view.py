@@ -188,10 +188,11 @@ def work_text(found: Forecast, needs: Needs, gpus: bool) -> str:
 
 def at_once_text(found: Forecast, needs: Needs, room: Room) -> str:
     """How many trials run together, by phase where that differs."""
-    phases = dict.fromkeys(line.phase for line in found.lines)
-    holds = {phase: min(found.trials, room.holds(needs[phase])) for phase in phases}
-    if len(set(holds.values())) == 1:
-        return _count(next(iter(holds.values())), "trial")
+    most = {line.phase: room.holds(needs[line.phase]) for line in found.lines}
+    trials = {p: sum(line.trials for line in found.lines if line.phase == p) for p in most}
+    holds = {phase: min(trials[phase], most[phase]) for phase in most}
+    if len(set(most.values())) == 1:
+        return _count(max(holds.values()), "trial")
     return " or ".join(f"{n} {phase}" for phase, n in holds.items()) + " trials"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nas_sweeps.publish import publish, publish_text
+from nas_sweeps.publish import publish, publish_text, require_writable
 from nas_sweeps.report import style
 from nas_sweeps.report.figures import FIGURES, FURTHER_FIGURES, PAPER_FIGURES, FigureEntry
 from nas_sweeps.report.html import Markup, inline_svg, join, tag
@@ -28,6 +28,7 @@ from nas_sweeps.store import Frames, Store, load
 
 PAGE = "index.html"
 GENERATOR = "nas_sweeps"
+SIGNS = (f'<meta name="generator" content="{GENERATOR}">', "<title>nas_sweeps: ")  # of a report
 FOLDER = "figures"  # beside the page
 _SUFFIXES = ("svg", "pdf", "csv")
 _LINKS = {
@@ -79,11 +80,12 @@ def write_report(store: Store | str | Path, out_dir: str | Path) -> Path:
 def _refuse(out: Path, store: Store) -> None:
     if store.owns(out):
         raise ValueError(f"report '{out}': lies among the store's own files; name another folder")
+    require_writable(out / PAGE)
     try:
         there = (out / PAGE).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return
-    if there and GENERATOR not in there:
+    if there and not any(sign in there for sign in SIGNS):
         raise ValueError(f"report '{out}': holds another {PAGE}; name another folder")
 
 

@@ -157,7 +157,7 @@ def results_view(
         yield f"no retrain is done yet in {store}"
         return
     percent = is_fraction(value)
-    shown = "mean ± sd over seeds, n" + (", in percent" if percent else "")
+    shown = "mean ± sd over trials, n" + (", in percent" if percent else "")
     yield f"{value} of retrained networks: {shown}"
     head, *body = entries(found, percent)
     table = Table()

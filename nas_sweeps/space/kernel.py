@@ -154,6 +154,14 @@ def form() -> Form:
     return "plain" if compiled() is None else "compiled"
 
 
+def outlook() -> str:
+    """What a new search here would compute with, without building or loading anything."""
+    wanted = os.environ.get("NAS_SWEEPS_KERNEL", "auto")
+    if wanted in ("auto", "on") and library().exists():
+        return "compiled"
+    return "compiled, once the first search has built it" if wanted == "on" else "plain"
+
+
 def follow(begun: Form | None) -> bool:
     """Compute as a trial began to; None is a new trial. False where that kernel is gone."""
     _follows[:] = [begun] if begun else []

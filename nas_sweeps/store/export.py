@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -43,8 +42,6 @@ def export(store: Store | str | Path, out: str | Path, table: str = "trials") ->
     if table not in SCHEMAS:
         hint = did_you_mean(table, SCHEMAS)
         raise ValueError(f"no table '{table}'; choose from {', '.join(SCHEMAS)}{hint}")
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(out)):  # of which a Path has dropped a slash
-        raise ValueError(f"'{out}': name a file of this machine; a URI cannot be written to")
     keeper = store if isinstance(store, Store) else Store(store)
     if keeper.owns(path):
         raise ValueError(f"'{out}': lies among the store's own files; name another file")

@@ -147,7 +147,7 @@ def _chosen(columns: Columns | None, several: bool) -> dict[str, list[str] | Non
     known = {name: [*schema.names] for name, schema in SCHEMAS.items()}
     known["trials"] += ["store"] if several else []
     if isinstance(columns, Mapping):
-        columns = {t: n if isinstance(n, str) else list(n) for t, n in columns.items()}
+        columns = {table: _listed(names) for table, names in columns.items()}
         for table, names in columns.items():
             if table not in known:
                 hint = did_you_mean(table, known)
@@ -157,7 +157,7 @@ def _chosen(columns: Columns | None, several: bool) -> dict[str, list[str] | Non
             _check(names, known[table], f"columns: table {table} has")
         by_table = {name: columns.get(name) for name in known}
     else:
-        columns = columns if isinstance(columns, str) else list(columns)
+        columns = _listed(columns)
         everything = list(dict.fromkeys(name for names in known.values() for name in names))
         _check(columns, everything, "columns: there is")
         by_table = {name: [c for c in known[name] if c in columns] for name in known}
@@ -165,6 +165,12 @@ def _chosen(columns: Columns | None, several: bool) -> dict[str, list[str] | Non
         name: None if wanted is None else list(dict.fromkeys([_KEYS[name], *wanted]))
         for name, wanted in by_table.items()
     }
+
+
+def _listed(names: Iterable[str]) -> list[str] | str:
+    if not isinstance(names, Iterable):
+        raise ValueError(f"columns: {names!r} is no list of names")
+    return names if isinstance(names, str) else list(names)
 
 
 def _check(names: Iterable[str], known: Sequence[str], where: str) -> None:
@@ -197,10 +203,12 @@ def _check_conditions(filters: Filters, known: Sequence[str]) -> None:
     if not isinstance(filters, (list, tuple)):
         raise TypeError("this is no list")
     for one in filters:
-        for condition in one if isinstance(one, list) else [one]:
-            if not isinstance(condition, tuple) or len(condition) != 3:
+        for condition in [one] if one and isinstance(one[0], str) else one:
+            if not isinstance(condition, (list, tuple)) or len(condition) != 3:
                 raise ValueError(f"{condition!r} is not (column, operator, value)")
             name, operator, value = condition
+            if not isinstance(operator, str):
+                raise TypeError(f"{operator!r} is no operator")
             if name not in known:
                 raise ValueError(f"there is no column '{name}'{did_you_mean(name, known)}")
             if operator.endswith("in") and isinstance(value, str):

@@ -140,7 +140,7 @@ def devices() -> str:
             f"{torch.version.cuda}): see whether nvidia-smi lists one, and renew the driver or "
             "install a torch that fits it"
         )
-    return f"{threads}, no GPU; depthwise gradients {kernel.form()}"
+    return f"{threads}, no GPU; depthwise gradients {kernel.outlook()}"
 
 
 def _space(store: str | Path | None, places: Places, executor: str) -> Iterator[Finding]:

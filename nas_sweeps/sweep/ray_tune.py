@@ -20,9 +20,9 @@ from typing import Any
 
 def auth_mode() -> dict[str, str]:
     """Show the token of a cluster where there is one: `ray start` asks for it since Ray 2.59, and
-    those who join show none unless told to. A cluster without a token does not mind."""
+    who names an address shows none unless told to. A cluster without a token does not mind."""
     named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    there = named or Path("~/.ray/auth_token").expanduser().exists()
+    there = named or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
     return {"RAY_AUTH_MODE": "token"} if there else {}
 
 

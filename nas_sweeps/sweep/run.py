@@ -92,6 +92,8 @@ def run(
         Interrupted: by a signal; a KeyboardInterrupt that knows its exit code.
     """
     keeper = Store(store if store is not None else Path("runs") / grid.name)
+    if executor == "inline" and address is not None:
+        raise ValueError(NO_CLUSTER)
     require(track, executor, keeper.root)
     measured = None if source is None else Store(source).require()
     planned = plan(grid)
@@ -184,8 +186,6 @@ def _executor(
         from nas_sweeps.sweep.ray_tune import RayExecutor
 
         return RayExecutor(address, slots, track)
-    if address is not None:
-        raise ValueError(NO_CLUSTER)
     from nas_sweeps.sweep.inline import InlineExecutor
 
     return InlineExecutor()

@@ -153,11 +153,13 @@ def test_what_is_no_store_and_what_cannot_be_written_are_said(lab: Lab, tmp_path
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
         write_report(lab.store, tmp_path / "file")
-    (tmp_path / "index.html").write_text("<title>mine</title>")
+    (tmp_path / "index.html").write_text("<title>mine, about nas_sweeps</title>")
     with pytest.raises(ValueError, match=r"holds another index\.html"):
         write_report(lab.store, tmp_path)
     with pytest.raises(ValueError, match="among the store's own files"):
         write_report(lab.store, Path(lab.store.root) / "tables")
+    with pytest.raises(ValueError, match="a URI cannot be written to"):
+        write_report(lab.store, "s3://bucket/report")
 
 
 def settle(store: Store, number: int, state: str) -> None:

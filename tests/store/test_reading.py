@@ -97,6 +97,8 @@ def test_filters_do_not_need_their_columns_to_be_read(swept: Any) -> None:
 def test_filters_are_alternatives_of_conditions_or_an_expression(swept: Any) -> None:
     either = load(swept.store, filters=[[("seed", "=", 2)], [("state", "=", "failed")]])
     assert set(either.trials["state"]) == {"running", "failed"}
+    nested = load(swept.store, filters=[["seed", "=", 2], ["state", "=", "running"]])
+    assert set(nested.trials["state"]) == {"running"}
     none = load(swept.store, filters=pc.field("accuracy_balanced").is_null())
     assert set(none.trials["state"]) == {"waiting", "running"}
 
@@ -105,7 +107,7 @@ def test_filters_are_alternatives_of_conditions_or_an_expression(swept: Any) -> 
     "filters",
     [
         *([("mu", "~", 1)], [("mu",)], [("mu", "=", "much")], ("mu", "=", 0.1), 3, {"mu": 0.1}),
-        *([("method", "in", "darts")], [("mu", "=", None)]),
+        *([("method", "in", "darts")], [("mu", "=", None)], [("mu", 1, 2)], [[3]]),
     ],
 )
 def test_a_filter_that_is_none_is_a_users_mistake(lab: Any, filters: Any) -> None:

@@ -13,6 +13,7 @@ from nas_sweeps.cli import app
 from nas_sweeps.store import Store
 from nas_sweeps.sweep import doctor
 from nas_sweeps.sweep.doctor import Finding, examine
+from nas_sweeps.sweep.run import run
 from tests.sweep.tiny import TINY
 
 Usage = namedtuple("Usage", "total used free")
@@ -122,9 +123,12 @@ def test_the_exit_code_says_whether_all_is_well(
     assert lines[-1].startswith(f"{mark} resources")
 
 
-def test_a_cluster_for_the_inline_executor_is_a_mistake() -> None:
+def test_a_cluster_for_the_inline_executor_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the inline executor uses no cluster"):
         list(examine(executor="inline", address="1.2.3.4:6379"))
+    with pytest.raises(ValueError, match="the inline executor uses no cluster"):
+        run(grid(), tmp_path / "store", executor="inline", address="auto", console="none")
+    assert not (tmp_path / "store").exists()
 
 
 def test_mistakes_of_a_grid_are_lines_and_the_machine_is_still_looked_at(tmp_path: Path) -> None:
