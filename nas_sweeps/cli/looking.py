@@ -241,11 +241,9 @@ def _style(asked: DrawStyle | None, to: Path | None) -> DrawStyle:
     found = suffixes.get(to.suffix.lower())
     if asked is None and found is None:
         raise ValueError(f"'{to}': end it in {', '.join(suffixes)}, or say --format")
-    if asked is not None and found not in (asked, None):
+    if asked and found and asked is not found:
         raise ValueError(f"'{to}': its suffix says {found}, --format says {asked}; choose one")
-    style = asked or found
-    assert style is not None
-    return style
+    return asked or found or DrawStyle.text
 
 
 def _write(data: bytes, picture: DrawStyle) -> None:

@@ -26,14 +26,19 @@ def line(name: str, text: str) -> str:
     return f"{name:<{NAME_WIDTH}} | {text}"
 
 
+def tested(row: Row) -> str:
+    """Accuracy on the balanced test set, in percent; as many spaces where there was no test."""
+    accuracy = row.get("accuracy_balanced")
+    return " " * 13 if accuracy is None else f"bal-acc {100 * accuracy:5.1f}"
+
+
 def epoch_columns(row: Row) -> str:
     """An epoch in fixed columns, with what is left of the trial at this epoch's pace."""
-    accuracy = row.get("accuracy_balanced")
-    tested = f"bal-acc {100 * accuracy:5.1f}" if accuracy is not None else " " * 13
     left = (row["epochs_total"] - row["epoch"]) * row["epoch_s"]
     return (
         f"{row['stage']:<8} {row['epoch']:>3}/{row['epochs_total']:<3} | "
-        f"loss {row['loss_weights']:7.3f} | {tested} | {row['epoch_s']:5.1f} s | eta {span(left)}"
+        f"loss {row['loss_weights']:7.3f} | {tested(row)} | {row['epoch_s']:5.1f} s | "
+        f"eta {span(left)}"
     )
 
 

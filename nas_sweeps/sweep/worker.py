@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from nas_sweeps.data.bundle import Bundle, prepare
+from nas_sweeps.live.lines import tested
 from nas_sweeps.space import kernel
 from nas_sweeps.store import Result, Store
 from nas_sweeps.store.files import File
@@ -311,12 +312,10 @@ def _digest(data: bytes) -> str:
 
 
 def epoch_text(row: Row, epochs_total: int) -> str:
-    """An epoch in fixed columns, for logs and for progress lines."""
-    accuracy = row.get("accuracy_balanced")
-    tested = f"bal-acc {100 * accuracy:5.1f}" if accuracy is not None else " " * 13
+    """An epoch in fixed columns, for a trial's log."""
     return (
         f"{row['stage']:<8} {row['epoch']:>3}/{epochs_total:<3} | loss {row['loss_weights']:7.3f}"
-        f" | {tested} | {row['epoch_s']:6.1f} s | {row['peak_mem_gib']:5.1f} GiB"
+        f" | {tested(row)} | {row['epoch_s']:6.1f} s | {row['peak_mem_gib']:5.1f} GiB"
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import nas_sweeps as ns
 from nas_sweeps.chain import Chain
+from nas_sweeps.estimate import measured
 from nas_sweeps.estimate.forecast import forecast
 from nas_sweeps.estimate.measured import _gap, epochs_begun, measure
 from nas_sweeps.estimate.rates import ASSUMED_SPREAD, Band
@@ -146,6 +147,16 @@ def test_what_lies_between_two_trials_on_a_slot_is_part_of_their_cost() -> None:
     assert _gap(two_slots) == 3, "of 3, 2 and 4"
     assert _gap([*two_slots, ran(90_000, 90_010)]) == 3, "another day is another run"
     assert _gap([ran(0, 10)]) == 0
+
+
+def test_a_trial_of_another_device_is_no_pause_between_two(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = grid_of(retrain__winners="each")
+    shop.search(searches(grid)["darts", "balance", 0], 1.0, device="H9000")
+    shop.retrain(ns.plan(grid).retrains[0], {"train": (150, 1.0)})
+    monkeypatch.setattr(measured, "_gap", lambda attempts: float(len(attempts)))
+    assert measure([shop.store], CPUS).rates.overhead_s["retrain"] == 2, "both attempts count"
 
 
 def test_bands_add_as_if_all_erred_the_same_way() -> None:

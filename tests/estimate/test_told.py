@@ -94,6 +94,12 @@ def test_another_cluster_and_another_store_may_be_asked_about(shop: Shop, tmp_pa
     assert not Path(here.root).exists()
 
 
+def test_gpus_that_no_trial_takes_bound_nothing_and_that_is_said(measured: Shop) -> None:
+    text = told(grid_of(search__seeds=4), measured.store, gpus=64, slots=None)
+    assert "on 64 GPUs, 8 trials at once" in text
+    assert "no trial takes a GPU: --cpus N" in text
+
+
 def test_a_cluster_without_room_is_said_and_the_work_still_told(shop: Shop) -> None:
     gpus = {"search__resources": {"gpus": 2}, "search__seeds": 2}
     shop.search(searches(grid_of(**gpus))["darts", "balance", 0], 360.0, device="H9000")

@@ -118,6 +118,8 @@ def test_a_files_name_tells_no_secret(root: str) -> None:
 
 
 def test_an_unknown_kind_of_address_is_a_users_mistake() -> None:
+    with pytest.raises(ValueError, match="names no bucket"):
+        open_files("s3://")
     with pytest.raises(ValueError, match="nosuch://"):
         open_files("nosuch://bucket/x")
 

@@ -85,14 +85,7 @@ def test_a_search_stopped_at_steps_and_in_evaluations_has_the_same_bits(name: st
     finish_with_stops(name, SEARCH_STOPS).assert_same_bits(undisturbed(name))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * ("exact" in name))
-        for name in SEARCHES
-        if name not in OFTEN_STOPPED
-    ],
-)
+@pytest.mark.parametrize("name", [name for name in SEARCHES if name not in OFTEN_STOPPED])
 def test_a_search_stopped_once_and_between_epochs_has_the_same_bits(name: str) -> None:
     finish_with_stops(name, {2: AFTER}).assert_same_bits(undisturbed(name))
 
