@@ -110,12 +110,29 @@ def test_what_is_no_store_is_said_to_be_none(verb: str, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_run_status_table_and_run_again(tiny: Path, tmp_path: Path) -> None:
-    store = tmp_path / "it's a store"
-    first = cli("run", tiny, "--store", store, "--executor", "inline")
-    assert first.returncode == 0, first.stderr
-    assert "1 of 1 search trials done, 1 of 1 retrain trials done; 2 run now" in first.stdout
-    assert "exp mu=0.4" in first.stdout
+@pytest.fixture(scope="module")
+def first(
+    tiny: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A store with a quote in its name, and the run that wrote it."""
+    store = tmp_path_factory.mktemp("stores") / "it's a store"
+    return store, cli("run", tiny, "--store", store, "--executor", "inline")
+
+
+@pytest.fixture(scope="module")
+def done_store(first: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+    store, done = first
+    assert done.returncode == 0, done.stderr
+    return store
+
+
+def test_run_status_table_and_run_again(
+    tiny: Path, first: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    store, first_run = first
+    assert first_run.returncode == 0, first_run.stderr
+    assert "1 of 1 search trials done, 1 of 1 retrain trials done; 2 run now" in first_run.stdout
+    assert "exp mu=0.4" in first_run.stdout
     second = cli("run", tiny, "--store", store, "--executor", "inline")
     assert second.returncode == 0
     assert "nothing to run" in second.stdout
@@ -218,13 +235,6 @@ def test_failures_are_grouped_and_logs_are_printed(tmp_path: Path) -> None:
 def empty_store(tmp_path: Path) -> Path:
     Store(tmp_path / "empty").create()
     return tmp_path / "empty"
-
-
-@pytest.fixture(scope="module")
-def done_store(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = tmp_path_factory.mktemp("stores") / "done"
-    assert cli("run", tiny, "--store", store, "--executor", "inline").returncode == 0
-    return store
 
 
 def test_a_table_is_written_in_the_format_and_by_the_columns_asked_for(done_store: Path) -> None:

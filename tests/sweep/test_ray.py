@@ -46,11 +46,6 @@ def test_trials_are_pinned_to_the_gpus_they_were_given(tmp_path: Path) -> None:
     assert not (tmp_path / ".tune").exists()
 
 
-def test_a_trial_without_a_gpu_sees_none(tmp_path: Path) -> None:
-    assert run_on_ray(tmp_path, grid({"gpus": 0, "cpus": 1})).complete
-    assert ns.load(tmp_path).attempts.visible_devices.tolist() == [""] * 4
-
-
 def test_more_gpus_than_any_node_has_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"search.resources.gpus: 3 asked .* more than 2"):
         run_on_ray(tmp_path, grid({"gpus": 3, "cpus": 1}))
