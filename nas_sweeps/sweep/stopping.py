@@ -11,9 +11,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+import psutil
 
 GRACE_S = 6.0  # for the steps that are running, and the checkpoints after them
 STUCK_S = 3.0  # more for the executor; after that only ``last_resort`` helps
@@ -48,7 +50,8 @@ def stopped_by_signals(
 
     Args:
         last_resort: called with the exit code, from a thread, when the block has not been left
-            ``GRACE_S + STUCK_S`` after the first signal, as when native code does not return.
+            ``GRACE_S + STUCK_S`` after the first signal, as when native code does not return;
+            everything that this process had started is killed before.
 
     Raises:
         Interrupted: on leaving, if a signal came; at once, at the second or after ``GRACE_S``.
@@ -60,12 +63,14 @@ def stopped_by_signals(
     first: list[int] = []
 
     def hurry() -> None:
+        offspring = psutil.Process().children(recursive=True)  # later some have lost their parent
         if not left.wait(GRACE_S):
             main = threading.main_thread().ident
             assert main is not None
             # Also out of a system call. Not by SIGTERM, which ray.shutdown sets to its default.
             signal.pthread_kill(main, signal.SIGINT)
         if not left.wait(STUCK_S) and last_resort is not None:
+            kill(offspring)
             last_resort(128 + first[0])
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -89,6 +94,13 @@ def stopped_by_signals(
             signal.signal(number, handler)
     if first:
         raise Interrupted(first[0])
+
+
+def kill(processes: Sequence[psutil.Process]) -> None:
+    """Kill those of ``processes`` that are alive, and no other that has come by their number."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @contextmanager

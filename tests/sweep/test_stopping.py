@@ -1,13 +1,16 @@
-"""A run that was asked to stop ends by its own code, whatever a library does to the handlers."""
+"""A run that ends leaves with its own exit code, and leaves no process behind."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = """
+SIGTERM_TAKEN = """
 import ctypes, os, signal, sys, time
 from nas_sweeps.sweep import stopping
 stopping.GRACE_S = 0.1
@@ -20,10 +23,65 @@ except stopping.Interrupted as stopped:
     sys.exit(stopped.exit_code)
 """
 
+STUCK = """
+import os, signal, subprocess, sys, time
+from nas_sweeps.sweep import stopping
+stopping.GRACE_S = stopping.STUCK_S = 0.1
+started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(started.pid, flush=True)
+with stopping.stopped_by_signals(lambda reason: None, os._exit):
+    os.kill(os.getpid(), signal.SIGTERM)
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass  # as native code that does not return
+"""
+SLOW_WORKER = """
+import atexit, os, time
+import ray  # before us, in a home that has the token of a cluster
+os.environ["RAY_AUTH_TOKEN"] = "a token of thirty-two characters"
+from nas_sweeps.sweep.ray_tune import RayExecutor
+
+@ray.remote
+class Worker:
+    def slow(self):
+        atexit.register(time.sleep, 600)  # as on a busy machine, with a large heap to take down
+        return os.getpid()
+
+with RayExecutor().session():
+    worker = Worker.remote()
+    print(ray.get(worker.slow.remote()), flush=True)
+    del worker  # told to go, it has left Ray, which therefore would not kill it
+"""
+
+
+def script(text: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+
 
 def test_a_library_that_takes_sigterm_away_does_not_change_how_a_run_ends() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=ROOT, timeout=60
-    )
-    assert done.returncode == 128 + 15, done.stderr
+    done = script(SIGTERM_TAKEN)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert "stopping after the steps" in done.stderr
+
+
+def test_a_process_that_is_stuck_takes_with_it_what_it_started() -> None:
+    done = script(STUCK)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert not alive(int(done.stdout))
+
+
+def test_workers_that_are_slow_to_go_end_with_the_ray_session() -> None:
+    done = script(SLOW_WORKER)
+    assert done.returncode == 0, done.stderr
+    assert not alive(int(done.stdout))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
