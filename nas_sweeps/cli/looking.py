@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nas_sweeps.cli.options import StoreName, names, out, show
+from nas_sweeps.cli.options import StoreName, err, names, out, show
 
 
 class TableStyle(StrEnum):
@@ -109,6 +109,9 @@ def table(
 ) -> None:
     """Retrained networks, method by distribution: mean, standard deviation, number.
 
+    What sets the methods apart beside the search, such as pre-training, is said below the table;
+    with --format on standard error, so that the table alone can be piped to a file.
+
     nas-sweeps table runs/table1 --value accuracy_tail --format latex
     """
     if style is None:
@@ -117,9 +120,14 @@ def table(
         show(results_view(store, value, names(rows), names(columns)))
         return
     from nas_sweeps.report.tables import table_text
+    from nas_sweeps.report.text import caveats
     from nas_sweeps.store import load
 
-    sys.stdout.write(table_text(load(store), names(rows), names(columns), value, style.value))
+    frames = load(store)
+    sys.stdout.write(table_text(frames, names(rows), names(columns), value, style.value))
+    sys.stdout.flush()
+    for line in caveats(frames):
+        err.print(line, soft_wrap=True)
 
 
 def report(

@@ -25,7 +25,7 @@ from nas_sweeps.store.records import State
 from nas_sweeps.trial import SearchTrial
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from nas_sweeps.store import Frames
 
 
 def plan_view(
@@ -149,7 +149,7 @@ def results_view(
         ValueError: there is no store, or a name is no column.
     """
     from nas_sweeps.report.tables import entries, is_fraction
-    from nas_sweeps.store import attributed, load, summarise
+    from nas_sweeps.store import load, summarise
 
     frames = load(store)
     found = summarise(frames, value, rows, columns)
@@ -167,11 +167,14 @@ def results_view(
     for line in body:
         table.add_row(*line)
     yield table
-    yield from _differences(attributed(frames))
+    yield from caveats(frames)
 
 
-def _differences(found: pd.DataFrame) -> Iterator[str]:
-    """What sets the table's methods apart beside the search itself: else one compares both."""
+def caveats(frames: Frames) -> Iterator[str]:
+    """What sets the methods of a table apart beside the search itself: else one compares both."""
+    from nas_sweeps.store import attributed
+
+    found = attributed(frames)
     done = found[found["state"] == "done"]
     for column, what in (("pretrain", "pre-training"), ("variant", "search knobs")):
         if done[column].nunique() > 1:

@@ -6,7 +6,9 @@ import csv
 import io
 
 import pytest
+from typer.testing import CliRunner
 
+from nas_sweeps.cli import app
 from nas_sweeps.report.tables import FORMATS, table_text
 from nas_sweeps.store import Frames, Origin, load
 from tests.report.lab import BALANCE, EXP, HOSTILE, Lab
@@ -68,3 +70,11 @@ def test_mistakes_are_named(frames: Frames) -> None:
         table_text(frames, format="html")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no column 'colour'"):
         table_text(frames, rows=["colour"])
+
+
+def test_what_sets_methods_apart_is_said_beside_a_table_to_paste(sweep: Lab) -> None:
+    done = CliRunner().invoke(app, ["table", str(sweep.store), "--format", "csv"])
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == table_text(load(sweep.store), format="csv")
+    assert done.stderr.startswith("pre-training: ")
+    assert "darts: none; fairdarts: none; ssf_nas: barlow_finetune" in done.stderr
