@@ -1,6 +1,7 @@
-"""For all tests: the folder is on the path, and torch has one thread.
+"""For all tests: the folder is on the path, torch has one thread, and Ray's workers are not nice.
 
-Tensors as small as in tests are slower on two threads, and far slower on a busy machine.
+Tensors as small as in tests are slower on two threads, and far slower on a busy machine; there,
+Ray's workers would come after everything else.
 """
 
 from __future__ import annotations
@@ -10,4 +11,5 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
+os.environ.setdefault("RAY_worker_niceness", "0")
 sys.path.insert(0, str(Path(__file__).parent))

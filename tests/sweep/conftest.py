@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +11,6 @@ import pytest
 def ray_session() -> Iterator[None]:
     from nas_sweeps.sweep import ray_tune
 
-    os.environ.setdefault("RAY_worker_niceness", "0")  # else other tests starve its workers
     ray_tune.ray.init(
         address="local",  # never a cluster that happens to run here
         num_cpus=2,
