@@ -27,6 +27,12 @@ from nas_sweeps.store.files import LocalFiles
 from nas_sweeps.store.ledger import read_origins
 from nas_sweeps.trial import Trial, trial_from_json
 
+NEEDS = {  # said where a tracker cannot be set up
+    "tensorboard": "it writes to the folder tensorboard in the store",
+    "wandb": "log in with `wandb login`, or set WANDB_MODE=offline",
+    "mlflow": "set MLFLOW_TRACKING_URI to a server (the extra mlflow holds the client alone)",
+}
+
 
 @dataclass(eq=False)  # a key by identity, as Tune's trials are
 class Tracked:
@@ -164,7 +170,7 @@ def callbacks(track: Sequence[str], store: Store) -> list[tune.Callback]:
             inner = _ray_callback(name, Path(store.root).name)
             inner.setup()
         except Exception as error:
-            raise ValueError(f"--track {name}: {error}") from None
+            raise ValueError(f"--track {name}: {error}; {NEEDS[name]}") from None
         made.append(TrackerCallback(name, inner, store))
     return made
 
