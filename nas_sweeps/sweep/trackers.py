@@ -170,7 +170,7 @@ def callbacks(track: Sequence[str], store: Store) -> list[tune.Callback]:
             inner = _ray_callback(name, Path(store.root).name)
             inner.setup()
         except Exception as error:
-            raise ValueError(f"--track {name}: {error}; {NEEDS[name]}") from None
+            raise ValueError(f"--track {name}: {str(error).strip(' .')}; {NEEDS[name]}") from None
         made.append(TrackerCallback(name, inner, store))
     return made
 
