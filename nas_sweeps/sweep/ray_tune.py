@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -56,7 +57,7 @@ from nas_sweeps.store import Store  # noqa: E402
 from nas_sweeps.store.lease import Watch  # noqa: E402
 from nas_sweeps.store.remote import RemoteFiles  # noqa: E402
 from nas_sweeps.sweep.executor import Job  # noqa: E402
-from nas_sweeps.sweep.stopping import kill, signals_kept  # noqa: E402
+from nas_sweeps.sweep.stopping import Interrupted, kill, signals_kept  # noqa: E402
 from nas_sweeps.sweep.trackers import callbacks, numbers  # noqa: E402
 from nas_sweeps.trial import Places, Resources, Trial, trial_from_json  # noqa: E402
 
@@ -90,7 +91,7 @@ class RayExecutor:
             nodes = [(n.get("CPU", 0.0), n.get("GPU", 0.0)) for n in _node_resources()]
             job.begin(Room(tuple(nodes), self.slots))
             searcher = ChainSearcher(job, self.slots)
-            with contextlib.redirect_stdout(io.StringIO()):
+            with quiet():
                 tune.Tuner(
                     _trainable(job, bool(trackers)),
                     tune_config=tune.TuneConfig(
@@ -112,30 +113,8 @@ class RayExecutor:
         if ray.is_initialized():
             yield
             return
-        if "://" in (self.address or ""):
-            raise ValueError(
-                f"--address {self.address}: Ray's client protocol is not supported; run on a "
-                "node of the cluster with --address auto"
-            )
-        options: dict[str, Any] = {"address": self.address or "local"}
-        if self.address is None:
-            options["include_dashboard"] = False
         try:
-            _knock(self.address)
-            with signals_kept():  # ray.init takes SIGTERM
-                ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
-        except OSError as error:
-            raise ValueError(
-                f"--address {self.address}: no Ray cluster answers there ({error}); "
-                "start one with `ray start --head`, or leave --address out; a cluster that asks "
-                "for a token wants it here too, in ~/.ray/auth_token"
-            ) from None
-        except Exception as error:  # Ray raises a bare Exception when a node comes up too late
-            raise ValueError(
-                f"Ray did not start here ({error}); run again when the machine is less busy, or "
-                "with --executor inline"
-            ) from None
-        try:
+            self._start()
             yield
         finally:
             # Ray does not wait for a worker that was told to go. Taking down its heap has taken
@@ -148,14 +127,55 @@ class RayExecutor:
             finally:
                 kill(workers)
 
+    def _start(self) -> None:
+        """Raises ValueError where there is no Ray to be had, Interrupted at a SIGTERM."""
+        if "://" in (self.address or ""):
+            raise ValueError(
+                f"--address {self.address}: Ray's client protocol is not supported; run on a "
+                "node of the cluster with --address auto"
+            )
+        options: dict[str, Any] = {"address": self.address or "local"}
+        if self.address is None:
+            options["include_dashboard"] = False
+        try:
+            _knock(self.address)
+            with signals_kept():  # ray.init takes SIGTERM
+                ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+        except SystemExit:  # Ray's answer to SIGTERM while it starts
+            raise Interrupted(signal.SIGTERM) from None
+        except OSError as error:
+            raise ValueError(
+                f"--address {self.address}: no Ray cluster answers there ({error}); "
+                "start one with `ray start --head`, or leave --address out; a cluster that asks "
+                "for a token wants it here too, in ~/.ray/auth_token"
+            ) from None
+        except Exception as error:  # Ray raises a bare Exception when a node comes up too late
+            raise ValueError(
+                f"Ray did not start here ({error}); run again when the machine is less busy, or "
+                "with --executor inline"
+            ) from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without Tune's table, and its warnings of files that it was told not to write."""
+    log = logging.getLogger("ray.tune")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        log.setLevel(before)
+
 
 def _workers() -> list[psutil.Process]:
-    """The processes of the Ray session that this process has started."""
+    """The raylet that this process has started, and all that it has started in turn."""
     found: list[psutil.Process] = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
             if child.name() == "raylet":
-                found += child.children(recursive=True)
+                found += [child, *child.children(recursive=True)]
     return found
 
 

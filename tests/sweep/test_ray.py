@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+import sys
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
@@ -14,6 +17,7 @@ from nas_sweeps.store import Store
 from nas_sweeps.sweep import executor
 from nas_sweeps.sweep.doctor import examine
 from nas_sweeps.sweep.run import run
+from nas_sweeps.sweep.stopping import Interrupted
 from tests.sweep.tiny import TINY
 
 
@@ -214,3 +218,35 @@ def test_a_cluster_is_shown_its_token_where_there_is_one(
     monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     assert auth_mode() == {"RAY_AUTH_MODE": "token"}
+
+
+def test_a_sigterm_while_ray_starts_is_a_stop_like_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from nas_sweeps.sweep import ray_tune
+
+    def init(**options: object) -> None:
+        sys.exit(signal.SIGTERM)  # as Ray's own handler does
+
+    ended: list[str] = []
+    monkeypatch.setattr(ray_tune.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray_tune.ray, "init", init)
+    monkeypatch.setattr(ray_tune.ray, "shutdown", lambda: ended.append("ray"))
+    monkeypatch.setattr(ray_tune, "_workers", list)  # these tests' own session stays
+    with pytest.raises(Interrupted) as stopped, ray_tune.RayExecutor().session():
+        pass
+    assert ended == ["ray"]
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
+
+
+def test_tune_is_silent_in_a_session_of_the_callers(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would warn of each trial that has none of the files that it was told not to write."""
+    from nas_sweeps.sweep.ray_tune import quiet
+
+    log = logging.getLogger("ray.tune.analysis.experiment_analysis")
+    before = log.getEffectiveLevel()
+    with quiet():
+        print("a table")
+        assert not log.isEnabledFor(logging.ERROR)
+    assert log.getEffectiveLevel() == before
+    assert capsys.readouterr().out == ""
