@@ -119,13 +119,13 @@ class RayExecutor:
         finally:
             # Ray does not wait for a worker that was told to go. Taking down its heap has taken
             # one 18 s on a busy machine, with the memory (and the GPU) of the next run's trials.
-            workers: list[psutil.Process] = []
+            ours: list[psutil.Process] = []
             try:
                 with signals_kept():
-                    workers = _workers() if self.address is None else []
+                    ours = _processes() if self.address is None else []
                     ray.shutdown()
             finally:
-                kill(workers)
+                kill(ours)
 
     def _start(self) -> None:
         """Raises ValueError where there is no Ray to be had, Interrupted at a SIGTERM."""
@@ -169,7 +169,7 @@ def quiet() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _workers() -> list[psutil.Process]:
+def _processes() -> list[psutil.Process]:
     """The raylet that this process has started, and all that it has started in turn."""
     found: list[psutil.Process] = []
     for child in psutil.Process().children():

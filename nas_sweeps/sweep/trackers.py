@@ -28,7 +28,7 @@ from nas_sweeps.store.ledger import read_origins
 from nas_sweeps.trial import Trial, trial_from_json
 
 NEEDS = {  # said where a tracker cannot be set up
-    "tensorboard": "it writes to the folder tensorboard in the store",
+    "tensorboard": "it needs tensorboardX, and a folder that it can write to",
     "wandb": "log in with `wandb login`, or set WANDB_MODE=offline",
     "mlflow": "set MLFLOW_TRACKING_URI to a server (the extra mlflow holds the client alone)",
 }

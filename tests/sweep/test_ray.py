@@ -232,7 +232,7 @@ def test_a_sigterm_while_ray_starts_is_a_stop_like_any_other(
     monkeypatch.setattr(ray_tune.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray_tune.ray, "init", init)
     monkeypatch.setattr(ray_tune.ray, "shutdown", lambda: ended.append("ray"))
-    monkeypatch.setattr(ray_tune, "_workers", list)  # these tests' own session stays
+    monkeypatch.setattr(ray_tune, "_processes", list)  # these tests' own session stays
     with pytest.raises(Interrupted) as stopped, ray_tune.RayExecutor().session():
         pass
     assert ended == ["ray"]
