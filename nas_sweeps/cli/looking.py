@@ -119,14 +119,14 @@ def table(
 
         show(results_view(store, value, names(rows), names(columns)))
         return
+    from nas_sweeps.report.labels import caveats
     from nas_sweeps.report.tables import table_text
-    from nas_sweeps.report.text import caveats
-    from nas_sweeps.store import load
+    from nas_sweeps.store import attributed, load
 
     frames = load(store)
     sys.stdout.write(table_text(frames, names(rows), names(columns), value, style.value))
     sys.stdout.flush()
-    for line in caveats(frames):
+    for line in caveats(attributed(frames)):
         err.print(line, soft_wrap=True)
 
 

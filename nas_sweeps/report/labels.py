@@ -7,7 +7,7 @@ differs between them, and of none while it does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -49,6 +49,22 @@ def retrains(frames: Frames) -> pd.DataFrame:
 def done(trials: pd.DataFrame) -> pd.DataFrame:
     """Those that have a result to show."""
     return trials[trials["state"] == "done"]
+
+
+def caveats(found: pd.DataFrame) -> Iterator[str]:
+    """What sets the methods of a table apart beside the search: else one compares both.
+
+    Args:
+        found: the retrains of the table, as of ``attributed``.
+    """
+    named = done(found).fillna({"method": UNKNOWN})
+    for column, what in (("pretrain", "pre-training"), ("variant", "search knobs")):
+        if named[column].nunique() > 1:
+            each = named.groupby("method")[column].unique()
+            yield f"{what}: " + "; ".join(
+                f"{method}: {', '.join(sorted(str(v or 'default') for v in values))}"
+                for method, values in each.items()
+            )
 
 
 def panel_names(trials: pd.DataFrame) -> pd.Series:

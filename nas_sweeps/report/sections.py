@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from nas_sweeps.report.html import Column, Markup, data_table, join, percent, tag
-from nas_sweeps.report.labels import UNKNOWN, done, retrains, where_of
+from nas_sweeps.report.labels import caveats, done, retrains, where_of
 from nas_sweeps.report.planned import STATES, KeptGrid, shortfalls
 from nas_sweeps.report.table1 import table1
 from nas_sweeps.store import Frames
@@ -114,20 +114,10 @@ def _cautions(table: pd.DataFrame) -> list[Markup]:
 
 
 def _what_differs(found: pd.DataFrame) -> Markup:
-    """What sets the methods apart beside the search: else one compares both."""
-    lines = []
-    for column, what in (("pretrain", "pre-training"), ("variant", "search knobs")):
-        if found[column].nunique() > 1:
-            each = found.fillna({"method": UNKNOWN}).groupby("method")[column].unique()
-            said = "; ".join(f"{method}: {_listed(values)}" for method, values in each.items())
-            lines.append(tag("li", f"{what}: {said}"))
+    lines = [tag("li", line) for line in caveats(found)]
     if not lines:
         return Markup("")
     return join([tag("p", "The methods also differ in:"), tag("ul", *lines)])
-
-
-def _listed(values: Sequence[str]) -> str:
-    return ", ".join(sorted(str(value or "default") for value in values))
 
 
 def failure_section(frames: Frames) -> Markup:

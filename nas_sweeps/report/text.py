@@ -6,7 +6,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Column, Table
@@ -23,9 +23,6 @@ from nas_sweeps.store.lease import current_driver
 from nas_sweeps.store.ledger import Store, grid_digest, read_attempt
 from nas_sweeps.store.records import State
 from nas_sweeps.trial import SearchTrial
-
-if TYPE_CHECKING:
-    from nas_sweeps.store import Frames
 
 
 def plan_view(
@@ -148,8 +145,9 @@ def results_view(
     Raises:
         ValueError: there is no store, or a name is no column.
     """
+    from nas_sweeps.report.labels import caveats
     from nas_sweeps.report.tables import entries, is_fraction
-    from nas_sweeps.store import load, summarise
+    from nas_sweeps.store import attributed, load, summarise
 
     frames = load(store)
     found = summarise(frames, value, rows, columns)
@@ -167,19 +165,4 @@ def results_view(
     for line in body:
         table.add_row(*line)
     yield table
-    yield from caveats(frames)
-
-
-def caveats(frames: Frames) -> Iterator[str]:
-    """What sets the methods of a table apart beside the search itself: else one compares both."""
-    from nas_sweeps.store import attributed
-
-    found = attributed(frames)
-    done = found[found["state"] == "done"]
-    for column, what in (("pretrain", "pre-training"), ("variant", "search knobs")):
-        if done[column].nunique() > 1:
-            each = done.groupby("method")[column].unique()
-            yield f"{what}: " + "; ".join(
-                f"{method}: {', '.join(v or 'default' for v in values)}"
-                for method, values in each.items()
-            )
+    yield from caveats(attributed(frames))
