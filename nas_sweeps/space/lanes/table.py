@@ -170,7 +170,7 @@ class Table:
     def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rows, pools, list and lanes of weights as tensors: sent once, before any recording."""
         if device not in self.tensors:
-            pools = self.pool_rows or [[0] * ROW]
+            pools = self.pool_rows or [[0] * ROW]  # a kernel wants some tensor
             self.tensors[device] = (
                 *(
                     torch.tensor(numbers, dtype=torch.int32, device=device)
