@@ -141,11 +141,13 @@ class _Backward:
         if source.state < INPUTS and shape.stride == 2:
             assert self.DX is not None
             rows = max(16, 1024 // shape.block)
-            launch(
-                filters.strided_gradient, (cdiv(shape.pixels, rows), 4, shape.blocks),
-                maps.X[source.state], *read, self.DX[source.state], work.TAB, *source.kinds,
-                *pools, shape.batch, BLOCK=rows, **work.big, **work.out, **work.common,
-            )  # fmt: skip
+            for parity in range(4):
+                launch(
+                    filters.strided_gradient, (cdiv(shape.pixels, rows), shape.blocks),
+                    maps.X[source.state], *read, self.DX[source.state], work.TAB, *source.kinds,
+                    *pools, shape.batch, PH=parity // 2, PW=parity % 2, BLOCK=rows, **work.big,
+                    **work.out, **work.common,
+                )  # fmt: skip
             return
         if source.state < INPUTS:
             assert self.DX is not None

@@ -324,6 +324,18 @@ def dropped(F, TAB, lane, b, B, ACC: tl.constexpr):
     return f.to(ACC)
 
 
+@triton.jit
+def _transposed(a0, a1, a2, a3, DZ, WF, TAB, lo, hi, size, b, w, live, h, c, ok, H: tl.constexpr,
+                W: tl.constexpr, C: tl.constexpr, K: tl.constexpr, DIL: tl.constexpr,
+                ACC: tl.constexpr):  # fmt: skip
+    """Add the transposed filters of lanes lo .. hi, which have one kind."""
+    for lane in range(lo, hi):
+        wp = WF + tl.load(TAB + lane * ROW + 2) * C
+        a0, a1, a2, a3 = _conv(a0, a1, a2, a3, DZ + lane * size, wp, b, w, live, h, c, ok, H, W, C,
+                               C, K, DIL, 1, True, False, ACC)  # fmt: skip
+    return a0, a1, a2, a3
+
+
 @triton.jit(do_not_specialize=["k0", "k1", "k2", "k3", "k4", "big", "mean", "lo", "hi", "B", "NG"])
 def input_gradient(X, DZ, WF, DM, IDX, D, A, F, O, TAB, LIST, k0, k1, k2, k3, k4, big, mean, lo,
                    hi, B, NG, H: tl.constexpr, W: tl.constexpr, RS: tl.constexpr,
@@ -343,35 +355,22 @@ def input_gradient(X, DZ, WF, DM, IDX, D, A, F, O, TAB, LIST, k0, k1, k2, k3, k4
     a3 = tl.zeros([BP, CB], ACC)
     N = B * H * W
     size = tl.cast(N, tl.int64) * C
-    for lane in range(k0, k1):
-        zp = DZ + lane * size
-        wp = WF + tl.load(TAB + lane * ROW + 2) * C
-        a0, a1, a2, a3 = _conv(a0, a1, a2, a3, zp, wp, b, w, live, h, c, ok, H, W, C, C,
-                               3, 1, 1, True, False, ACC)  # fmt: skip
-    for lane in range(k1, k2):
-        zp = DZ + lane * size
-        wp = WF + tl.load(TAB + lane * ROW + 2) * C
-        a0, a1, a2, a3 = _conv(a0, a1, a2, a3, zp, wp, b, w, live, h, c, ok, H, W, C, C,
-                               5, 1, 1, True, False, ACC)  # fmt: skip
-    for lane in range(k2, k3):
-        zp = DZ + lane * size
-        wp = WF + tl.load(TAB + lane * ROW + 2) * C
-        a0, a1, a2, a3 = _conv(a0, a1, a2, a3, zp, wp, b, w, live, h, c, ok, H, W, C, C,
-                               3, 2, 1, True, False, ACC)  # fmt: skip
-    for lane in range(k3, k4):
-        zp = DZ + lane * size
-        wp = WF + tl.load(TAB + lane * ROW + 2) * C
-        a0, a1, a2, a3 = _conv(a0, a1, a2, a3, zp, wp, b, w, live, h, c, ok, H, W, C, C,
-                               5, 2, 1, True, False, ACC)  # fmt: skip
+    a0, a1, a2, a3 = _transposed(a0, a1, a2, a3, DZ, WF, TAB, k0, k1, size, b, w, live, h, c, ok,
+                                 H, W, C, 3, 1, ACC)  # fmt: skip
+    a0, a1, a2, a3 = _transposed(a0, a1, a2, a3, DZ, WF, TAB, k1, k2, size, b, w, live, h, c, ok,
+                                 H, W, C, 5, 1, ACC)  # fmt: skip
+    a0, a1, a2, a3 = _transposed(a0, a1, a2, a3, DZ, WF, TAB, k2, k3, size, b, w, live, h, c, ok,
+                                 H, W, C, 3, 2, ACC)  # fmt: skip
+    a0, a1, a2, a3 = _transposed(a0, a1, a2, a3, DZ, WF, TAB, k3, k4, size, b, w, live, h, c, ok,
+                                 H, W, C, 5, 2, ACC)  # fmt: skip
     for i in tl.static_range(4):
-        hi_ = h + i
-        row = live & (hi_ < H)
+        row = live & (h + i < H)
         here = row[:, None] & ok[None, :]
-        r = (b * H + hi_) * W + w
+        r = (b * H + h + i) * W + w
         at = r[:, None] * RS + c[None, :]
         x = tl.load(X + at, mask=here, other=0.0)
         a = tl.where(x > 0, _pick(a0, a1, a2, a3, a0, i), 0.0)
-        a = _pools_back(a, DM, IDX, big, mean, N, b, hi_, w, row, c, ok, H, W, H, W, 1, 0, 0,
+        a = _pools_back(a, DM, IDX, big, mean, N, b, h + i, w, row, c, ok, H, W, H, W, 1, 0, 0,
                         C, ACC)  # fmt: skip
         a = _identities(a, D, A, LIST, lo, hi, r, B, here, c, ok, TAB, F, H * W, OC, DROP, C, ACC)
         if ADD:
@@ -389,11 +388,9 @@ def _convt(a, DZ, WF, TAB, lo, hi, N, b, h, w, live, c, ok, PH: tl.constexpr, PW
         zp = DZ + lane * size
         wp = WF + tl.load(TAB + lane * ROW + 2) * C
         for k in tl.static_range(K * K):
-            dh: tl.constexpr = PH - (k // K - K // 2) * DIL
-            dw: tl.constexpr = PW - (k % K - K // 2) * DIL
-            if dh % 2 == 0 and dw % 2 == 0:
-                ho = h + dh // 2
-                wo = w + dw // 2
+            if (PH - (k // K - K // 2) * DIL) % 2 == 0 and (PW - (k % K - K // 2) * DIL) % 2 == 0:
+                ho = h + (PH - (k // K - K // 2) * DIL) // 2
+                wo = w + (PW - (k % K - K // 2) * DIL) // 2
                 seen = live & (ho >= 0) & (wo >= 0) & (ho < HO) & (wo < WO)
                 at = ((b * HO + ho) * WO + wo)[:, None] * C + c[None, :]
                 z = tl.load(zp + at, mask=seen[:, None] & ok[None, :], other=0.0).to(ACC)
@@ -401,11 +398,18 @@ def _convt(a, DZ, WF, TAB, lo, hi, N, b, h, w, live, c, ok, PH: tl.constexpr, PW
     return a
 
 
-@triton.jit
-def _strided(X, DZ, WF, DM, IDX, O, TAB, k0, k1, k2, k3, k4, k5, k6, big, mean, B, r, c, ok,
-             PH: tl.constexpr, PW: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-             HO: tl.constexpr, WO: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
-             BLOCK: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+@triton.jit(do_not_specialize=["k0", "k1", "k2", "k3", "k4", "k5", "k6", "big", "mean", "B"])
+def strided_gradient(X, DZ, WF, DM, IDX, O, TAB, k0, k1, k2, k3, k4, k5, k6, big, mean, B,
+                     PH: tl.constexpr, PW: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+                     HO: tl.constexpr, WO: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
+                     BLOCK: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+    """As ``input_gradient`` for a state that is read with stride 2, at pixels (2h+PH, 2w+PW).
+
+    Grid: blocks of output pixels, blocks of channels; one launch for each of the four parities.
+    """
+    c = tl.program_id(1) * CB + tl.arange(0, CB)
+    ok = c < C
+    r = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     N = B * HO * WO
     b = r // (HO * WO)
     h = (r // WO) % HO
@@ -432,32 +436,6 @@ def _strided(X, DZ, WF, DM, IDX, O, TAB, k0, k1, k2, k3, k4, k5, k6, big, mean, 
     a = _pools_back(a, DM, IDX, big, mean, N, b, h, w, live, c, ok, H, W, HO, WO, 2, PH, PW,
                     C, ACC)  # fmt: skip
     tl.store(O + pixel, a.to(O.dtype.element_ty), mask=here)
-
-
-@triton.jit(do_not_specialize=["k0", "k1", "k2", "k3", "k4", "k5", "k6", "big", "mean", "B"])
-def strided_gradient(X, DZ, WF, DM, IDX, O, TAB, k0, k1, k2, k3, k4, k5, k6, big, mean, B,
-                     H: tl.constexpr, W: tl.constexpr, HO: tl.constexpr, WO: tl.constexpr,
-                     C: tl.constexpr, CB: tl.constexpr, BLOCK: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    """As ``input_gradient`` for a state that is read with stride 2, one parity a program.
-
-    Grid: blocks of output pixels, the four parities, blocks of channels.
-    """
-    parity = tl.program_id(1)
-    c = tl.program_id(2) * CB + tl.arange(0, CB)
-    ok = c < C
-    r = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    if parity == 0:
-        _strided(X, DZ, WF, DM, IDX, O, TAB, k0, k1, k2, k3, k4, k5, k6, big, mean, B, r, c, ok,
-                 0, 0, H, W, HO, WO, C, CB, BLOCK, ACC)  # fmt: skip
-    elif parity == 1:
-        _strided(X, DZ, WF, DM, IDX, O, TAB, k0, k1, k2, k3, k4, k5, k6, big, mean, B, r, c, ok,
-                 0, 1, H, W, HO, WO, C, CB, BLOCK, ACC)  # fmt: skip
-    elif parity == 2:
-        _strided(X, DZ, WF, DM, IDX, O, TAB, k0, k1, k2, k3, k4, k5, k6, big, mean, B, r, c, ok,
-                 1, 0, H, W, HO, WO, C, CB, BLOCK, ACC)  # fmt: skip
-    else:
-        _strided(X, DZ, WF, DM, IDX, O, TAB, k0, k1, k2, k3, k4, k5, k6, big, mean, B, r, c, ok,
-                 1, 1, H, W, HO, WO, C, CB, BLOCK, ACC)  # fmt: skip
 
 
 @triton.jit

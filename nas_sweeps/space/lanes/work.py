@@ -48,7 +48,13 @@ class Work:
         self.L, self.LT = len(self.table.blocks), len(self.table.lanes)
         self.OC = shape.nodes * shape.channels
         acc = TRITON_TYPE[shape.sums]
-        self.common = {"C": shape.channels, "CB": shape.block, "ACC": acc, "num_warps": 4}
+        self.common = {
+            "C": shape.channels,
+            "CB": shape.block,
+            "ACC": acc,
+            "num_warps": 4,
+            "enable_fp_fusion": True,  # one rounding for a product and a sum; Triton's default moves
+        }
         self.dot = {"DOT": shape.dot, "PREC": products_of(shape.maps)}
         self.at_node = {
             "PIX": shape.out_height * shape.out_width,
