@@ -9,14 +9,15 @@ Source: DARTS model_search.py; seven operations without ``none``: FairDARTS mode
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import reduce
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, reduce
 from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
 from nas_sweeps.space.genotype import EDGES, NODES, OPERATIONS
+from nas_sweeps.space.lanes.table import Operation, Table, build_table
 from nas_sweeps.space.layout import CellPlan, stack_cells
 from nas_sweeps.space.operations import build_operation, build_preprocess, build_stem
 
@@ -54,6 +55,7 @@ class SearchCell(nn.Module):
     def __init__(self, plan: CellPlan, operations: Sequence[str]) -> None:
         super().__init__()
         self.reduction = plan.reduction
+        self.columns = len(operations)  # of the edge weights
         self.preprocess0 = build_preprocess(
             plan.before_last, plan.channels, shrink=plan.after_reduction, affine=False
         )
@@ -62,6 +64,18 @@ class SearchCell(nn.Module):
         for source, node in EDGES:
             stride = 2 if plan.reduction and source < 2 else 1
             self.edges[f"{source}_{node}"] = MixedEdge(operations, plan.channels, stride)
+
+    @cached_property
+    def table(self) -> Table:
+        """The operations of all edges as lanes, for the form that kernels compute."""
+        return build_table(list(self._operations()), len(EDGES) * self.columns)
+
+    def _operations(self) -> Iterator[Operation]:
+        for row, (source, node) in enumerate(EDGES):
+            edge = self.edges[f"{source}_{node}"]
+            assert isinstance(edge, MixedEdge)
+            for column, module in zip(edge.columns, edge.values(), strict=True):
+                yield Operation(module, source, node, weight=row * self.columns + column)
 
     def forward(self, s0_BCHW: Tensor, s1_BCHW: Tensor, weights_EO: EdgeWeights) -> Tensor:
         states = [self.preprocess0(s0_BCHW), self.preprocess1(s1_BCHW)]

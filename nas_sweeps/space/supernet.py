@@ -37,6 +37,7 @@ from nas_sweeps.space.folded import (
     measure,
     rectify,
 )
+from nas_sweeps.space.form import Form
 from nas_sweeps.space.genotype import EDGES, NODES
 from nas_sweeps.space.operations import DepthwiseSeparable, DilConv, FactorizedReduce, Pool, SepConv
 from nas_sweeps.space.plain import MixedEdge as MixedEdge
@@ -50,17 +51,23 @@ class Supernet(PlainSupernet):
     """As ``PlainSupernet``, faster and with less than half its memory.
 
     Attributes:
-        arranged: False calls the modules one by one, which hooks on them can see.
+        form: how cells are computed (``form.py``). ``plain`` calls the modules one by one, which
+            hooks on them can see.
     """
 
-    arranged = True
+    form: Form = "arranged"
 
     def _run_cell(
         self, cell: SearchCell, s0_BCHW: Tensor, s1_BCHW: Tensor, weights_EO: Tensor
     ) -> Tensor:
-        if not self.arranged:
+        if self.form == "plain":
             return super()._run_cell(cell, s0_BCHW, s1_BCHW, weights_EO)
-        return run_cell(cell, s0_BCHW, s1_BCHW, weights_EO, self.operations)
+        if self.form == "arranged":
+            return run_cell(cell, s0_BCHW, s1_BCHW, weights_EO, self.operations)
+        from nas_sweeps.space.lanes import cell as lanes  # Triton is imported where it is used
+
+        states = cell.preprocess0(s0_BCHW), cell.preprocess1(s1_BCHW)
+        return lanes.run_cell(cell.table, *states, 2 if cell.reduction else 1, weights_EO)
 
 
 def run_cell(

@@ -38,7 +38,9 @@ def run_backward(work: Work, maps: Maps, grad_BCHW: Tensor, inputs: bool, learn:
 
 
 class _Backward:
-    def __init__(self, work: Work, maps: Maps, grad_BCHW: Tensor, inputs: bool, learn: bool) -> None:
+    def __init__(
+        self, work: Work, maps: Maps, grad_BCHW: Tensor, inputs: bool, learn: bool
+    ) -> None:
         self.work, self.maps = work, maps
         shape = work.shape
         C, N, L = shape.channels, shape.pixels, work.L

@@ -77,7 +77,7 @@ class _Cell(Function):
         maps_type = _map_type(s0)
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
             shape = Shape(*s0.shape, stride, len(layout.table.nodes), maps_type)
-            packed = layout.pack(parameters, shape.sums, shape.maps)
+            packed = layout.pack(parameters, s0.device, shape.sums, shape.maps)
             work = Work(layout, shape, training, packed, weights, drop)
             with _device(s0.device):
                 maps = run_forward(work, s0, s1)

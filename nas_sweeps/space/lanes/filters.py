@@ -320,7 +320,7 @@ def _identities(a, D, A, LIST, lo, hi, r, B, here, c, ok, TAB, F, PIX: tl.conste
 def dropped(F, TAB, lane, b, B, ACC: tl.constexpr):
     """The factor of drop path of a lane for images b: 1 for a lane without one."""
     row = tl.load(TAB + lane * ROW + 7)
-    f = tl.load(F + row * B + b, mask=(b < B) & (row >= 0), other=1.0)
+    f = tl.load(F + row * B + b, mask=(b < B) & (row + b * 0 >= 0), other=1.0)
     return f.to(ACC)
 
 

@@ -85,9 +85,7 @@ def lanes_of(operations: Iterable[Operation]) -> list[Lane]:
         elif isinstance(module, FactorizedReduce):
             halves = (EVEN, module.even), (ODD, module.odd)
             for half, (kind, conv) in enumerate(halves):
-                out.append(
-                    replace(base, kind=kind, pointwise=conv, norm=module.norm, half=half)
-                )
+                out.append(replace(base, kind=kind, pointwise=conv, norm=module.norm, half=half))
         elif isinstance(module, Pool):
             norm = module.norm if isinstance(module.norm, nn.BatchNorm2d) else None
             mean = not isinstance(module.pool, nn.MaxPool2d)

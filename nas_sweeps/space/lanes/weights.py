@@ -58,16 +58,22 @@ class Layout:
             start += size
         return tuple(out)
 
-    def pack(self, parameters: Sequence[Tensor], sums: torch.dtype, maps: torch.dtype) -> Packed:
-        """All pieces, on the parameters' device."""
-        C, device = self.channels, parameters[0].device
+    def pack(
+        self,
+        parameters: Sequence[Tensor],
+        device: torch.device,
+        sums: torch.dtype,
+        maps: torch.dtype,
+    ) -> Packed:
+        """All pieces, on the device that the parameters are on, if there are any."""
+        C = self.channels
         filters, products, scales, shifts = self._parts([p.detach().to(sums) for p in parameters])
-        F = torch.cat([w.flatten(1).t() for w in filters]) if filters else products[0].new_zeros(1, C)
         none = torch.zeros(C - C // 2, C, dtype=sums, device=device)
+        F = torch.cat([w.flatten(1).t() for w in filters]) if filters else none
         rows: list[Tensor] = []
         for lane, w in zip(self.table.blocks, products, strict=True):
             rows += _halves(lane, w.flatten(1), none[: C - len(w)])
-        P = torch.cat(rows).view(-1, C, C)
+        P = torch.cat(rows or [none[:0]]).view(-1, C, C)
         by_norm = {id(n): pair for n, *pair in zip(self.norms, scales, shifts, strict=True)}
         ones, zeros = torch.ones(C, dtype=sums, device=device), none[0]
         G: list[Tensor] = []
@@ -76,7 +82,7 @@ class Layout:
             g, b = by_norm.get(id(lane.norm), (ones, zeros))
             G += _halves(lane, _own(lane, g), zeros[: C // 2])
             B += _halves(lane, _own(lane, b), zeros[: C // 2])
-        return Packed(P, P if maps == sums else P.to(maps), F, torch.cat(G).view(-1, C), torch.cat(B).view(-1, C))
+        return Packed(P, P.to(maps), F, torch.cat(G).view(-1, C), torch.cat(B).view(-1, C))
 
     def gradients(self, DP: Tensor, DF: Tensor, DG: Tensor, DB: Tensor) -> list[Tensor]:
         """Those of every parameter, each as contiguous as the parameter is."""
@@ -94,7 +100,11 @@ class Layout:
             assert lane.pointwise is not None
             own = _own(lane, DP[number])
             out.append(own.reshape(len(own), C, 1, 1))
-        return out + [self._of_norm(n, DG) for n in self.norms] + [self._of_norm(n, DB) for n in self.norms]
+        return (
+            out
+            + [self._of_norm(n, DG) for n in self.norms]
+            + [self._of_norm(n, DB) for n in self.norms]
+        )
 
     def _turned(self, DF: Tensor) -> list[tuple[int, Tensor]]:
         """Filters of one size as (filter, C, taps), from rows of taps in order of lanes."""
@@ -132,7 +142,10 @@ class Layout:
         values: list[Tensor] = []
         for number, lane in enumerate(self.table.lanes):
             if lane.norm is not None:
-                for buffer, rows in ((lane.norm.running_mean, mean), (lane.norm.running_var, variance)):
+                for buffer, rows in (
+                    (lane.norm.running_mean, mean),
+                    (lane.norm.running_var, variance),
+                ):
                     own = _there(buffer)
                     buffers.append(_own(lane, own))
                     values.append(_own(lane, rows[number]).to(own.dtype))
