@@ -17,7 +17,7 @@ from nas_sweeps.store.records import ACCURACIES
 RESULTS = ("genotype_id", *ACCURACIES, "epochs", "num_params", "macs")
 ENVIRONMENT = (
     *("nas_sweeps_version", "git_sha", "python_version", "torch_version", "ray_version"),
-    *("host", "device", "depthwise"),
+    *("host", "device"),
 )
 CELL = ["phase", "method", "variant", "pretrain", "dataset", "distribution", "mu", "total"]
 CELL += ["search_setting", "setting"]

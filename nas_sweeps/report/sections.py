@@ -170,7 +170,6 @@ _ENVIRONMENT = {
     "ray_version": "Ray",
     "host": "host",
     "device": "device",
-    "depthwise": "depthwise gradients",
 }
 
 

@@ -89,9 +89,8 @@ class Result:
     ``metrics`` are those of the last epoch (``METRICS``). ``genotype`` is ``[normal, reduce]``,
     each a list of ``[operation, source, node]``. ``genotype_facts`` says how a search read it
     off: rule, threshold, fallback_used, gaps, margins, entropies. ``cost`` has wall_s, cpu_s,
-    gpu_hours, peak_mem_gib; ``versions`` has python, torch, ray, nas_sweeps, and depthwise: the
-    form of these gradients, plain or compiled, in searches on a CPU. ``transient`` failures are
-    nobody's mistake (a lost worker, no memory, no space): another run tries again.
+    gpu_hours, peak_mem_gib; ``versions`` has python, torch, ray, nas_sweeps. ``transient``
+    failures are nobody's mistake (a lost worker, no memory, no space): another run tries again.
     """
 
     trial_id: str

@@ -271,7 +271,6 @@ def _result_columns(result: Result) -> Row:
         row[key] = result.cost.get(key)
     for package in ("python", "torch", "ray", "nas_sweeps"):
         row[f"{package}_version"] = result.versions.get(package)
-    row["depthwise"] = result.versions.get("depthwise")
     return row
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from nas_sweeps.store.records import ACCURACIES
 
-SCHEMA_VERSION = 4  # raised when a column is new or changes its meaning: see ``gather``
+SCHEMA_VERSION = 5  # raised when a column is new or changes its meaning: see ``gather``
 
 TEXT = pa.string()
 REPEATED = pa.dictionary(pa.int32(), pa.string())  # strings that recur over many rows
@@ -52,7 +52,6 @@ TRIALS = _schema(  # one row per trial, whatever its state
     (TIME, ["started_at", "finished_at"]),
     (TEXT, ["host", "device"]),
     (TEXT, ["python_version", "torch_version", "ray_version", "nas_sweeps_version", "git_sha"]),
-    (TEXT, ["depthwise"]),  # of a search on a CPU: plain or compiled, which round differently
     (TEXT, ["spec"]),  # JSON
 )
 

@@ -28,7 +28,6 @@ import torch
 
 from nas_sweeps.data.bundle import Bundle, prepare
 from nas_sweeps.live.lines import tested
-from nas_sweeps.space import kernel
 from nas_sweeps.store import Result, Store
 from nas_sweeps.store.files import File
 from nas_sweeps.store.ledger import AlreadyDone, Attempt, Overtaken, all_checkpoints
@@ -164,7 +163,7 @@ class _Worker:
             started_at=started_at,
             finished_at=_now(),
             device=_device_name(self.device),
-            **(environment() | {"versions": environment()["versions"] | self._depthwise()}),
+            **environment(),
             **ended,
         )
         if not self.attempt.finish(result, cost=self.accounts.own()):
@@ -186,7 +185,6 @@ class _Worker:
         trial, attempt, accounts = self.trial, self.attempt, self.accounts
         self._between_steps(verdict)
         bundle = prepare(trial.data, trial.distribution, self.places, self.device)
-        kernel.follow(None)
         run = self._restored(bundle)
         attempt.beat(
             device=_device_name(self.device),
@@ -236,7 +234,6 @@ class _Worker:
         accounts.peak_mem_gib = max(accounts.peak_mem_gib, peak_memory_gib(self.device))
         state = {
             "device": self.device.type,
-            **self._depthwise(),
             "run": run.state_dict(),
             "rows": accounts.rows,
             "wall_s": cost["wall_s"],
@@ -278,24 +275,10 @@ class _Worker:
             self.accounts.rows = rows
             for name, value in costs.items():
                 setattr(self.accounts, name, value)
-            self._follow(state.get("depthwise", "plain"))
             self.log.info("going on after epoch %d", run.epochs_done)
             write_epochs(self.attempt.files, rows)
             return run
         return self._new_run(bundle)
-
-    def _depthwise(self) -> dict[str, str]:
-        """How depthwise gradients are computed, where there are two ways that round differently."""
-        if self.device.type != "cpu" or not isinstance(self.trial, SearchTrial):
-            return {}
-        return {"depthwise": kernel.form()}
-
-    def _follow(self, begun: kernel.Form) -> None:
-        if self._depthwise() and not kernel.follow(begun):
-            self.log.warning(
-                "this trial began with the compiled depthwise kernel, which is not here; it goes "
-                "on in plain PyTorch and will round otherwise than one never interrupted"
-            )
 
     def _new_run(self, bundle: Bundle) -> Run:
         torch.manual_seed(stream(self.trial.seed, "global"))
