@@ -170,6 +170,9 @@ _ENVIRONMENT = {
     "ray_version": "Ray",
     "host": "host",
     "device": "device",
+    "device_model": "processor",
+    "threads": "threads",
+    "form": "form",
 }
 
 

@@ -52,6 +52,10 @@ TRIALS = _schema(  # one row per trial, whatever its state
     (TIME, ["started_at", "finished_at"]),
     (TEXT, ["host", "device"]),
     (TEXT, ["python_version", "torch_version", "ray_version", "nas_sweeps_version", "git_sha"]),
+    (TEXT, ["device_kind", "device_model"]),  # with the next two rows: what decides rounding
+    (COUNT, ["threads"]),
+    (TEXT, ["precision", "form", "triton_version"]),
+    (TEXT, ["numerics_changed"]),  # what of it was not the same throughout; null: not recorded
     (TEXT, ["spec"]),  # JSON
 )
 
@@ -106,7 +110,14 @@ ATTEMPTS = _schema(  # one row per attempt at a trial, whatever became of it
     (TEXT, ["host"]),
     (COUNT, ["pid"]),
     (TEXT, ["device", "visible_devices"]),
+    (TEXT, ["device_kind", "device_model"]),
+    (COUNT, ["threads"]),
+    (TEXT, ["precision", "form", "torch_version", "triton_version"]),
+    (TEXT, ["note"]),  # what a person should know of how it went on
 )
+
+# What versions up to schema 4 called the two ways to compute a search on a CPU, and its form here.
+FORM_OF_DEPTHWISE = {"plain": "arranged", "compiled": "compiled"}
 
 SCHEMAS = {
     "trials": TRIALS,
