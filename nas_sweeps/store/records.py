@@ -72,7 +72,7 @@ class AttemptRecord:
     error_class: str | None = None
     error_message: str | None = None
     numerics: Numerics | None = None  # None: not recorded, or not begun to compute
-    note: str = ""
+    note: str | None = None
 
     def with_(self, **facts: Any) -> AttemptRecord:
         return replace(self, **facts)

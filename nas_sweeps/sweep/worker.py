@@ -194,7 +194,7 @@ class _Worker:
         attempt.beat(
             device=device_name(self.device),
             numerics=self.numerics[-1],
-            note="; ".join(self.notes),
+            note="; ".join(self.notes) or None,
             epochs_from=run.epochs_done,
             epochs_done=run.epochs_done,
         )
