@@ -10,7 +10,7 @@ from typing import Any
 
 from nas_sweeps.methods import darts, fairdarts, ssf_nas  # noqa: F401  each registers itself
 from nas_sweeps.methods.contract import REGISTRY, Method, Objective, register
-from nas_sweeps.trial import Knob, MethodSpec
+from nas_sweeps.trial import Knob, MethodSpec, absent_values
 
 __all__ = ["Method", "Objective", "build", "get", "names", "register", "resolve", "variant"]
 
@@ -34,23 +34,30 @@ def get(name: str) -> type[Method]:
 def resolve(name: str, knobs: Mapping[str, Any]) -> MethodSpec:
     """The method with every knob decided: those given, checked, and defaults for the rest.
 
+    A knob that was ``added`` is left out while it has the value that it stood for before.
+
     Raises:
         ValueError: an unknown method.
         pydantic.ValidationError: an unknown knob, or a value of the wrong type or range.
     """
     method = _adapter(get(name)).validate_python(dict(knobs))
-    return MethodSpec(name=name, knobs=tuple(sorted(asdict(method).items())))
+    absent = absent_values(type(method))
+    decided = asdict(method).items()
+    return MethodSpec(
+        name=name, knobs=tuple(sorted((k, v) for k, v in decided if (k, v) not in absent.items()))
+    )
 
 
 def build(spec: MethodSpec) -> Method:
     """The method that a spec describes. Raises what ``resolve`` raises."""
-    method: Method = _adapter(get(spec.name)).validate_python(dict(spec.knobs))
+    kind = get(spec.name)
+    method: Method = _adapter(kind).validate_python(absent_values(kind) | dict(spec.knobs))
     return method
 
 
 def variant(spec: MethodSpec) -> str:
     """The knobs that differ from their defaults, e.g. ``order=second,hvp=exact``, else ``""``."""
-    chosen = dict(spec.knobs)
+    chosen = absent_values(get(spec.name)) | dict(spec.knobs)
     return ",".join(
         f"{knob.name}={_text(chosen[knob.name])}"
         for knob in fields(get(spec.name))

@@ -28,6 +28,7 @@ TRIAL_FILE_VERSION = 1
 # A worker beats between steps, at least once in half a minute if its steps are shorter than
 # that. The longest step foreseen, second order on a slow CPU, takes a few minutes.
 STALE_S = 1800.0
+KEPT = 2  # checkpoints of a trial that is not done: should the latest be damaged, there is one more
 
 
 class Overtaken(RuntimeError):
@@ -308,7 +309,7 @@ class Attempt:
             **facts,
         )
         self.files.result.publish_json(asdict(result))
-        self.discard(keep=1)
+        self.discard(keep=1 if result.state == "done" else KEPT)
         return True
 
     def discard(self, keep: int) -> None:

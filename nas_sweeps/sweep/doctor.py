@@ -127,8 +127,6 @@ def devices() -> str:
     """What torch sees. Raises ValueError where a GPU is there that torch does not see."""
     import torch
 
-    from nas_sweeps.space import kernel
-
     threads = f"{torch.get_num_threads()} CPU threads"
     if torch.cuda.is_available():
         found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
@@ -140,7 +138,7 @@ def devices() -> str:
             f"{torch.version.cuda}): see whether nvidia-smi lists one, and renew the driver or "
             "install a torch that fits it"
         )
-    return f"{threads}, no GPU; depthwise gradients {kernel.outlook()}"
+    return f"{threads}, no GPU"
 
 
 def _space(store: str | Path | None, places: Places, executor: str) -> Iterator[Finding]:
