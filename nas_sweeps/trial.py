@@ -150,7 +150,7 @@ Loss = Literal[
     "logit_adjust",
 ]
 Augment = Literal["crop_flip", "crop", "none"]
-Precision = Literal["fp32", "tf32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]  # what each means: space/precision.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

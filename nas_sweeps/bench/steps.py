@@ -25,10 +25,11 @@ from nas_sweeps.bench.options import Options
 from nas_sweeps.space.genotype import EDGES
 from nas_sweeps.space.network import Network, count_macs
 from nas_sweeps.space.plain import PlainSupernet
+from nas_sweeps.space.precision import precision
 from nas_sweeps.space.published import published
 from nas_sweeps.space.supernet import Supernet
 from nas_sweeps.train.bilevel import LossAt, first_order, second_order
-from nas_sweeps.train.common import clip_and_step, precision, set_gradients
+from nas_sweeps.train.common import clip_and_step, set_gradients
 from nas_sweeps.train.recorded import REHEARSALS, CudaGraphs, Means
 from nas_sweeps.train.recorded import Step as Recorded
 

@@ -39,7 +39,14 @@ from nas_sweeps.space.folded import (
 )
 from nas_sweeps.space.form import Form
 from nas_sweeps.space.genotype import EDGES, NODES
-from nas_sweeps.space.operations import DepthwiseSeparable, DilConv, FactorizedReduce, Pool, SepConv
+from nas_sweeps.space.operations import (
+    DepthwiseSeparable,
+    DilConv,
+    FactorizedReduce,
+    Pool,
+    SepConv,
+    even_and_odd,
+)
 from nas_sweeps.space.plain import MixedEdge as MixedEdge
 from nas_sweeps.space.plain import PlainSupernet, SearchCell
 
@@ -171,9 +178,7 @@ def _skips(fan: Fan, pixels_BCHW: Tensor) -> list[Lane]:
 
 def _two_pixels(x_BCHW: Tensor) -> Tensor:
     """The pixels at even places and, as further channels, their lower right neighbours."""
-    height, width = x_BCHW.shape[2:]
-    shifted_BCHW = F.pad(x_BCHW[:, :, 1::2, 1::2], (0, width % 2, 0, height % 2))
-    return _last(torch.cat([x_BCHW[:, :, ::2, ::2], shifted_BCHW], dim=1))
+    return _last(torch.cat(even_and_odd(x_BCHW), dim=1))
 
 
 def _two_halves(reduce: FactorizedReduce) -> Tensor:

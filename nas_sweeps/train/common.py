@@ -1,4 +1,4 @@
-"""What the search loop and the retrain loop share: seeds, devices, precision, evaluation."""
+"""What the search loop and the retrain loop share: seeds, devices, evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nas_sweeps.data.augment import normalise
 from nas_sweeps.data.bundle import Bundle
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.train.metrics import confusion, summarise
-from nas_sweeps.trial import Precision, Resources
+from nas_sweeps.trial import Resources
 
 Row = dict[str, Any]
 EPOCH_ACCURACIES = (  # those of a test that every epoch's row carries
@@ -113,23 +113,6 @@ def choose_device(resources: Resources) -> torch.device:
         torch.cuda.set_per_process_memory_fraction(min(1.0, resources.gpus))
         return torch.device("cuda:0")
     return torch.device("cpu")
-
-
-@contextmanager
-def precision(kind: Precision, device: torch.device) -> Iterator[None]:
-    """``fp32`` also turns off cuDNN's default TF32; ``bf16`` is autocast.
-
-    Autocast's cache stays off: it would keep the weights of the first step for as long as the
-    context is open, however often an optimiser changes them in place.
-    """
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = kind != "fp32"
-    try:
-        bf16 = kind == "bf16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 @dataclass

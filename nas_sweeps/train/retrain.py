@@ -19,6 +19,7 @@ from nas_sweeps.data.batches import Passes
 from nas_sweeps.data.bundle import Bundle
 from nas_sweeps.methods import Objective
 from nas_sweeps.space.network import Network, count_macs, count_params
+from nas_sweeps.space.precision import precision
 from nas_sweeps.train.common import (
     EPOCH_ACCURACIES,
     Meter,
@@ -31,7 +32,6 @@ from nas_sweeps.train.common import (
     evaluating,
     generator,
     nothing,
-    precision,
     seeded,
     step_schedule,
 )

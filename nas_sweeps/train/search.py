@@ -30,6 +30,7 @@ from nas_sweeps.methods import Objective
 from nas_sweeps.space.discretise import Discretised
 from nas_sweeps.space.genotype import EDGES
 from nas_sweeps.space.network import count_macs, count_params
+from nas_sweeps.space.precision import precision
 from nas_sweeps.space.supernet import Supernet
 from nas_sweeps.train.bilevel import first_order, second_order
 from nas_sweeps.train.common import (
@@ -44,7 +45,6 @@ from nas_sweeps.train.common import (
     evaluating,
     generator,
     nothing,
-    precision,
     seeded,
     set_gradients,
     step_schedule,

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from nas_sweeps.space.genotype import EDGES, Genotype
+from nas_sweeps.space.precision import precision
 from nas_sweeps.store.schemas import EPOCH_FILE
-from nas_sweeps.train.common import TrainingDiverged, precision, predict, stream
+from nas_sweeps.train.common import TrainingDiverged, predict, stream
 from nas_sweeps.train.losses import CosineClassifier
 from nas_sweeps.train.search import SearchRun
 from tests.train.tiny_runs import (
@@ -174,14 +175,21 @@ def test_streams_are_independent() -> None:
     assert len({stream(seed, name) for seed in range(50) for name in ("order", "augment")}) == 100
 
 
-def test_precision_is_put_back() -> None:
-    before = torch.backends.cudnn.allow_tf32
-    with precision("fp32", CPU):
-        assert not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cudnn.allow_tf32 == before
-    with precision("bf16", CPU):
-        assert torch.is_autocast_enabled("cpu")
-    assert not torch.is_autocast_enabled("cpu")
+@pytest.mark.parametrize("kind", ["fp32", "tf32", "bf16"])
+def test_steps_and_tests_are_computed_in_the_recipes_precision(kind: str) -> None:
+    seen = set()
+
+    def look(stem: torch.nn.Module, *_: object) -> None:
+        tf32 = {torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32}
+        assert len(tf32) == 1
+        seen.add((stem.training, *tf32, torch.is_autocast_enabled("cpu")))
+
+    for run in (search_run("fairdarts", precision=kind), retrain_run(precision=kind)):
+        seen.clear()
+        net = run.model.supernet if isinstance(run, SearchRun) else run.network
+        net.stem.register_forward_pre_hook(look)
+        run.run_epoch()
+        assert seen == {(mode, kind != "fp32", kind == "bf16") for mode in (True, False)}
 
 
 def test_bf16_trains_and_tests_the_weights_of_now() -> None:
