@@ -37,7 +37,7 @@ def products_of(maps: torch.dtype) -> str:
     """
     if maps == torch.float64:
         return "ieee"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
 
 
 @dataclass(frozen=True)
