@@ -68,9 +68,9 @@ def _why_no_triton(device: torch.device, differentiated_twice: bool) -> str | No
         return f"the kernels need CUDA, and this is a {device.type} device"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    capability = torch.cuda.get_device_capability(device)
-    if capability < CAPABILITY:
-        return f"the kernels need compute capability 8.0, this GPU has {'.'.join(map(str, capability))}"
+    major, minor = torch.cuda.get_device_capability(device)
+    if (major, minor) < CAPABILITY:
+        return f"the kernels need compute capability 8.0, and this GPU has {major}.{minor}"
     if differentiated_twice:
         return "the kernels cannot be differentiated twice (hvp: exact)"
     return None

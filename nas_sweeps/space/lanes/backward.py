@@ -33,7 +33,7 @@ class Gradients(NamedTuple):
 
 
 def run_backward(work: Work, maps: Maps, grad_BCHW: Tensor, inputs: bool, learn: bool) -> Gradients:
-    """Gradients of edge weights; where asked for, of the ``inputs``, and of parameters (``learn``)."""
+    """Gradients of edge weights and, where asked for, of ``inputs`` and parameters (``learn``)."""
     return _Backward(work, maps, grad_BCHW, inputs, learn).run()
 
 
@@ -123,7 +123,7 @@ class _Backward:
         )  # fmt: skip
         if shape.dot:
             return
-        for lane in work.table.list[lo:hi]:
+        for lane in work.table.order[lo:hi]:
             torch.mm(self.DU[lane], work.packed.P_maps[lane], out=self.DZ[lane])
             if self.dp is not None:
                 torch.mm(self.DU[lane].T, maps.Z[lane], out=self.dp[0, lane])
@@ -153,13 +153,13 @@ class _Backward:
             return
         if source.state < INPUTS:
             assert self.DX is not None
-            X, O, step = maps.X[source.state], self.DX[source.state], C
+            X, out, step = maps.X[source.state], self.DX[source.state], C
         else:
             column = next(n.column for n in work.table.nodes if n.node == source.state)
-            X, O, step = maps.OUT[:, column * C :], self.D[:, column * C :], work.OC
+            X, out, step = maps.OUT[:, column * C :], self.D[:, column * C :], work.OC
         launch(
             filters.input_gradient, (shape.row_tiles, shape.blocks),
-            X, *read, self.D, self.a, work.F, O, work.TAB, work.LIST, *source.kinds[:5], *pools,
+            X, *read, self.D, self.a, work.F, out, work.TAB, work.LIST, *source.kinds[:5], *pools,
             *source.identities, shape.batch, shape.tile_rows, RS=step, OC=work.OC,
             ADD=source.state >= INPUTS, DROP=work.drop, **work.small, **shape.tile, **work.common,
         )  # fmt: skip

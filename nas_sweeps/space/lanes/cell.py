@@ -76,7 +76,9 @@ class _Cell(Function):
     ) -> Tensor:
         maps_type = _map_type(s0)
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            shape = Shape(*s0.shape, stride, len(layout.table.nodes), maps_type)
+            batch, channels, height, width = s0.shape
+            nodes = len(layout.table.nodes)
+            shape = Shape(batch, channels, height, width, stride, nodes, maps_type)
             packed = layout.pack(parameters, s0.device, shape.sums, shape.maps)
             work = Work(layout, shape, training, packed, weights, drop)
             with _device(s0.device):

@@ -23,7 +23,7 @@ def _tile(g, NG, B, WO: tl.constexpr, BW: tl.constexpr, BP: tl.constexpr):
     p = tl.arange(0, BP)
     b = (g // NG) * (BP // BW) + p // BW
     w = p % BW
-    return b, w, (b < B) & (w < WO), (g % NG) * 4 + w * 0  # a vector, as the others
+    return b, w, (b < B) & (w < WO), (g % NG) * 4 + w * 0
 
 
 @triton.jit
@@ -54,7 +54,8 @@ def _tap(wp, i: tl.constexpr, c, ok, C: tl.constexpr, K: tl.constexpr, FLIP: tl.
 @triton.jit
 def _conv(a0, a1, a2, a3, xp, wp, b, w, live, h0, c, ok, H: tl.constexpr, W: tl.constexpr,
           RS: tl.constexpr, C: tl.constexpr, K: tl.constexpr, DIL: tl.constexpr,
-          STR: tl.constexpr, FLIP: tl.constexpr, RELU: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+          STR: tl.constexpr, FLIP: tl.constexpr, RELU: tl.constexpr,
+          ACC: tl.constexpr):  # fmt: skip
     """Add rows h0 .. h0+3 of a depthwise convolution, or of its transpose (FLIP, stride 1)."""
     SPAN: tl.constexpr = 3 * STR + (K - 1) * DIL + 1
     STEP: tl.constexpr = DIL if STR % DIL == 0 else 1
@@ -123,7 +124,8 @@ def _squares(u, mean, live, h, H: tl.constexpr):
 def depthwise(X, xs, WF, P, Z, PART, TAB, first, B, NG, T, H: tl.constexpr, W: tl.constexpr,
               HO: tl.constexpr, WO: tl.constexpr, RS: tl.constexpr, STR: tl.constexpr,
               RELU: tl.constexpr, STATS: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
-              BW: tl.constexpr, BP: tl.constexpr, ACC: tl.constexpr, PREC: tl.constexpr):  # fmt: skip
+              BW: tl.constexpr, BP: tl.constexpr, ACC: tl.constexpr,
+              PREC: tl.constexpr):  # fmt: skip
     """z = filter * relu(x) of every lane from ``first`` on; STATS: and the moments of P z.
 
     P z itself is not stored: whoever needs it multiplies again, which is cheaper than a map.
@@ -304,7 +306,8 @@ def _pools_back(a, DM, IDX, big, mean, N, b, h, w, live, c, ok, H: tl.constexpr,
 
 @triton.jit
 def _identities(a, D, A, LIST, lo, hi, r, B, here, c, ok, TAB, F, PIX: tl.constexpr,
-                OC: tl.constexpr, DROP: tl.constexpr, C: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+                OC: tl.constexpr, DROP: tl.constexpr, C: tl.constexpr,
+                ACC: tl.constexpr):  # fmt: skip
     """Add the gradient through identities: their weight (A) times that of their node."""
     for i in range(lo, hi):
         lane = tl.load(LIST + i)
@@ -337,11 +340,12 @@ def _transposed(a0, a1, a2, a3, DZ, WF, TAB, lo, hi, size, b, w, live, h, c, ok,
 
 
 @triton.jit(do_not_specialize=["k0", "k1", "k2", "k3", "k4", "big", "mean", "lo", "hi", "B", "NG"])
-def input_gradient(X, DZ, WF, DM, IDX, D, A, F, O, TAB, LIST, k0, k1, k2, k3, k4, big, mean, lo,
+def input_gradient(X, DZ, WF, DM, IDX, D, A, F, DX, TAB, LIST, k0, k1, k2, k3, k4, big, mean, lo,
                    hi, B, NG, H: tl.constexpr, W: tl.constexpr, RS: tl.constexpr,
                    OC: tl.constexpr, ADD: tl.constexpr, DROP: tl.constexpr, C: tl.constexpr,
-                   CB: tl.constexpr, BW: tl.constexpr, BP: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    """Gradient of a state that is read with stride 1, added to O where ADD.
+                   CB: tl.constexpr, BW: tl.constexpr, BP: tl.constexpr,
+                   ACC: tl.constexpr):  # fmt: skip
+    """Gradient of a state that is read with stride 1, added to DX where ADD.
 
     Lanes k0 .. k1 are of kind 0, k1 .. k2 of kind 1, and so on; LIST[lo:hi] are identities.
     d = (x > 0) sum of transposed filters of dz + pools + identities. Grid as ``depthwise``.
@@ -374,8 +378,8 @@ def input_gradient(X, DZ, WF, DM, IDX, D, A, F, O, TAB, LIST, k0, k1, k2, k3, k4
                         C, ACC)  # fmt: skip
         a = _identities(a, D, A, LIST, lo, hi, r, B, here, c, ok, TAB, F, H * W, OC, DROP, C, ACC)
         if ADD:
-            a += tl.load(O + at, mask=here, other=0.0).to(ACC)
-        tl.store(O + at, a.to(O.dtype.element_ty), mask=here)
+            a += tl.load(DX + at, mask=here, other=0.0).to(ACC)
+        tl.store(DX + at, a.to(DX.dtype.element_ty), mask=here)
 
 
 @triton.jit
@@ -399,7 +403,7 @@ def _convt(a, DZ, WF, TAB, lo, hi, N, b, h, w, live, c, ok, PH: tl.constexpr, PW
 
 
 @triton.jit(do_not_specialize=["k0", "k1", "k2", "k3", "k4", "k5", "k6", "big", "mean", "B"])
-def strided_gradient(X, DZ, WF, DM, IDX, O, TAB, k0, k1, k2, k3, k4, k5, k6, big, mean, B,
+def strided_gradient(X, DZ, WF, DM, IDX, DX, TAB, k0, k1, k2, k3, k4, k5, k6, big, mean, B,
                      PH: tl.constexpr, PW: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
                      HO: tl.constexpr, WO: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
                      BLOCK: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
@@ -435,14 +439,15 @@ def strided_gradient(X, DZ, WF, DM, IDX, O, TAB, k0, k1, k2, k3, k4, k5, k6, big
     a = tl.where(x > 0, a, 0.0)
     a = _pools_back(a, DM, IDX, big, mean, N, b, h, w, live, c, ok, H, W, HO, WO, 2, PH, PW,
                     C, ACC)  # fmt: skip
-    tl.store(O + pixel, a.to(O.dtype.element_ty), mask=here)
+    tl.store(DX + pixel, a.to(DX.dtype.element_ty), mask=here)
 
 
 @triton.jit
 def _filter(xp, dp, gp, kw, g0, g1, NG, B, c, ok, H: tl.constexpr, W: tl.constexpr,
             HO: tl.constexpr, WO: tl.constexpr, BW: tl.constexpr, BP: tl.constexpr,
             CB: tl.constexpr, RS: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
-            DIL: tl.constexpr, STR: tl.constexpr, RELU: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+            DIL: tl.constexpr, STR: tl.constexpr, RELU: tl.constexpr,
+            ACC: tl.constexpr):  # fmt: skip
     """Column kw of a filter's gradient over tiles g0 .. g1: sum of dz(h, w) x(h + kh, w + kw)."""
     SPAN: tl.constexpr = 3 * STR + (K - 1) * DIL + 1
     STEP: tl.constexpr = DIL if STR % DIL == 0 else 1

@@ -2,8 +2,8 @@
 
 Every lane l of a node is  w_l f_l (g_l (u_l - m_l) / s_l + b_l): u = P z of a convolution, a pooled
 map, or a state as it is; m and s are BatchNorm's mean and deviation, g and b its scale and shift,
-w the edge weight, f what drop path leaves of an image. With scale = w g / s and shift = w (b - g m / s)
-it is  f (scale u + shift), and backwards, for the gradient D of the node,
+w the edge weight, f what drop path leaves of an image. With scale = w g / s and
+shift = w (b - g m / s) it is  f (scale u + shift), and backwards, for the gradient D of the node,
 
     S1 = sum f D,  S2 = sum f D u  (over pixels, by channel)
     dw = sum over channels of  g (S2 - m S1) / s + b S1,   dg = w (S2 - m S1) / s,   db = w S1
@@ -14,9 +14,9 @@ convolution is a lane with w = f = 1 whose node is y = max(0, scale u + shift).
 
 DOT: u = P z is multiplied anew by whoever needs it, from z, with C channels at once (C a power of
 two up to 64, so that P fits into registers). Otherwise a library has stored u, and Z stands for it.
-Columns of a lane's row: kind, map it reads, first tap, slot of moments (-1: not normalised), column
-of its node (or its own y), edge weight (-1: one), free, row of drop path (-1: none). Lanes from L on
-are plain ones, of kind 6 (a pooled map), 7 (input state) or 8 (a node).
+Columns of a lane's row: kind, map it reads, first tap, slot of moments (-1: not normalised),
+column of its node (or its own y), edge weight (-1: one), free, row of drop path (-1: none). Lanes
+from L on are plain ones, of kind 6 (a pooled map), 7 (input state) or 8 (a node).
 """
 
 import triton
@@ -135,7 +135,8 @@ def _weight(WT, TAB, lane):
 
 @triton.jit(do_not_specialize=["lo", "N"])
 def rectify(Z, P, SCALE, SHIFT, Y, TAB, LIST, lo, N, C: tl.constexpr, CB: tl.constexpr,
-            BLOCK: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr, PREC: tl.constexpr):  # fmt: skip
+            BLOCK: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr,
+            PREC: tl.constexpr):  # fmt: skip
     """y = max(0, scale u + shift) of first halves LIST[lo:]. Grid: pixels, lanes, channels."""
     lane = tl.load(LIST + lo + tl.program_id(1))
     c = tl.program_id(2) * CB + tl.arange(0, CB)

@@ -121,7 +121,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Node:
-    """Where LIST holds the lanes of a node, those that read a node before those that read inputs."""
+    """Where LIST holds the lanes of a node; those that read a node come before the others."""
 
     node: int
     column: int  # among the cell's living nodes
@@ -156,7 +156,7 @@ class Table:
     sources: tuple[Source, ...]
     rows: list[list[int]]
     pool_rows: list[list[int]]
-    list: list[int]
+    order: list[int]  # lanes, as launches want them: LIST in kernels
     weight_lanes: list[list[int]]  # the one or two lanes of every edge weight, or the spare one
     taps: int
     tensors: dict[torch.device, tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=dict)
@@ -169,12 +169,12 @@ class Table:
         """Rows, pools, list and lanes of weights as tensors: sent once, before any recording."""
         if device not in self.tensors:
             pools = self.pool_rows or [[0] * ROW]  # a kernel wants some tensor
+            of_weights = torch.tensor(self.weight_lanes, dtype=torch.int64, device=device)
             self.tensors[device] = (
-                *(
-                    torch.tensor(numbers, dtype=torch.int32, device=device)
-                    for numbers in (self.rows, pools, self.list)
-                ),
-                torch.tensor(self.weight_lanes, dtype=torch.int64, device=device).reshape(-1, 2),
+                torch.tensor(self.rows, dtype=torch.int32, device=device),
+                torch.tensor(pools, dtype=torch.int32, device=device),
+                torch.tensor(self.order, dtype=torch.int32, device=device),
+                of_weights.reshape(-1, 2),
             )
         return self.tensors[device]
 
@@ -201,7 +201,7 @@ def build_table(operations: Sequence[Operation], weights: int) -> Table:
 class _Builder:
     def __init__(self, blocks: tuple[Lane, ...], plain: tuple[Lane, ...], weights: int) -> None:
         self.blocks, self.plain, self.lanes = blocks, plain, blocks + plain
-        self.weights, self.list = weights, list[int]()
+        self.weights, self.order = weights, list[int]()
         self.alive = sorted({lane.node for lane in self.lanes})
         halves = [lane for lane in blocks if lane.rectified]
         self.y = {lane.order: number for number, lane in enumerate(halves)}
@@ -217,13 +217,13 @@ class _Builder:
         rows, taps = self._rows()
         return Table(
             self.blocks, self.plain, nodes, groups, sources, rows, pool_rows,
-            self.list or [0], self._weight_lanes(), taps,
+            self.order or [0], self._weight_lanes(), taps,
         )  # fmt: skip
 
     def _listed(self, lanes: Iterable[int]) -> Range:
-        start = len(self.list)
-        self.list += lanes
-        return start, len(self.list)
+        start = len(self.order)
+        self.order += lanes
+        return start, len(self.order)
 
     def _span(self, chosen: Iterable[int]) -> Range:
         numbers = list(chosen)
@@ -315,4 +315,4 @@ class _Builder:
         for number, lane in enumerate(self.lanes):
             if lane.weight >= 0:
                 found[lane.weight].append(number)
-        return [(one + [spare, spare])[:2] for one in found]
+        return [[*one, spare, spare][:2] for one in found]

@@ -88,7 +88,7 @@ class Layout:
         """Those of every parameter, each as contiguous as the parameter is."""
         C = self.channels
         out: list[Tensor] = []
-        turned = {taps: rows for taps, rows in self._turned(DF)}
+        turned = dict(self._turned(DF))
         place = dict.fromkeys(turned, 0)
         for lane in self.filters:
             taps = _taps(lane)
@@ -109,7 +109,7 @@ class Layout:
     def _turned(self, DF: Tensor) -> list[tuple[int, Tensor]]:
         """Filters of one size as (filter, C, taps), from rows of taps in order of lanes."""
         sizes = [_taps(lane) for lane in self.filters]
-        rows = DF[: sum(sizes)].split(sizes)
+        rows = torch.split(DF[: sum(sizes)], sizes)
         return [
             (taps, torch.stack([r for r in rows if len(r) == taps]).mT.contiguous())
             for taps in sorted(set(sizes))

@@ -13,7 +13,7 @@ from nas_sweeps.space.lanes.weights import Layout, Packed
 
 
 class Maps(NamedTuple):
-    """What the backward pass needs of the forward pass; [.., pixel, channel] but for the last two."""
+    """What the backward pass needs of the forward pass: [.., pixel, channel], but the last two."""
 
     X: Tensor  # the two inputs
     OUT: Tensor  # all living nodes side by side
@@ -53,7 +53,7 @@ class Work:
             "CB": shape.block,
             "ACC": acc,
             "num_warps": 4,
-            "enable_fp_fusion": True,  # one rounding for a product and a sum; Triton's default moves
+            "enable_fp_fusion": True,  # said, because Triton's default is about to change
         }
         self.dot = {"DOT": shape.dot, "PREC": products_of(shape.maps)}
         self.at_node = {
