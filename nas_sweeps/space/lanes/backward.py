@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nas_sweeps.space.lanes import filters, mixing
 from nas_sweeps.space.lanes.launch import launch
-from nas_sweeps.space.lanes.shape import cdiv, power_of_2
+from nas_sweeps.space.lanes.shape import PIXELS, VALUES, cdiv, power_of_2
 from nas_sweeps.space.lanes.table import INPUTS, Node, Range, Source
 from nas_sweeps.space.lanes.work import Maps, Work
 
@@ -142,7 +142,7 @@ class _Backward:
         pools = source.largest, source.mean
         if source.state < INPUTS and shape.stride == 2:
             assert self.DX is not None
-            rows = max(16, 1024 // shape.block)
+            rows = max(PIXELS, VALUES // 2 // shape.block)  # it holds more at once
             for parity in range(4):
                 launch(
                     filters.strided_gradient, (cdiv(shape.pixels, rows), shape.blocks),

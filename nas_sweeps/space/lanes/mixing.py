@@ -233,7 +233,7 @@ def _upstream(D, TAB, lane, r, c, here, N, FIRST: tl.constexpr, OC: tl.constexpr
 def slopes(PART, TAB, LIST, WT, G, BT, MEAN, RSTD, A, PS, Q, DG, DB, DW, lo, N, T,
            TRAIN: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, TB: tl.constexpr,
            ACC: tl.constexpr):  # fmt: skip
-    """a, p, q of lanes LIST[lo:] and the gradients dg, db [lane, C] and dw [lane], from partials."""
+    """a, p, q of lanes LIST[lo:], and the gradients dg, db [lane, C] and dw [lane], from sums."""
     lane = tl.load(LIST + lo + tl.program_id(0))
     c = tl.arange(0, CP)
     ok = c < C

@@ -10,7 +10,8 @@ import triton.language as tl
 
 # P fits into registers up to 64 channels; below 16, tensor cores cannot multiply.
 DOT_CHANNELS = (16, 64)
-VALUES = 2048  # of a program that stays at its pixels; 1,024 where it holds more at once
+PIXELS = 16  # of a tile at least: what tensor cores multiply at once
+VALUES = 2048  # of a program that stays at its pixels
 PROGRAMS = 1056  # eight on each of 132 multiprocessors: with fewer, a reduction is not chunked
 TRITON_TYPE = {torch.float32: tl.float32, torch.float64: tl.float64}
 
@@ -94,7 +95,7 @@ class Shape:
     @property
     def rows(self) -> int:
         """Pixels of a program that stays at its pixels."""
-        return max(16, VALUES // self.block)
+        return max(PIXELS, VALUES // self.block)
 
     @property
     def tiles(self) -> int:
@@ -108,7 +109,7 @@ class Shape:
     def tile(self) -> dict[str, int]:
         """Pixels of a program that moves along rows: BP, of images that lie BW apart."""
         wide = power_of_2(self.out_width)
-        return {"BW": wide, "BP": max(16, wide)}
+        return {"BW": wide, "BP": max(PIXELS, wide)}
 
     @property
     def tile_rows(self) -> int:
