@@ -1,7 +1,7 @@
 """``doctor``: whether this machine, a cluster, a grid's images and a store can serve a run.
 
-Every check says what it found or, as a ValueError, what to do. Nothing is computed, downloaded
-or left behind.
+Every check says what it found or, as an error, what to do. Nothing is trained, downloaded or left
+behind.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.live.sight import Sight
 from nas_sweeps.store import Store
 from nas_sweeps.sweep.executor import NO_CLUSTER
-from nas_sweeps.trial import Places
+from nas_sweeps.trial import Places, Precision
 
 NAMED = ("torch", "torchvision", "ray", "pandas", "pyarrow")
 LOW_GIB = 1.0  # a trial of the default recipes keeps two checkpoints of some 20 MB each
@@ -62,6 +62,7 @@ def examine(
         store = Path("runs") / grid.name
     yield _checked("packages", packages)
     yield _checked("devices", devices)
+    yield _checked("arithmetic", partial(sound, grid))
     if grid is not None:
         yield from _grid(grid)
     if store is not None:
@@ -92,7 +93,7 @@ def _cluster(grid: Grid | None, store: str | Path | None, address: str | None) -
 def _checked(what: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, check())
-    except (ValueError, OSError) as error:
+    except (ValueError, ArithmeticError, OSError) as error:
         return Finding(what, False, str(error))
 
 
@@ -139,6 +140,21 @@ def devices() -> str:
             "install a torch that fits it"
         )
     return f"{threads}, no GPU"
+
+
+def sound(grid: Grid | None) -> str:
+    """That this machine computes what trials would ask of it. Raises WrongArithmetic."""
+    import torch
+
+    from nas_sweeps.space import arithmetic
+
+    wanted = [grid.resources(phase).gpus for phase in PHASES] if grid else [1]
+    on = torch.device("cuda:0" if any(wanted) and torch.cuda.is_available() else "cpu")
+    asked: list[Precision] = [trial.recipe.precision for trial in plan(grid)] if grid else ["fp32"]
+    passed = [
+        f"{kind}: {arithmetic.check(on, kind, arithmetic.FORM)}" for kind in dict.fromkeys(asked)
+    ]
+    return f"{on.type}, {arithmetic.FORM} form, " + "; ".join(passed)
 
 
 def _space(store: str | Path | None, places: Places, executor: str) -> Iterator[Finding]:

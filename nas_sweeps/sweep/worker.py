@@ -19,8 +19,11 @@ from typing import Any
 import torch
 
 from nas_sweeps.data.bundle import Bundle, prepare
+from nas_sweeps.data.cache import arithmetic_folder
 from nas_sweeps.live.lines import tested
 from nas_sweeps.numerics import Numerics, changes
+from nas_sweeps.space import arithmetic
+from nas_sweeps.space.verified import verify
 from nas_sweeps.store import Result, Store
 from nas_sweeps.store.files import File
 from nas_sweeps.store.layout import Checkpoint
@@ -178,7 +181,11 @@ class _Worker:
         return result
 
     def _choose_device(self, resources: Resources) -> None:
+        """Raises WrongArithmetic where it computes something else than it is asked to."""
         self.device = choose_device(resources)
+        kind, folder = self.trial.recipe.precision, arithmetic_folder(self.places)
+        if checked := verify(self.device, kind, arithmetic.FORM, folder):
+            self.log.info("arithmetic of %s in %s: %s", self.device.type, kind, checked)
         reset_peak_memory(self.device)
         if self.device.type == "cuda":
             self.accounts.gpus = resources.gpus
