@@ -37,6 +37,7 @@ from nas_sweeps.grid.sections import (
     Section,
 )
 from nas_sweeps.grid.source import Unreadable, plain
+from nas_sweeps.paths import user_path
 from nas_sweeps.trial import (
     Barlow,
     Distribution,
@@ -186,11 +187,11 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
         GridError: the file cannot be read, or holds mistakes: all of them, a line each.
     """
     try:
-        tree, wrong = source.read(Path(path))
-    except Unreadable as error:
+        file = user_path(path)
+        tree, wrong = source.read(file)
+    except ValueError as error:
         raise GridError(f"{path}: {error}") from None
     places, more = source.override(tree, overrides)
-    file = Path(path)
     return _checked(tree, str(path), file.stem, file.absolute().parent, places, [*wrong, *more])
 
 

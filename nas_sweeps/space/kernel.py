@@ -40,12 +40,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from nas_sweeps.paths import user_path
 
 Form = Literal["compiled", "plain"]
 BUILD_S = 120.0  # measured: 5 on a slow core, most of it for importing torch
@@ -157,8 +160,9 @@ def form() -> Form:
 def outlook() -> str:
     """What a new search here would compute with, without building or loading anything."""
     wanted = os.environ.get("NAS_SWEEPS_KERNEL", "auto")
-    if wanted in ("auto", "on") and library().exists():
-        return "compiled"
+    with suppress(NotBuilt):
+        if wanted in ("auto", "on") and library().exists():
+            return "compiled"
     return "compiled, once the first search has built it" if wanted == "on" else "plain"
 
 
@@ -197,12 +201,15 @@ def _wanted() -> Kernel:
 
 
 def library() -> Path:
-    """Where the built kernel is, or would be."""
+    """Where the built kernel is, or would be. Raises NotBuilt where there is no place for it."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     root = os.environ.get("TORCH_EXTENSIONS_DIR") or f"{cache}/torch_extensions"
     what = "\n".join([SOURCE.read_text(), platform.machine(), *_flags()])
     key = hashlib.sha256(what.encode()).hexdigest()[:12]
-    return Path(root).expanduser() / f"{NAME}_{key}.so"
+    try:
+        return user_path(root) / f"{NAME}_{key}.so"
+    except ValueError as error:
+        raise NotBuilt(str(error)) from None
 
 
 def _flags() -> tuple[str, ...]:

@@ -46,6 +46,10 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+from nas_sweeps.sweep.ray_places import remedy, require_home  # noqa: E402
+
+require_home()  # importing Ray fails without one
+
 import psutil  # noqa: E402
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
@@ -143,16 +147,18 @@ class RayExecutor:
                 ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
         except SystemExit:  # Ray's answer to SIGTERM while it starts
             raise Interrupted(signal.SIGTERM) from None
-        except OSError as error:
+        except Exception as error:  # Ray raises a bare Exception when a node comes up too late
+            if self.address is None:
+                raise ValueError(f"Ray did not start here ({error}): {remedy(error)}") from None
+            if not isinstance(error, OSError):
+                raise ValueError(
+                    f"--address {self.address}: this cluster cannot be joined ({error}); give all "
+                    "nodes one environment"
+                ) from None
             raise ValueError(
                 f"--address {self.address}: no Ray cluster answers there ({error}); "
                 "start one with `ray start --head`, or leave --address out; a cluster that asks "
                 "for a token wants it here too, in ~/.ray/auth_token"
-            ) from None
-        except Exception as error:  # Ray raises a bare Exception when a node comes up too late
-            raise ValueError(
-                f"Ray did not start here ({error}); run again when the machine is less busy, or "
-                "with --executor inline"
             ) from None
 
 
