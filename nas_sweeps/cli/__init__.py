@@ -21,7 +21,7 @@ from nas_sweeps.cli.looking import (
 )
 from nas_sweeps.cli.options import INTERRUPTED, USER_ERROR, err
 from nas_sweeps.cli.running import plan, run
-from nas_sweeps.live.spelling import spelled_streams
+from nas_sweeps.live.streams import use_lasting_streams
 
 _warned: set[str] = set()
 app = typer.Typer(
@@ -57,7 +57,7 @@ def _warn(message: Warning | str) -> None:
 
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
-    spelled_streams()
+    use_lasting_streams()
     warnings.showwarning = lambda message, *_: _warn(message)
     try:
         app(standalone_mode=True)
