@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
+from nas_sweeps import __version__
 from nas_sweeps.bench.command import bench
 from nas_sweeps.cli.checking import doctor
 from nas_sweeps.cli.looking import (
@@ -19,7 +21,7 @@ from nas_sweeps.cli.looking import (
     status,
     table,
 )
-from nas_sweeps.cli.options import INTERRUPTED, USER_ERROR, err
+from nas_sweeps.cli.options import INTERRUPTED, USER_ERROR, err, out
 from nas_sweeps.cli.running import plan, run
 from nas_sweeps.live.streams import use_lasting_streams
 
@@ -45,6 +47,21 @@ for verb in (
     doctor,
 ):
     app.command()(verb)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"nas-sweeps {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print it, and exit."),
+    ] = False,
+) -> None: ...
 
 
 def _warn(message: Warning | str) -> None:
