@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,22 @@ def test_planning_and_help_import_nothing_heavy(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_module_is_the_command_line_and_says_its_version() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nas_sweeps", "--version"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (done.returncode, done.stdout) == (0, f"nas-sweeps {ns.__version__}\n"), done.stderr
+    assert ns.__version__ == version("nas_sweeps")
+
+
+def test_a_type_checker_reads_the_annotations_of_the_package() -> None:
+    """PEP 561: without the mark all of it is ``Any`` to code that imports it."""
+    assert (files("nas_sweeps") / "py.typed").is_file()
 
 
 def test_verbose_plan_shows_what_was_resolved(tmp_path: Path) -> None:

@@ -325,6 +325,40 @@ def test_a_path_in_the_file_is_relative_to_it_and_in_an_override_to_the_current_
     assert load_grid(file, ["data.path=images"]).places.path == str(tmp_path / "b" / "images")
 
 
+def test_an_override_of_the_path_replaces_the_data_set_and_the_other_way_round(
+    tmp_path: Path,
+) -> None:
+    rest = "search: {methods: [darts], distributions: [balance]}\n"
+    path, content = f"data.path={tmp_path / 'images'}", f"data.fingerprint='{'3' * 64}'"
+    named, own = tmp_path / "named.yaml", tmp_path / "own.yaml"
+    named.write_text("data: {dataset: cifar10, n_max: 9}\n" + rest)
+    own.write_text("data: {path: images, fingerprint: '%s'}\n" % ("1" * 64) + rest)
+    for given in ([path, content], [content, path]):
+        data = load_grid(named, given).data
+        assert (data.dataset, data.path, data.n_max) == (None, str(tmp_path / "images"), 9)
+        assert data.fingerprint == "3" * 64
+    data = load_grid(own, ["data.dataset=digits"]).data
+    assert (data.dataset, data.path, data.fingerprint) == ("digits", None, None)
+    for given in ([path, "data.dataset=digits"], ["data.dataset=digits", path]):
+        with pytest.raises(GridError, match="not both"):
+            load_grid(named, given)
+
+
+def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
+    file = tmp_path / "g.yaml"
+    file.write_text(
+        "name: 0123\n"
+        "data: {dataset: digits, n_max: 0x10, label: 1:30}\n"
+        "search: {methods: [darts], distributions: [{exp: .5}], seeds: [0, 10],"
+        " recipe: {lr: 1e-3, lr_min: +0.5E-4, weight_decay: 1.}}\n"
+    )
+    of = load_grid(file)
+    assert (of.name, of.data.n_max, of.data.label, of.search.seeds) == ("0123", 16, "1:30", (0, 10))
+    recipe = of.search.recipe
+    assert (recipe.lr, recipe.lr_min, recipe.weight_decay) == (0.001, 0.00005, 1.0)
+    assert of.search.distributions[0].mu == 0.5
+
+
 @pytest.mark.parametrize("name", ["quickstart", "table1", "verification", "paper"])
 def test_shipped_grids_are_valid(name: str) -> None:
     assert load_grid(EXPERIMENTS / f"{name}.yaml").name == name

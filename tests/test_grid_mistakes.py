@@ -49,9 +49,12 @@ MISTAKES: list[tuple[str, Any, str]] = [
      "epochs, then, lambda_, dim, hidden, centered, scale (did you mean lambda_?)"),
     ("retrain.barlow.dim", True, "retrain.barlow.dim: True is not a whole number"),
     ("retrain.winners", "best", "retrain.winners: unknown choice 'best'; choose from each, "
-     "best_of_seeds, none"),
+     "best_of_seeds, none (did you mean best_of_seeds?)"),
     ("retrain.pretrain", ["by_method", "none"], "retrain.pretrain: by_method stands alone; for "
      "both losses write [none, barlow]"),
+    ("retrain.genotypes", ["DARTS"], "retrain.genotypes[0]: unknown genotype 'DARTS'; choose from "
+     "DARTS_V1, DARTS_V2, PC_DARTS, PDARTS, SNAS, GDAS_V1, FairDARTS_a, FairDARTS_b, FairDARTS_c, "
+     "FairDARTS_d, FairDARTS_e, FairDARTS_f, FairDARTS_g (did you mean DARTS_V2?)"),
     ("exclude", [{"methods": "darts"}], "exclude[0].methods: unknown setting 'methods'; choose "
      "from method, distribution, mu, seed (did you mean method?)"),
 ]  # fmt: skip
@@ -324,3 +327,41 @@ def test_bad_json_of_a_grid_is_a_grid_error() -> None:
 def test_a_grid_error_survives_pickling() -> None:
     error = GridError("a: b", "c: d", "a: b")
     assert str(pickle.loads(pickle.dumps(error))) == str(error) == "a: b\nc: d"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("seeds: [0]", "seeds: 1:5", "search.seeds: '1:5' is not a number of seeds; write "
+         "[1, 2, 3, 4, 5], or a number: 3 stands for 0, 1, 2"),
+        ("seeds: [0]", "seeds: 0-400", "search.seeds: '0-400' is not a number of seeds; write a "
+         "list of them, or a number: 3 stands for 0, 1, 2"),
+        ("seeds: [0]", "seeds: 1,2", "search.seeds: '1,2' is not a number of seeds; write [1,2], "
+         "or a number: 3 stands for 0, 1, 2"),
+        ("seeds: [0]", "seeds: [0, 010]", "search.seeds[1]: '010' is not a whole number; write 10"),
+        ("seeds: [0]", "seeds: [1:5]", "search.seeds[0]: '1:5' is not a whole number"),
+        ("digits", "digits, n_max: 012", "data.n_max: '012' is not a whole number; write 12"),
+        ("digits", "digits, n_max: 1_000", "data.n_max: '1_000' is not a whole number; write 1000"),
+        ("digits", "digits, n_max: 1,000", "data.n_max: '1,000' is not a whole number; write 1000 "
+         "or 1.000"),
+        ("recipe: {}", "recipe: {lr: 0,025}", "search.recipe.lr: '0,025' is not a number; write "
+         "0.025"),
+        ("recipe: {}", "recipe: {lr: 0,025, epochs: 3}", "search.recipe.lr: '0,025' is not a "
+         "number; write 0.025"),
+        ("[balance]", "[{exp: 0,1}]", "search.distributions[0].exp: '0,1' is not a mu, the "
+         "tail-to-head ratio in (0, 1]; write 0.1"),
+        ("[balance]", "[{uniform: 020}]", "search.distributions[0].uniform: '020' is not a number "
+         "of training images; write 20"),
+        ("[darts]", "[{darts: {arch_lr: 0,01}}]", "search.methods[0].darts.arch_lr: '0,01' is not "
+         "a number; write 0.01"),
+    ],
+)  # fmt: skip
+def test_numbers_spelled_otherwise_are_refused_with_the_spelling_meant(
+    tmp_path: Path, old: str, new: str, line: str
+) -> None:
+    text = (
+        "data: {dataset: digits}\n"
+        "search: {methods: [darts], distributions: [balance], seeds: [0], recipe: {}}\n"
+    )
+    assert old in text
+    assert file_lines(tmp_path, text.replace(old, new)) == [line]

@@ -19,6 +19,7 @@ from nas_sweeps.bench.options import Options
 from nas_sweeps.bench.packing import packed_s
 from nas_sweeps.bench.steps import PASSES, UNCOUNTED, Step, gflop, images_of, make_step, variants
 from nas_sweeps.bench.table import TITLES, show
+from nas_sweeps.paths import user_path
 from nas_sweeps.publish import publish, require_writable
 
 _F, _I, _S = pa.float64(), pa.int64(), pa.string()
@@ -66,6 +67,7 @@ def run(options: Options, out: Path | None = None, console: Console | None = Non
         ValueError: CUDA is asked for and cannot be had, or ``out`` cannot be written.
     """
     if out is not None:
+        out = user_path(out)
         require_writable(out)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch sees no CUDA device here; use --device cpu")

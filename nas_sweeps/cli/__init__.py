@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
+from nas_sweeps import __version__
 from nas_sweeps.bench.command import bench
 from nas_sweeps.cli.checking import doctor
 from nas_sweeps.cli.looking import (
@@ -19,9 +21,9 @@ from nas_sweeps.cli.looking import (
     status,
     table,
 )
-from nas_sweeps.cli.options import INTERRUPTED, USER_ERROR, err
+from nas_sweeps.cli.options import INTERRUPTED, USER_ERROR, err, out
 from nas_sweeps.cli.running import plan, run
-from nas_sweeps.live.spelling import spelled_streams
+from nas_sweeps.live.streams import use_lasting_streams
 
 _warned: set[str] = set()
 app = typer.Typer(
@@ -47,6 +49,21 @@ for verb in (
     app.command()(verb)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"nas-sweeps {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print it, and exit."),
+    ] = False,
+) -> None: ...
+
+
 def _warn(message: Warning | str) -> None:
     """Once each: what is damaged is read by several parts of a verb."""
     text = f"warning: {message}"
@@ -57,7 +74,7 @@ def _warn(message: Warning | str) -> None:
 
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
-    spelled_streams()
+    use_lasting_streams()
     warnings.showwarning = lambda message, *_: _warn(message)
     try:
         app(standalone_mode=True)

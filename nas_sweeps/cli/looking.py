@@ -227,9 +227,11 @@ def draw(
 
     nas-sweeps draw s-3f9a2c --store runs/table1 -o cells.svg
     """
+    from nas_sweeps.paths import user_path
     from nas_sweeps.publish import publish, require_writable
     from nas_sweeps.report.draw import draw as drawn
 
+    to = None if to is None else user_path(to)
     style = _style(picture, to)
     data = drawn(target, style.value, store)
     if to is None:

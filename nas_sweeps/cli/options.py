@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,15 +14,11 @@ from nas_sweeps.live.spelling import spell
 
 
 class Out(Console):
-    """Standard output; a reader that leaves ends the output, not the run."""
+    """Standard output, which spells what its encoding lacks."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Spelled before it is measured, so that tables stay straight."""
         return super().render_str(spell(text, self.encoding), **options)
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 out = Out(highlight=False, markup=False)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nas_sweeps.data.decode import Split
-from nas_sweeps.data.identity import Files
+from nas_sweeps.data.files import Files
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label")  # the latter in Hugging Face's copy of CIFAR-100
@@ -44,6 +44,7 @@ def _read_parquet(files: Files) -> Dataset:
     names = _agreed_names(files.train + files.test)
     if names is None:
         highest = int(train.labels.max(initial=0))
+        _check_from_zero(train, files.root)
         if highest >= len(train.labels) > 0:  # some class lacks images: do not list the classes
             present = np.unique(train.labels)
             absent = np.flatnonzero(present != np.arange(len(present)))[0]
@@ -53,6 +54,16 @@ def _read_parquet(files: Files) -> Dataset:
             )
         names = tuple(str(label) for label in range(highest + 1))
     return train, test, names
+
+
+def _check_from_zero(train: Split, root: Path) -> None:
+    """Numbers without names that go from 1 to K. Raises ValueError."""
+    present = np.unique(train.labels)
+    if len(present) > 1 and np.array_equal(present, np.arange(1, len(present) + 1)):
+        raise ValueError(
+            f"{root}: labels begin at 1 and end at {present[-1]}; number the {len(present)} "
+            f"classes from 0 to {len(present) - 1}, by subtracting 1 from each label"
+        )
 
 
 def _read_file(file: Path) -> Split:
@@ -83,7 +94,8 @@ def _column(file: Path, schema: Any, choices: Sequence[str]) -> str:
             return name
     raise ValueError(
         f"{file}: no column {' or '.join(map(repr, choices))}; "
-        f"it has {', '.join(map(repr, schema.names))}: rename one"
+        f"it has {', '.join(map(repr, schema.names))}: rename one, or move the file elsewhere if "
+        "it is no part of the data set"
     )
 
 
@@ -108,6 +120,11 @@ def _labels(file: Path, column: Any) -> NDArray[np.int64]:
         raise ValueError(f"{file}: labels are {column.type}; they must be integers from 0")
     values = np.array([np.nan if v is None else v for v in column.to_pylist()], dtype=np.float64)
     fits = (values >= 0) & (values < 2**53)  # beyond, neighbours are one and the same float
+    if len(values) and (values == -1).all():
+        raise ValueError(
+            f"{file}: every label is -1, which stands for labels that are kept back; take a file "
+            "with labels, such as the validation split renamed test"
+        )
     wrong = np.flatnonzero(~fits | (values != np.floor(values)))
     if len(wrong):
         row = int(wrong[0])
@@ -179,9 +196,12 @@ def _check_labels(train: Split, test: Split, names: Sequence[str], root: Path) -
         raise ValueError(f"{root}: every training image has one class; at least 2 are needed")
     for split, part in (("train", train), ("test", test)):
         for row in np.flatnonzero(part.labels >= len(names))[:1]:
+            advice = "correct it or the class names"
+            if part.labels.min() == 1:
+                advice = "labels begin at 1: number them from 0"
             raise ValueError(
                 f"{part.places[row]}: label {part.labels[row]} in {split}, and there are "
-                f"{len(names)} classes (0 to {len(names) - 1}); correct it or the class names"
+                f"{len(names)} classes (0 to {len(names) - 1}); {advice}"
             )
         for label in sorted(set(range(len(names))) - set(part.labels.tolist())):
             raise ValueError(

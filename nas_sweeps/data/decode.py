@@ -38,8 +38,10 @@ def decode(splits: Iterable[Split], image_size: int | None) -> list[Tensor]:
     """Decode to RGB, shape (N, 3, S, S), one tensor a split, all of one size.
 
     With ``image_size`` S an image is scaled (bicubic) and cropped about its centre to S x S;
-    without, every image must have the same square size. Threads help: PIL decodes without the
-    interpreter lock. A size is known before the first pixel is decoded, so nothing is held twice.
+    without, every image must have the same square size. Pixels are taken as they are stored: an
+    EXIF orientation is not applied, as in torchvision's ImageFolder. Threads help: PIL decodes
+    without the interpreter lock. A size is known before the first pixel is decoded, so nothing is
+    held twice.
 
     Raises:
         ValueError: an image that cannot be decoded, has more than 8 bits a channel or too many

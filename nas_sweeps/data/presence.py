@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from nas_sweeps.data.cache import cache_folder
-from nas_sweeps.data.identity import find_files, fingerprint
+from nas_sweeps.data.cache import downloads_folder
+from nas_sweeps.data.files import find_files
+from nas_sweeps.data.identity import fingerprint_of
 from nas_sweeps.data.sources import cache_file, load_images
 from nas_sweeps.trial import Data, Places
 
@@ -33,7 +34,8 @@ def find_images(data: Data, places: Places) -> str:
 def _custom(data: Data, places: Places) -> str:
     if places.path is None:
         raise ValueError("data set 'custom' needs a path: name its folder as data.path")
-    files, found = find_files(places.path), fingerprint(places.path, places)
+    files = find_files(places.path)
+    found = fingerprint_of(files, places)
     if data.fingerprint not in (None, found):
         raise ValueError(
             f"{places.path}: holds {found[:SHOWN]}, planned was {str(data.fingerprint)[:SHOWN]}; "
@@ -41,7 +43,8 @@ def _custom(data: Data, places: Places) -> str:
         )
     count = len(files.train) + len(files.test)
     kind = "Parquet files" if files.layout == "parquet" else "image files"
-    return f"{data.label}, {count:,} {kind} in {places.path}, sha256 {found[:SHOWN]}"
+    here = f"{data.label}, {count:,} {kind} in {places.path}, sha256 {found[:SHOWN]}"
+    return f"{here}; {len(files.left_out):,} files not read" if files.left_out else here
 
 
 def _downloaded(data: Data, places: Places) -> str:
@@ -49,7 +52,7 @@ def _downloaded(data: Data, places: Places) -> str:
     if decoded.exists():
         digest = hashlib.sha256(decoded.read_bytes()).hexdigest()
         return f"{data.dataset}, decoded in {decoded}, sha256 {digest[:SHOWN]}"
-    root = Path(places.downloads or cache_folder(places) / "downloads").expanduser()
+    root = downloads_folder(places)
     published = _published_md5(data.dataset, root)
     if published is None:
         raise ValueError(

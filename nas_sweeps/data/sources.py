@@ -14,10 +14,11 @@ from filelock import FileLock
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder
+from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder, downloads_folder
 from nas_sweeps.data.custom import read_custom
 from nas_sweeps.data.decode import Pixels, check_memory, decode, resized, to_NCHW
-from nas_sweeps.data.identity import find_files, fingerprint
+from nas_sweeps.data.files import find_files
+from nas_sweeps.data.identity import fingerprint
 from nas_sweeps.publish import publish
 from nas_sweeps.trial import Data, Places
 
@@ -95,7 +96,7 @@ def _digits(size: int) -> Images:
 def _torchvision(data: Data, places: Places) -> Images:
     from torchvision import datasets
 
-    root = Path(places.downloads or cache_folder(places) / "downloads").expanduser()
+    root = downloads_folder(places)
     root.mkdir(parents=True, exist_ok=True)
     source = datasets.CIFAR10 if data.dataset == "cifar10" else datasets.CIFAR100
     try:

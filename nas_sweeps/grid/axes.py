@@ -6,6 +6,7 @@ where pydantic's own message will do. ``short`` functions are the way back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -13,7 +14,15 @@ from typing import Any
 from pydantic import ValidationError, ValidationInfo, WrapValidator
 
 from nas_sweeps import methods
-from nas_sweeps.grid.messages import Problems, describe, prepared, problem, shown, unknown
+from nas_sweeps.grid.messages import (
+    Problems,
+    describe,
+    number_meant,
+    prepared,
+    problem,
+    shown,
+    unknown,
+)
 from nas_sweeps.trial import Barlow, Distribution, MethodSpec, Pretrain
 
 # Of one grid. A plan is held in memory and hashed, 0.05 ms and 1 KiB a trial; a hundred thousand
@@ -62,6 +71,8 @@ def listed(value: Any) -> Any:
 
 def seeds(value: Any) -> Any:
     """``3`` for 0, 1, 2; a list as it is."""
+    if isinstance(value, str) and (meant := _seeds_meant(value)):
+        raise problem(f"{shown(value)} is not a number of seeds; {meant}")
     if not isinstance(value, int) or isinstance(value, bool):
         return listed(value)
     if value > MAX_TRIALS:
@@ -69,6 +80,20 @@ def seeds(value: Any) -> Any:
     if value < 1:
         raise problem(f"{shown(value)} is not a number of seeds; write 3 for 0, 1, 2, or a list")
     return tuple(range(value))
+
+
+def _seeds_meant(text: str) -> str:
+    """How to write a range or a list of seeds that is written otherwise; or nothing."""
+    advice = "write a list of them, or a number: 3 stands for 0, 1, 2"
+    if re.fullmatch(r"\d+(, *\d+)+", text):
+        return advice.replace("a list of them", f"[{text}]")
+    span = re.fullmatch(r"(\d+) *(?::|\.\.|-) *(\d+)", text)
+    if span is None:
+        return ""
+    first, last = int(span[1]), int(span[2])
+    if 0 < last - first < 9:
+        return advice.replace("a list of them", f"{[*range(first, last + 1)]}")
+    return advice
 
 
 def seed_or_trial(value: Any) -> Any:
@@ -162,7 +187,8 @@ def _resolved(
     for knob, value in spec.knobs:  # pydantic would read true as 1 and "3" as 3
         given = knobs.get(knob)
         if isinstance(given, (bool, str)) and type(given) is not type(value):
-            found.add(f"{shown(given)} is not a number", index, name, knob)
+            meant = number_meant(given)
+            found.add(f"{shown(given)} is not a number{meant}", index, name, knob)
     return spec
 
 
@@ -214,14 +240,15 @@ def _one(kind: Any, value: Any, found: Problems, *place: str | int) -> Distribut
     if kind == "uniform":
         if type(value) is int and value > 0:
             return Distribution(kind=kind, total=value)
-        found.add(f"{shown(value)} is not a number of training images; write 20431", *place)
+        meant = number_meant(value) or "; write 20431"
+        found.add(f"{shown(value)} is not a number of training images{meant}", *place)
     elif number and 0 < value <= 1:
         return Distribution(kind=kind, mu=float(value))
     else:
         hint = (
             f"; for an imbalance ratio of {value:g} write {1 / value:.3g}"
             if number and value > 1
-            else ""
+            else number_meant(value)
         )
         found.add(f"{shown(value)} is not a mu, the tail-to-head ratio in (0, 1]{hint}", *place)
     return None

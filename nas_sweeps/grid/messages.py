@@ -6,6 +6,7 @@ of ours that a type cannot express join the same pass through ``Problems``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ _WORDS = {
     "less_than_equal": "{value} is out of range; it must be at most {le:g}",
     "string_pattern_mismatch": "{value} does not have the form {pattern}",
 }
+_NUMBERS = ("int_type", "int_from_float", "int_parsing", "float_type", "float_parsing")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -137,6 +139,24 @@ def shown(value: object) -> str:
     return "nothing" if value is None else _cut(repr(value))
 
 
+def number_meant(value: object) -> str:
+    """``; write 0.025`` for a text that spells a number otherwise, such as ``0,025``; or nothing.
+
+    Also ``012`` (8 or 12, depending on the version of YAML) and ``1_000``.
+    """
+    if not isinstance(value, str):
+        return ""
+    if re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+", value):
+        thousands = value.replace(",", "")
+        return f"; write {thousands}" + (f" or {value.replace(',', '.')}" * (value.count(",") == 1))
+    spelled = re.fullmatch(r"([-+]?)0*(\d[\d_]*)(?:[.,](\d*))?", value.strip())
+    if spelled is None:
+        return ""
+    sign, whole, fraction = spelled[1], spelled[2].replace("_", ""), spelled[3]
+    number = sign + whole + (f".{fraction}" if fraction else "")
+    return "" if number == value.strip() else f"; write {number}"
+
+
 def describe(error: ErrorDetails, settings: Callable[[Place], Sequence[str]]) -> str:
     """What is wrong and what to do, for one of pydantic's findings.
 
@@ -150,7 +170,8 @@ def describe(error: ErrorDetails, settings: Callable[[Place], Sequence[str]]) ->
     if kind.startswith("missing"):
         kind = "missing"
     if kind in _WORDS:
-        return _WORDS[kind].format(value=shown(value), **context)
+        meant = number_meant(value) if kind in _NUMBERS else ""
+        return _WORDS[kind].format(value=shown(value), **context) + meant
     text: Any = context.get("error", error["msg"])  # a ValueError raised by a method's own check
     return str(text).replace("\n", " ")
 

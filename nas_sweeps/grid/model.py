@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import reduce
@@ -13,7 +14,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
-from nas_sweeps.data.identity import fingerprint
+from nas_sweeps.data.files import find_files
+from nas_sweeps.data.identity import fingerprint_of
 from nas_sweeps.grid import axes, source
 from nas_sweeps.grid.exclude import Exclusion, Rule
 from nas_sweeps.grid.messages import (
@@ -35,6 +37,7 @@ from nas_sweeps.grid.sections import (
     Section,
 )
 from nas_sweeps.grid.source import Unreadable, plain
+from nas_sweeps.paths import user_path
 from nas_sweeps.trial import (
     Barlow,
     Distribution,
@@ -184,11 +187,11 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
         GridError: the file cannot be read, or holds mistakes: all of them, a line each.
     """
     try:
-        tree, wrong = source.read(Path(path))
-    except Unreadable as error:
+        file = user_path(path)
+        tree, wrong = source.read(file)
+    except ValueError as error:
         raise GridError(f"{path}: {error}") from None
     places, more = source.override(tree, overrides)
-    file = Path(path)
     return _checked(tree, str(path), file.stem, file.absolute().parent, places, [*wrong, *more])
 
 
@@ -226,9 +229,13 @@ def _identified(grid: Grid, source: str) -> Grid:
     if grid.data.path is None or grid.data.fingerprint is not None:
         return grid
     try:
-        content = fingerprint(grid.data.path, grid.places)
+        files = find_files(grid.data.path)
+        content = fingerprint_of(files, grid.places)
     except (ValueError, OSError) as error:
         raise GridError(f"{source}: data.path: {error}") from None
+    remark = files.remark()
+    if remark is not None:
+        warnings.warn(f"{source}: {remark}", stacklevel=2)
     data = grid.data.model_copy(update={"fingerprint": content})
     return grid.model_copy(update={"data": data})
 

@@ -26,9 +26,10 @@ from pydantic import (
     model_validator,
 )
 
-from nas_sweeps.data.identity import find_files
+from nas_sweeps.data.files import find_files
 from nas_sweeps.grid import axes
 from nas_sweeps.grid.messages import Problems, prepared, problem, unknown
+from nas_sweeps.paths import user_path
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.trial import (
     Data,
@@ -57,6 +58,13 @@ class Section(BaseModel):
     """Unknown settings are errors, values are immutable, ``"3"`` is no number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return user_path(path)
+    except ValueError as error:
+        raise problem(str(error)) from None
 
 
 class DataSection(Section):
@@ -90,7 +98,7 @@ class DataSection(Section):
         if path is None:
             return None
         assert info.context is not None
-        path = os.path.abspath(Path(info.context["base"], os.path.expanduser(path)))
+        path = os.path.abspath(Path(info.context["base"], _expanded(path)))
         if info.data["fingerprint"] is None:
             try:
                 find_files(path)

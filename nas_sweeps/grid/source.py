@@ -1,7 +1,9 @@
 """Reading a grid file: YAML into plain dicts and lists, and ``--set`` on top of them.
 
 Stricter than YAML where leniency hides mistakes or costs memory: a key written twice is an
-error, aliases may not repeat themselves into something huge, and ``1e-3`` is a number.
+error, and aliases may not repeat themselves into something huge. Numbers are those of YAML 1.2,
+less those that begin with a 0 too many: PyYAML follows YAML 1.1, to which ``1e-3`` is text, ``1:5``
+is 65 (sexagesimal) and ``010`` is 8 (octal). Here the latter two are text, which no number takes.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 import yaml
 
 from nas_sweeps.grid.messages import Place, dotted, shown
+from nas_sweeps.paths import user_path
 
 MAX_BYTES = 2**20  # a grid is written by a person: a file above this is another file
 MAX_VALUES = 20_000  # after aliases are expanded, which could otherwise fill the memory
@@ -29,10 +32,7 @@ class Unreadable(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads ``1e-3`` as YAML 1.2 does; PyYAML's 1.1 makes it a string.
-
-    It stops at too many values while it reads, before they fill the memory.
-    """
+    """SafeLoader with other numbers, which stops at too many values before they fill the memory."""
 
     _values = 0
 
@@ -43,11 +43,20 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_NUMBERS = {
+    _INT: re.compile(r"[-+]?(?:0|[1-9]\d*|0x[0-9a-fA-F]+)$"),
+    _FLOAT: re.compile(
+        r"[-+]?(?:\.\d+|(?:0|[1-9]\d*)(?:\.\d*)?)(?:[eE][-+]?\d+)?$"
+        r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    ),
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag not in _NUMBERS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _form in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, _form, list("-+.0123456789"))
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -130,11 +139,18 @@ def _too_many() -> Unreadable:
     return Unreadable(f"more than {MAX_VALUES:,} values, aliases expanded: this is no grid file")
 
 
+# What an override takes the place of, unless that was set by an override itself.
+_REPLACED: dict[Place, set[tuple[str, str]]] = {
+    ("data", "path"): {("data", "dataset")},
+    ("data", "dataset"): {("data", "path"), ("data", "fingerprint")},
+}
+
+
 def override(tree: dict[str, Any], settings: Sequence[str]) -> tuple[list[Place], list[str]]:
     """Apply ``place=value`` settings to the tree: the places set, and lines on bad ones.
 
     Missing sections are created. ``data.path`` is relative to the current folder, as every
-    path on a command line is.
+    path on a command line is. It and ``data.dataset`` each replace the other where the file has it.
     """
     places: list[Place] = []
     wrong: list[str] = []
@@ -146,6 +162,8 @@ def override(tree: dict[str, Any], settings: Sequence[str]) -> tuple[list[Place]
                 raise Unreadable("write section.setting=value, such as search.seeds=[0,1]")
             _put(tree, place, _value(place, value))
             places.append(place)
+            for _, name in _REPLACED.get(place, set()) - set(places):
+                tree["data"].pop(name, None)
         except Unreadable as error:
             wrong.append(f"--set {text.strip()}: {error}")
     return places, wrong
@@ -156,7 +174,10 @@ def _value(place: Place, text: str) -> Any:
     if twice:
         raise Unreadable(twice[0])
     if place == ("data", "path") and isinstance(value, str):
-        return os.path.abspath(os.path.expanduser(value))
+        try:
+            return os.path.abspath(user_path(value))
+        except ValueError as error:
+            raise Unreadable(str(error)) from None
     return value
 
 
@@ -203,12 +224,36 @@ def _size(node: yaml.Node, sizes: dict[int, int], twice: list[str]) -> int:
         return sizes[id(node)]
     sizes[id(node)] = 0  # being counted
     if isinstance(node, yaml.MappingNode):
+        _join_decimal_commas(node)
         _note_repeated(node, twice)
         children = [child for pair in node.value for child in pair]
     else:
         children = list(node.value)
     sizes[id(node)] = 1 + sum(_size(child, sizes, twice) for child in children)
     return sizes[id(node)]
+
+
+def _join_decimal_commas(node: yaml.MappingNode) -> None:
+    """Make ``{lr: 0,025}`` the text that was written: to YAML it is lr 0, and 025 without a value.
+
+    A message can then say what was meant.
+    """
+    whole: list[tuple[yaml.Node, yaml.Node]] = []
+    for key, value in node.value:
+        before = whole[-1][1] if whole else None
+        if (
+            isinstance(before, yaml.ScalarNode)
+            and before.tag == _INT
+            and isinstance(key, yaml.ScalarNode)
+            and key.value.isdecimal()
+            and value.start_mark.index == value.end_mark.index == key.end_mark.index
+            and key.start_mark.index == before.end_mark.index + 1
+        ):
+            text, marks = f"{before.value},{key.value}", (before.start_mark, key.end_mark)
+            whole[-1] = (whole[-1][0], yaml.ScalarNode("tag:yaml.org,2002:str", text, *marks))
+        else:
+            whole.append((key, value))
+    node.value = whole
 
 
 def _note_repeated(node: yaml.MappingNode, twice: list[str]) -> None:

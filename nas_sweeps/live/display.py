@@ -18,6 +18,7 @@ from nas_sweeps.live.draw import View, fitted
 from nas_sweeps.live.lines import line
 from nas_sweeps.live.snapshot import Snapshot
 from nas_sweeps.live.spelling import spell
+from nas_sweeps.live.streams import quiet_after_failure
 
 PER_SECOND = 2
 
@@ -50,6 +51,8 @@ class Display:
         self._showwarning = warnings.showwarning
 
     def __enter__(self) -> Display:
+        # Today's standard output, though an executor may mute it.
+        self.console.file = quiet_after_failure(self.console.file)
         if self.moves:
             self._live.start(refresh=True)
             warnings.showwarning = lambda message, *_: self.say(f"warning: {message}", "yellow")

@@ -7,8 +7,6 @@ bars are drawn by rich, which does the same with their lines.
 from __future__ import annotations
 
 import codecs
-import io
-import sys
 import unicodedata
 
 HANDLER = "nas_sweeps.spelled"  # the name of the error handler among Python's codecs
@@ -31,13 +29,6 @@ _SPELLED = {
 def spell(text: str, encoding: str) -> str:
     """The text as an output of this encoding can hold it."""
     return text.encode(encoding, HANDLER).decode(encoding)
-
-
-def spelled_streams() -> None:
-    """Have standard output and error spell what they cannot write, where they would raise."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=HANDLER)
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nas_sweeps.paths import user_path
 from nas_sweeps.publish import publish, publish_text, require_writable
 from nas_sweeps.report import style
 from nas_sweeps.report.figures import FIGURES, FURTHER_FIGURES, PAPER_FIGURES, FigureEntry
@@ -64,7 +65,7 @@ def write_report(store: Store | str | Path, out_dir: str | Path) -> Path:
             report, or is the store's own.
     """
     keeper = store if isinstance(store, Store) else Store(store)
-    frames, out = load(keeper), Path(out_dir)
+    frames, out = load(keeper), user_path(out_dir)
     _refuse(out, keeper)
     grids = kept_grids(keeper)
     try:

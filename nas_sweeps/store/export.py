@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from nas_sweeps.hints import did_you_mean
+from nas_sweeps.paths import user_path
 from nas_sweeps.publish import publish, require_writable
 from nas_sweeps.store.alphas import edge_weights
 from nas_sweeps.store.frames import Frames
@@ -36,7 +37,7 @@ def export(store: Store | str | Path, out: str | Path, table: str = "trials") ->
         ValueError: there is no store or no such table, the suffix is another, or ``out`` cannot
             be written.
     """
-    path = Path(out)
+    path = user_path(out)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"'{out}': name a file that ends in {' or '.join(SUFFIXES)}")
     if table not in SCHEMAS:

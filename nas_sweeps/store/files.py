@@ -20,6 +20,7 @@ from tempfile import NamedTemporaryFile
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+from nas_sweeps.paths import user_path
 from nas_sweeps.publish import publish, remove_scratch
 
 
@@ -78,10 +79,10 @@ def open_files(root: str | Path) -> Files:
     """Files below a folder, or below a URI that ``pyarrow.fs`` knows, such as ``s3://bucket/x``.
 
     Raises:
-        ValueError: no file system answers to the URI.
+        ValueError: no file system answers to the URI, or there is no home folder for ``~``.
     """
     if "://" not in str(root):
-        return LocalFiles(Path(root).absolute())
+        return LocalFiles(user_path(root).absolute())
     from nas_sweeps.store.remote import open_uri
 
     return open_uri(str(root))

@@ -27,6 +27,7 @@ from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder
 from nas_sweeps.data.presence import find_images
 from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.live.sight import Sight
+from nas_sweeps.paths import user_path
 from nas_sweeps.store import Store
 from nas_sweeps.sweep.executor import NO_CLUSTER
 from nas_sweeps.trial import Places, Precision
@@ -76,10 +77,10 @@ def examine(
 
 def _cluster(grid: Grid | None, store: str | Path | None, address: str | None) -> Iterator[Finding]:
     """What Ray sees, and every node by itself."""
-    from nas_sweeps.sweep.nodes import Asked, ask_nodes, seen_by_ray
-    from nas_sweeps.sweep.ray_tune import RayExecutor
-
     try:
+        from nas_sweeps.sweep.nodes import Asked, ask_nodes, seen_by_ray
+        from nas_sweeps.sweep.ray_tune import RayExecutor
+
         with RayExecutor(address).session():
             yield _checked("ray", partial(seen_by_ray, grid))
             keeper = None if store is None else Store(store)
@@ -162,7 +163,10 @@ def _space(store: str | Path | None, places: Places, executor: str) -> Iterator[
     wanted: list[tuple[str, Path]] = []
     if store is not None and "://" not in str(store):
         wanted.append(("store", Path(store)))
-    wanted.append(("decoded images", cache_folder(places)))
+    try:
+        wanted.append(("decoded images", cache_folder(places)))
+    except ValueError as error:
+        yield Finding("space", False, str(error))
     if executor == "ray":
         wanted.append(("Ray", Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()))))
     by_device: dict[int, list[tuple[str, Path]]] = {}
@@ -187,7 +191,7 @@ def free(names: str, path: Path) -> str:
 
 def _existing(path: Path) -> Path:
     """The path, or the nearest folder above it that is there."""
-    path = path.expanduser().absolute()
+    path = user_path(path).absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 

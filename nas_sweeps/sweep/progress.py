@@ -64,7 +64,6 @@ class Progress:
         self.display = Display(self.console, self.snapshot)
 
     def __enter__(self) -> Progress:
-        self.console.file = self.console.file  # today's stdout, though an executor may mute it
         self.display.__enter__()
         return self
 

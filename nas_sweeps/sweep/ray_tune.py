@@ -46,6 +46,10 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+from nas_sweeps.sweep.ray_places import remedy, require_home  # noqa: E402
+
+require_home()  # importing Ray fails without one
+
 import psutil  # noqa: E402
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
@@ -57,6 +61,7 @@ from nas_sweeps.store import Store  # noqa: E402
 from nas_sweeps.store.lease import Watch  # noqa: E402
 from nas_sweeps.store.remote import RemoteFiles  # noqa: E402
 from nas_sweeps.sweep.executor import Job  # noqa: E402
+from nas_sweeps.sweep.own_methods import pack, require_unpacked, unpack  # noqa: E402
 from nas_sweeps.sweep.stopping import Interrupted, kill, signals_kept  # noqa: E402
 from nas_sweeps.sweep.trackers import callbacks, numbers  # noqa: E402
 from nas_sweeps.trial import Places, Resources, Trial, trial_from_json  # noqa: E402
@@ -90,10 +95,12 @@ class RayExecutor:
                 require_room(phase, job.resources(phase))
             nodes = [(n.get("CPU", 0.0), n.get("GPU", 0.0)) for n in _node_resources()]
             job.begin(Room(tuple(nodes), self.slots))
+            own = pack(job.chain)
+            require_unpacked(own, job.chain, [node["NodeID"] for node in alive_nodes()])
             searcher = ChainSearcher(job, self.slots)
             with quiet():
                 tune.Tuner(
-                    _trainable(job, bool(trackers)),
+                    _trainable(job, bool(trackers), own),
                     tune_config=tune.TuneConfig(
                         search_alg=searcher,
                         num_samples=-1,  # any number would cut the chain short without a word
@@ -143,16 +150,18 @@ class RayExecutor:
                 ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
         except SystemExit:  # Ray's answer to SIGTERM while it starts
             raise Interrupted(signal.SIGTERM) from None
-        except OSError as error:
+        except Exception as error:  # Ray raises a bare Exception when a node comes up too late
+            if self.address is None:
+                raise ValueError(f"Ray did not start here ({error}): {remedy(error)}") from None
+            if not isinstance(error, OSError):
+                raise ValueError(
+                    f"--address {self.address}: this cluster cannot be joined ({error}); give all "
+                    "nodes one environment"
+                ) from None
             raise ValueError(
                 f"--address {self.address}: no Ray cluster answers there ({error}); "
                 "start one with `ray start --head`, or leave --address out; a cluster that asks "
                 "for a token wants it here too, in ~/.ray/auth_token"
-            ) from None
-        except Exception as error:  # Ray raises a bare Exception when a node comes up too late
-            raise ValueError(
-                f"Ray did not start here ({error}); run again when the machine is less busy, or "
-                "with --executor inline"
             ) from None
 
 
@@ -307,12 +316,13 @@ class _Progress(tune.Callback):
             self.searcher.error = self.searcher.error or problem
 
 
-def _trainable(job: Job, tracked: bool) -> Any:
+def _trainable(job: Job, tracked: bool, own: bytes) -> Any:
     store, places, driver = job.store.root, job.places, job.lease.key
     by_phase = {phase: job.resources(phase) for phase in PHASES}
 
     def train(config: dict[str, Any]) -> None:
-        run_in_actor(config["trial"], store, places, by_phase[config["phase"]], driver, tracked)
+        resources = by_phase[config["phase"]]
+        run_in_actor(config["trial"], store, places, resources, driver, tracked, own)
 
     def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:
         resources = by_phase[config["phase"]]
@@ -328,6 +338,7 @@ def run_in_actor(
     resources: Resources,
     driver: str,
     tracked: bool = False,
+    own: bytes = b"",
 ) -> None:
     """The body of an actor. A trial without a GPU must not see those of its node."""
     if not resources.gpus:
@@ -338,6 +349,7 @@ def run_in_actor(
         more = {"row": numbers(row)} if tracked else {}
         tune.report({k: row[k] for k in REPORTED if k in row} | more)
 
+    unpack(own)
     trial, here = trial_from_json(spec), Store(store)
     here.spec(trial.trial_id)  # raises where the store is not the driver's
     run_trial(

@@ -13,6 +13,7 @@ from nas_sweeps import methods
 from nas_sweeps.chain import Chain, Phase
 from nas_sweeps.data.bundle import prepare
 from nas_sweeps.grid import Grid, Plan, plan
+from nas_sweeps.paths import user_path
 from nas_sweeps.standing import Retry, standing
 from nas_sweeps.store import Store, compact
 from nas_sweeps.store.lease import Lease
@@ -156,7 +157,7 @@ def _check_images(chain: Chain, places: Places) -> None:
     into a run. It also leaves them decoded in the cache. Skipped where only the workers have the
     images. Raises ValueError as ``prepare`` does.
     """
-    if places.path is not None and not Path(places.path).exists():
+    if places.path is not None and not user_path(places.path).exists():
         return
     needed = {(e.data, e.distribution) for e, state in chain.states() if state == "waiting"}
     for data, distribution in needed:

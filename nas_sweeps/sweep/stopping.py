@@ -35,7 +35,8 @@ def announce(text: str) -> None:
 
     Not by print: the interrupted code may be in the middle of one.
     """
-    os.write(2, f"{text}\n".encode())
+    with suppress(OSError):  # the terminal may be gone
+        os.write(2, f"{text}\n".encode())
 
 
 @contextmanager

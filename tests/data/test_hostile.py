@@ -16,8 +16,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from nas_sweeps.data import decode, identity
-from nas_sweeps.data.identity import find_files, fingerprint
+from nas_sweeps.data import decode, files
+from nas_sweeps.data.files import find_files
+from nas_sweeps.data.identity import fingerprint
 from nas_sweeps.data.sources import load_images
 from nas_sweeps.trial import Data
 
@@ -222,7 +223,7 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_no_smaller_data_set(folder
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
-    monkeypatch.setattr(identity.os, "scandir", denied)
+    monkeypatch.setattr(files.os, "scandir", denied)
     with pytest.raises(ValueError, match=r"train/b cannot be read \(Permission denied\); make it"):
         find_files(folder)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from nas_sweeps.data import identity
-from nas_sweeps.data.identity import cache_folder, find_files, fingerprint
+from nas_sweeps.data.cache import cache_folder
+from nas_sweeps.data.files import find_files
+from nas_sweeps.data.identity import fingerprint
 from nas_sweeps.trial import Places
 
 
