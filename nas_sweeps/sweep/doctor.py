@@ -26,8 +26,8 @@ from nas_sweeps.data.bundle import prepare
 from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder
 from nas_sweeps.data.presence import find_images
 from nas_sweeps.grid import Grid, Plan, plan
-from nas_sweeps.live.sight import Sight
 from nas_sweeps.store import Store
+from nas_sweeps.store.driver import DriverMonitor
 from nas_sweeps.sweep.executor import NO_CLUSTER
 from nas_sweeps.trial import Places
 
@@ -187,7 +187,7 @@ def writable(store: str | Path) -> str:
     if not keeper.exists():
         return f"{keeper} can be written to; it is not there yet"
     keeper.require()
-    driver = Sight(keeper.layout).driver()
+    driver = DriverMonitor(keeper.layout).driver()
     now = f"; {driver.who}" if driver is not None else ""
     return f"{keeper} can be written to{now}"
 
