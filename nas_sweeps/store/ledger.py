@@ -17,9 +17,9 @@ from os import getpid
 from pathlib import Path
 from typing import Any
 
+from nas_sweeps.store.driver import is_alive
 from nas_sweeps.store.files import File, open_files, warn_skipped
 from nas_sweeps.store.layout import FOLDERS, AttemptFiles, Layout, TrialFiles, Writer
-from nas_sweeps.store.lease import is_alive
 from nas_sweeps.store.records import METRICS, AttemptRecord, Result, State
 from nas_sweeps.trial import Origin, Trial, trial_from_json
 

@@ -26,9 +26,9 @@ from nas_sweeps.data.bundle import prepare
 from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder
 from nas_sweeps.data.presence import find_images
 from nas_sweeps.grid import Grid, Plan, plan
-from nas_sweeps.live.sight import Sight
 from nas_sweeps.paths import user_path
 from nas_sweeps.store import Store
+from nas_sweeps.store.driver import DriverMonitor
 from nas_sweeps.sweep.executor import NO_CLUSTER
 from nas_sweeps.trial import Places, Precision
 
@@ -207,7 +207,7 @@ def writable(store: str | Path) -> str:
     if not keeper.exists():
         return f"{keeper} can be written to; it is not there yet"
     keeper.require()
-    driver = Sight(keeper.layout).driver()
+    driver = DriverMonitor(keeper.layout).driver()
     now = f"; {driver.who}" if driver is not None else ""
     return f"{keeper} can be written to{now}"
 
