@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,6 +23,8 @@ from nas_sweeps.space.genotype import Genotype
 SCHEMA_VERSION = 1  # part of every identity: raise it when a spec's meaning changes
 _STRICT = {"extra": "forbid"}  # read by pydantic: unknown keys are errors
 LABEL = {"identity": False}  # metadata of a field that only names something for people
+# Metadata of a field that came later: while it has its default, ids are what they were before.
+LATER = {"identity": "unless default"}
 
 Positive = Annotated[int, Gt(0)]
 Count = Annotated[int, Ge(0)]
@@ -117,16 +119,6 @@ class Pretrain:
     barlow: Barlow = field(default_factory=Barlow)
 
 
-Loss = Literal[
-    "ce",
-    "inv_freq",
-    "inv_sqrt",
-    "effective",
-    "focal",
-    "ghm",
-    "ldam",
-    "logit_adjust",
-]
 Augment = Literal["crop_flip", "crop", "none"]
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -146,7 +138,8 @@ class SearchRecipe:
     weight_decay: NonNegative = 3e-4  # paper
     grad_clip: Rate = 5.0  # DARTS --grad_clip; over the weights only
     augment: Augment = "crop_flip"  # DARTS utils.py: padding 4 at 32 pixels, scaled with size
-    loss: Loss = "ce"  # of the supervised steps, with the class counts of T
+    loss: str = "ce"  # as registered; of the steps that read labels, with their class counts
+    sampler: str = field(default="shuffle", metadata=LATER)  # as registered; of weight steps on T
     bn_stats_in_arch_step: Literal["update", "freeze"] = "update"  # DARTS updates
     test_every: Positive = 1  # epochs between tests; the last epoch is always tested
     precision: Precision = "fp32"
@@ -172,7 +165,8 @@ class RetrainRecipe:
     drop_path: Fraction = 0.0  # final probability, rising linearly from 0; DARTS 0.2
     drop_path_on: Literal["edge", "node"] = "edge"  # DARTS edge, FairDARTS node
     images: Literal["full", "search_half"] = "full"  # train on T and V, or on T alone
-    loss: Loss = "ce"
+    loss: str = "ce"
+    sampler: str = field(default="shuffle", metadata=LATER)  # not of self-supervised pre-training
     pretrain: Pretrain | None = None
     test_every: Positive = 1
     precision: Precision = "fp32"
@@ -290,6 +284,12 @@ def _trial_id(trial: Trial) -> str:
     return f"{trial.phase[0]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
+def _left_out(of: Field[Any], value: Any) -> bool:
+    """Whether a field with this value has no part in an identity."""
+    role = of.metadata.get("identity")
+    return role is False or (role == "unless default" and value == of.default)
+
+
 def _plain(value: Any, *, identity: bool = False) -> Any:
     """Dataclasses to dicts. For an identity: labels are left out and 1.0 is 1."""
     if value is None or isinstance(value, (str, int)):  # most are, and plans are large
@@ -298,7 +298,7 @@ def _plain(value: Any, *, identity: bool = False) -> Any:
         return {
             f.name: _plain(getattr(value, f.name), identity=identity)
             for f in fields(value)
-            if not (identity and f.metadata.get("identity") is False)
+            if not (identity and _left_out(f, getattr(value, f.name)))
         }
     if isinstance(value, (tuple, list)):
         return [_plain(item, identity=identity) for item in value]

@@ -172,7 +172,7 @@ def _trained(entry: Entry, kind: Kind, bundle: Bundle) -> int:
     if not isinstance(entry, SearchTrial):
         index = bundle.t_index if share_of(entry.recipe) < 1 else bundle.full_index
         return _in_batches(len(index), batch, kind.stage == "pretrain")
-    whole = methods.build(entry.method).weight_objective != "supervised"
+    whole = methods.build(entry.method).weight_loss.whole_batches
     passed = _in_batches(len(bundle.t_index), batch, whole)
     return passed + -(-passed // batch) * min(batch, len(bundle.v_index))
 

@@ -13,7 +13,9 @@ from typing import Any
 from pydantic import ValidationError, ValidationInfo, WrapValidator
 
 from nas_sweeps import methods
+from nas_sweeps.data.samplers import SAMPLERS
 from nas_sweeps.grid.messages import Problems, describe, prepared, problem, shown, unknown
+from nas_sweeps.losses import LOSSES
 from nas_sweeps.trial import Barlow, Distribution, MethodSpec, Pretrain
 
 # Of one grid. A plan is held in memory and hashed, 0.05 ms and 1 KiB a trial; a hundred thousand
@@ -93,6 +95,10 @@ def recipe(phase: str) -> WrapValidator:
             found.add(
                 "is not part of a recipe: set retrain.pretrain and retrain.barlow", "pretrain"
             )
+        for setting, registry in (("loss", LOSSES), ("sampler", SAMPLERS)):
+            name = value.get(setting)
+            if isinstance(name, str) and name not in registry.names():
+                found.add(unknown(setting, name, registry.names()), setting)
         own = {key: value[key] for key in value if key not in ("preset", "pretrain")}
         return presets[preset] | own
 
