@@ -33,6 +33,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "paper": {},  # section IV-C: the defaults of SearchRecipe
         "darts": {"epochs": 50, "batch_size": 64},  # DARTS train_search.py
         "fairdarts": {"epochs": 50, "batch_size": 128, "lr": 0.005},  # FairDARTS train_search.py
+        "pc_darts": {"epochs": 50, "batch_size": 256, "lr": 0.1},  # PC-DARTS train_search.py
     },
     "retrain": {
         "paper": {},  # section IV-C: the defaults of RetrainRecipe

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from nas_sweeps.methods import darts, fairdarts, ssf_nas  # noqa: F401  each registers itself
+from nas_sweeps.methods import (  # noqa: F401  each registers itself
+    beta_darts,
+    darts,
+    fairdarts,
+    gdas,
+    pc_darts,
+    random,
+    ssf_nas,
+)
 from nas_sweeps.methods.contract import (
     METHODS,
     EdgeWeights,

@@ -49,6 +49,8 @@ DILATED = ("dil_conv_3x3", "dil_conv_5x5")
 class Supernet(PlainSupernet):
     """As ``PlainSupernet``, faster and with less than half its memory.
 
+    Cells with partial channels are computed by the plain form.
+
     Attributes:
         arranged: False calls the modules one by one, which hooks on them can see.
     """
@@ -58,7 +60,7 @@ class Supernet(PlainSupernet):
     def _run_cell(
         self, cell: SearchCell, s0_BCHW: Tensor, s1_BCHW: Tensor, weights_EO: Tensor
     ) -> Tensor:
-        if not self.arranged:
+        if not self.arranged or self.partial_channels > 1:
             return super()._run_cell(cell, s0_BCHW, s1_BCHW, weights_EO)
         return run_cell(cell, s0_BCHW, s1_BCHW, weights_EO, self.operations)
 

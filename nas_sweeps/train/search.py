@@ -98,7 +98,11 @@ class SearchRun:
         self.weight_loss, self.arch_loss = method.weight_loss, method.arch_loss
         with seeded(seed, "weights"):
             supernet = Supernet(
-                recipe.channels, recipe.layers, self.bundle.num_classes, method.operations
+                recipe.channels,
+                recipe.layers,
+                self.bundle.num_classes,
+                method.operations,
+                partial_channels=method.partial_channels,
             )
             head = LOSSES.get(recipe.loss).head
             model = SearchModel(supernet, head, (self.weight_loss, self.arch_loss))
@@ -169,7 +173,8 @@ class SearchRun:
         """
         epoch, recipe = self.epochs_done + 1, self.recipe
         warming = self.epochs_done < self.method.warmup_epochs
-        row: Row = {"stage": "search", "epoch": epoch, "lr": self.sgd.param_groups[0]["lr"]}
+        stage = "warmup" if warming else "search"
+        row: Row = {"stage": stage, "epoch": epoch, "lr": self.sgd.param_groups[0]["lr"]}
         row["arch_lr"] = 0.0 if warming else self.method.arch_lr
         self.progress.epoch.fill_(self.epochs_done)
         with self.meter.running():

@@ -106,9 +106,7 @@ def test_a_package_that_offers_something_else_is_named(
     registry: dict[str, type[Method]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer(monkeypatch, "gates", "nas_sweeps.methods.fairdarts")
-    with pytest.raises(
-        ValueError, match=r"'gates'.*is not a subclass of .*contract.Method"
-    ):
+    with pytest.raises(ValueError, match=r"'gates'.*is not a subclass of .*contract.Method"):
         names()
 
 
