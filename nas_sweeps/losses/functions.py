@@ -41,13 +41,13 @@ def ldam_margins(counts: Sequence[int]) -> list[float]:
 
 def weighted(weights: Sequence[float]) -> OnLogits:
     """Cross-entropy as torch weighs it: divided by the sum of the images' weights."""
-    weights_K = _constant(weights)
+    weights_K = constant(weights)
     return lambda logits_BK, labels_B: F.cross_entropy(logits_BK, labels_B, weights_K(logits_BK))
 
 
 def ldam(margins: Sequence[float]) -> OnLogits:
     """Cross-entropy of scaled cosines, that of the own class less its margin (LDAM losses.py)."""
-    margins_K = _constant(margins)
+    margins_K = constant(margins)
 
     def loss(cosines_BK: Tensor, labels_B: Tensor) -> Tensor:
         classes_K = torch.arange(cosines_BK.shape[1], device=labels_B.device)
@@ -59,11 +59,11 @@ def ldam(margins: Sequence[float]) -> OnLogits:
 
 def logit_adjusted(counts: Sequence[int]) -> OnLogits:
     """Logits plus log priors: Menon et al. 2021, arXiv 2007.07314, at tau = 1."""
-    priors_K = _constant([math.log(n / sum(counts)) for n in counts])
+    priors_K = constant([math.log(n / sum(counts)) for n in counts])
     return lambda logits_BK, labels_B: F.cross_entropy(logits_BK + priors_K(logits_BK), labels_B)
 
 
-def _constant(values: Sequence[float]) -> Callable[[Tensor], Tensor]:
+def constant(values: Sequence[float]) -> Callable[[Tensor], Tensor]:
     """The values with the device and dtype of a given tensor, copied to each device once."""
 
     @lru_cache
