@@ -139,16 +139,6 @@ class Pretrain:
     barlow: Barlow = field(default_factory=Barlow)
 
 
-Loss = Literal[
-    "ce",
-    "inv_freq",
-    "inv_sqrt",
-    "effective",
-    "focal",
-    "ghm",
-    "ldam",
-    "logit_adjust",
-]
 Augment = Literal["crop_flip", "crop", "none"]
 Precision = Literal["fp32", "tf32", "bf16"]  # what each means: space/precision.py
 
@@ -168,7 +158,8 @@ class SearchRecipe:
     weight_decay: NonNegative = 3e-4  # paper
     grad_clip: Rate = 5.0  # DARTS --grad_clip; over the weights only
     augment: Augment = "crop_flip"  # DARTS utils.py: padding 4 at 32 pixels, scaled with size
-    loss: Loss = "ce"  # of the supervised steps, with the class counts of T
+    loss: str = "ce"  # as registered; of the steps that read labels, with their class counts
+    sampler: str = added("shuffle")  # as registered; of weight steps on T
     bn_stats_in_arch_step: Literal["update", "freeze"] = "update"  # DARTS updates
     test_every: Positive = 1  # epochs between tests; the last epoch is always tested
     precision: Precision = "fp32"
@@ -194,7 +185,8 @@ class RetrainRecipe:
     drop_path: Fraction = 0.0  # final probability, rising linearly from 0; DARTS 0.2
     drop_path_on: Literal["edge", "node"] = "edge"  # DARTS edge, FairDARTS node
     images: Literal["full", "search_half"] = "full"  # train on T and V, or on T alone
-    loss: Loss = "ce"
+    loss: str = "ce"
+    sampler: str = added("shuffle")  # not of self-supervised pre-training
     pretrain: Pretrain | None = None
     test_every: Positive = 1
     precision: Precision = "fp32"

@@ -12,34 +12,19 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
 from nas_sweeps.space import comparison
 from nas_sweeps.space.comparison import Error
+from nas_sweeps.space.form import Form
 from nas_sweeps.space.genotype import OPERATIONS
-from nas_sweeps.space.network import Network
-from nas_sweeps.space.plain import PlainSupernet
 from nas_sweeps.space.precision import precision
-from nas_sweeps.space.supernet import Supernet
 
 if TYPE_CHECKING:
     from nas_sweeps.trial import Precision
 
-
-class Form(NamedTuple):
-    """What computes both kinds of network."""
-
-    supernet: type[PlainSupernet]
-    network: type[Network] = Network
-
-
-FORMS = {
-    "plain": Form(PlainSupernet),  # the oracle: one module per operation
-    "arranged": Form(Supernet),
-}
-FORM = "arranged"  # of every trial
 
 # How far off is too far, as a share of the norm of what it should be. A fault of a library has
 # meant 40 % and more.
@@ -101,7 +86,7 @@ class Checked:
         )
 
 
-def check(device: torch.device, kind: Precision, form: str) -> Checked:
+def check(device: torch.device, kind: Precision, form: Form) -> Checked:
     """Compute everything on ``device`` and hold it against float64.
 
     Draws from no generator of the caller's. Operations are checked by themselves first, then the
@@ -145,13 +130,12 @@ def _alone(device: torch.device, kind: Precision, threads: int) -> Iterator[Erro
             yield from comparison.compare_operation(one, batch, pixels, device, maps, on)
 
 
-def _networks(device: torch.device, form: str) -> Iterator[Error]:
-    supernet, network = FORMS[form]
+def _networks(device: torch.device, form: Form) -> Iterator[Error]:
     for batch, pixels in ((3, (11, 9)), (16, (16, 16))):
-        errors = comparison.compare_supernets(supernet, OPERATIONS, batch, pixels, device)
+        errors = comparison.compare_supernets(form, OPERATIONS, batch, pixels, device)
         yield from _placed(errors, f"the {form} supernet")
     for batch, pixels in ((3, (33, 35)), (4, (32, 32))):
-        errors = comparison.compare_networks(network, batch, pixels, device)
+        errors = comparison.compare_networks(form, batch, pixels, device)
         yield from _placed(errors, f"the {form} evaluation network")
 
 
@@ -160,7 +144,7 @@ def _placed(errors: Iterator[Error], where: str) -> Iterator[Error]:
         yield error._replace(what=f"{error.what} in {where}" if error.what else where)
 
 
-def _blamed(errors: list[Error], device: torch.device, kind: Precision, form: str) -> Error | None:
+def _blamed(errors: list[Error], device: torch.device, kind: Precision, form: Form) -> Error | None:
     """The first miss, if any: in a supernet of the operation that is to blame, where one is.
 
     A wrong gradient spoils whatever lies before it, so each operation gets a supernet of its own.
@@ -170,7 +154,7 @@ def _blamed(errors: list[Error], device: torch.device, kind: Precision, form: st
         return None
     by_operation = []
     for name in OPERATIONS[1:]:
-        alone = comparison.compare_supernets(FORMS[form].supernet, (name,), 4, (12, 12), device)
+        alone = comparison.compare_supernets(form, (name,), 4, (12, 12), device)
         by_operation.append(list(_placed(alone, f"the {form} supernet of {name} alone")))
     farthest = max(by_operation, key=lambda of_one: max(_share(e, kind) for e in of_one))
     return _first_miss(farthest, kind) or wrong

@@ -21,10 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas_sweeps.space.form import Form
 from nas_sweeps.space.genotype import EDGES, NODES, OPERATIONS, Edge, Genotype
 from nas_sweeps.space.network import AuxiliaryHead, Network
 from nas_sweeps.space.operations import build_operation, build_preprocess, build_stem
 from nas_sweeps.space.plain import PlainSupernet
+from nas_sweeps.space.supernet import Supernet
 
 LAST = torch.channels_last
 CLASSES = 5
@@ -146,15 +148,16 @@ class Side(NamedTuple):
 
 
 def compare_supernets(
-    kind: type[PlainSupernet],
+    form: Form,
     operations: Sequence[str],
     batch: int,
     pixels: tuple[int, int],
     device: torch.device,
 ) -> Iterator[Error]:
-    """A supernet of ``kind`` with the plain one."""
-    ours = kind(4, 3, CLASSES, operations)
-    plain = PlainSupernet(4, 3, CLASSES, operations)
+    """A supernet in ``form`` with the plain one."""
+    ours = Supernet(_channels(form), 3, CLASSES, operations)
+    ours.form = form
+    plain = PlainSupernet(_channels(form), 3, CLASSES, operations)
     plain.load_state_dict(ours.state_dict())
     alphas = torch.randn(2, len(EDGES), len(operations))
     yield from _compare(ours, plain, list(alphas.softmax(-1)), batch, pixels, device, operations)
@@ -170,12 +173,20 @@ GENOTYPE = Genotype(
 
 
 def compare_networks(
-    kind: type[Network], batch: int, pixels: tuple[int, int], device: torch.device
+    form: Form, batch: int, pixels: tuple[int, int], device: torch.device
 ) -> Iterator[Error]:
-    """An evaluation network of ``kind``, with every operation and an auxiliary head."""
-    ours, plain = (t(GENOTYPE, 4, 3, CLASSES, auxiliary=True) for t in (kind, Network))
+    """An evaluation network, with every operation and an auxiliary head, with the plain one."""
+    ours, plain = (
+        Network(GENOTYPE, _channels(form), 3, CLASSES, auxiliary=True) for _ in ("ours", "plain")
+    )
+    ours.form = "triton" if form == "triton" else "plain"
     plain.load_state_dict(ours.state_dict())
     yield from _compare(ours, plain, [], batch, pixels, device)
+
+
+def _channels(form: Form) -> int:
+    """Tensor cores multiply sixteen channels at least, and with fewer they are not used."""
+    return 16 if form == "triton" else 4
 
 
 def _compare(

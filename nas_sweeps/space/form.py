@@ -27,7 +27,11 @@ class Choice(NamedTuple):
 
 
 def choose_form(
-    device: torch.device, *, supernet: bool = False, differentiated_twice: bool = False
+    device: torch.device,
+    *,
+    supernet: bool = False,
+    differentiated_twice: bool = False,
+    partial_channels: int = 1,
 ) -> Choice:
     """The fastest form that a network has on a device.
 
@@ -36,11 +40,14 @@ def choose_form(
         supernet: of a search, not the network of a genotype.
         differentiated_twice: gradients are differentiated themselves (``hvp: exact``), which
             kernels cannot.
+        partial_channels: of a supernet, 1 for whole ones.
 
     Raises:
         ValueError: the environment variable ``NAS_SWEEPS_FORM`` names no form, or kernels that
             cannot run here.
     """
+    if partial_channels > 1:
+        return Choice("plain", "cells with partial channels have no other form")
     asked = os.environ.get(SWITCH)
     why_not = _why_no_triton(device, differentiated_twice)
     if asked is not None:

@@ -268,7 +268,7 @@ def count_macs(module: Network | PlainSupernet, image_size: int) -> int:
     if isinstance(twin, Supernet | Network):
         twin.form = "plain"  # hooks see modules, and only the plain form calls them
     if isinstance(twin, PlainSupernet):
-        inputs += [stem_weight.new_zeros(len(EDGES), len(twin.operations))] * 2
+        inputs += [stem_weight.new_zeros(len(EDGES), len(twin.columns))] * 2
     with torch.no_grad():
         twin(*inputs)
     return macs

@@ -57,6 +57,8 @@ DILATED = ("dil_conv_3x3", "dil_conv_5x5")
 class Supernet(PlainSupernet):
     """As ``PlainSupernet``, faster and with less than half its memory.
 
+    Cells with partial channels are computed by the plain form, whatever ``form`` says.
+
     Attributes:
         form: how cells are computed (``form.py``). ``plain`` calls the modules one by one, which
             hooks on them can see.
@@ -67,7 +69,7 @@ class Supernet(PlainSupernet):
     def _run_cell(
         self, cell: SearchCell, s0_BCHW: Tensor, s1_BCHW: Tensor, weights_EO: Tensor
     ) -> Tensor:
-        if self.form == "plain":
+        if self.form == "plain" or self.partial_channels > 1:
             return super()._run_cell(cell, s0_BCHW, s1_BCHW, weights_EO)
         if self.form == "arranged":
             return run_cell(cell, s0_BCHW, s1_BCHW, weights_EO, self.operations)

@@ -21,6 +21,7 @@ import torch
 
 from nas_sweeps.publish import publish_text
 from nas_sweeps.space.arithmetic import Checked, check
+from nas_sweeps.space.form import Form
 
 if TYPE_CHECKING:
     from nas_sweeps.trial import Precision
@@ -40,7 +41,7 @@ class Subject:
     code: str  # digest of this room's files: of what is checked, and of the check
 
 
-def verify(device: torch.device, kind: Precision, form: str, folder: Path) -> Checked | None:
+def verify(device: torch.device, kind: Precision, form: Form, folder: Path) -> Checked | None:
     """Check ``device`` unless a record in ``folder`` says that it has passed.
 
     Returns:
@@ -95,7 +96,7 @@ def _triton() -> str | None:
 
 @lru_cache(maxsize=1)
 def _code() -> str:
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    files = sorted(Path(__file__).parent.rglob("*.py"))
     return _digest(b"".join(file.read_bytes() for file in files))
 
 

@@ -104,7 +104,9 @@ def read_trial(files: TrialFiles) -> TrialRows:
     attempts = [_attempt_row(of, record, of == newest) for of, record in records]
     whole = epochs_whole and classes_whole and (spec is not None or not records)
     if result is not None and result.state == "done":
-        whole = whole and len(epochs) > 0 and len(classes) > 0
+        # A search that trains nothing has neither.
+        trained = result.metrics.get("epochs") != 0
+        whole = whole and (len(epochs) > 0 and len(classes) > 0) == trained
     return TrialRows(
         trial=row,
         epochs=epochs,

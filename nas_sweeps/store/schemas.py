@@ -61,7 +61,7 @@ TRIALS = _schema(  # one row per trial, whatever its state
 )
 
 EPOCHS = _schema(  # one row per epoch; epoch counts from 1 over all stages of a trial
-    (REPEATED, ["trial_id", "stage"]),  # stage: search, or pretrain, finetune, train
+    (REPEATED, ["trial_id", "stage"]),  # stage: warmup, search; pretrain, finetune, train
     (COUNT, ["epoch"]),
     (NUMBER, ["loss_weights", "loss_arch", "regulariser"]),
     (NUMBER, ["accuracy_train", "accuracy_validation", "accuracy_balanced"]),

@@ -148,14 +148,14 @@ def sound(grid: Grid | None) -> str:
     import torch
 
     from nas_sweeps.space import arithmetic
+    from nas_sweeps.space.form import choose_form
 
     wanted = [grid.resources(phase).gpus for phase in PHASES] if grid else [1]
     on = torch.device("cuda:0" if any(wanted) and torch.cuda.is_available() else "cpu")
     asked: list[Precision] = [trial.recipe.precision for trial in plan(grid)] if grid else ["fp32"]
-    passed = [
-        f"{kind}: {arithmetic.check(on, kind, arithmetic.FORM)}" for kind in dict.fromkeys(asked)
-    ]
-    return f"{on.type}, {arithmetic.FORM} form, " + "; ".join(passed)
+    form, _ = choose_form(on, supernet=True)
+    passed = [f"{kind}: {arithmetic.check(on, kind, form)}" for kind in dict.fromkeys(asked)]
+    return f"{on.type}, {form} form, " + "; ".join(passed)
 
 
 def _space(store: str | Path | None, places: Places, executor: str) -> Iterator[Finding]:

@@ -15,17 +15,13 @@ from typing import Any
 import torch
 
 from nas_sweeps.numerics import Numerics
-from nas_sweeps.trial import SearchTrial, Trial
-
-
-def form_of(trial: Trial) -> str:
-    """Which form of the network computes a trial: the one place that knows."""
-    return "arranged" if isinstance(trial, SearchTrial) else "plain"
+from nas_sweeps.train.form import form_of
+from nas_sweeps.trial import Trial
 
 
 def numerics_of(trial: Trial, device: torch.device) -> Numerics:
     """What decides the rounding of a trial that this process runs now."""
-    form = form_of(trial)
+    form = form_of(trial, device).form
     return Numerics(
         device_kind=device.type,
         device_model=torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model(),

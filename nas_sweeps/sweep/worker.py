@@ -22,7 +22,6 @@ from nas_sweeps.data.bundle import Bundle, prepare
 from nas_sweeps.data.cache import arithmetic_folder
 from nas_sweeps.live.lines import tested
 from nas_sweeps.numerics import Numerics, changes
-from nas_sweeps.space import arithmetic
 from nas_sweeps.space.verified import verify
 from nas_sweeps.store import Result, Store
 from nas_sweeps.store.files import File
@@ -46,6 +45,7 @@ from nas_sweeps.train.common import (
     reset_peak_memory,
     stream,
 )
+from nas_sweeps.train.form import form_of
 from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import Places, Resources, SearchTrial, Trial
@@ -184,7 +184,9 @@ class _Worker:
         """Raises WrongArithmetic where it computes something else than it is asked to."""
         self.device = choose_device(resources)
         kind, folder = self.trial.recipe.precision, arithmetic_folder(self.places)
-        if checked := verify(self.device, kind, arithmetic.FORM, folder):
+        form, reason = form_of(self.trial, self.device)
+        self.log.info("the network is computed in its %s form: %s", form, reason)
+        if checked := verify(self.device, kind, form, folder):
             self.log.info("arithmetic of %s in %s: %s", self.device.type, kind, checked)
         reset_peak_memory(self.device)
         if self.device.type == "cuda":

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from nas_sweeps.data.augment import normalise
+from nas_sweeps.data.batches import Order
 from nas_sweeps.data.bundle import Bundle
+from nas_sweeps.data.samplers import SAMPLERS
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.train.metrics import confusion, summarise
 from nas_sweeps.trial import Resources
@@ -92,6 +95,11 @@ def stream(seed: int, name: str) -> int:
 def generator(seed: int, name: str, device: torch.device) -> torch.Generator:
     """A generator on ``device`` for one purpose of a trial."""
     return torch.Generator(device=device).manual_seed(stream(seed, name))
+
+
+def sampled(sampler: str, labels_N: Tensor) -> Order:
+    """The order that a recipe names, over images with these labels. Raises ``ValueError``."""
+    return partial(SAMPLERS.build(sampler).order, labels_N)
 
 
 @contextmanager
@@ -247,6 +255,13 @@ def predict(
 def _classes(logits: Callable[[Tensor], Tensor], images_BCHW: Tensor, bundle: Bundle) -> Tensor:
     x_BCHW = normalise(images_BCHW, bundle.mean, bundle.std)
     return logits(x_BCHW.to(memory_format=torch.channels_last)).argmax(1)
+
+
+def plain_batches(bundle: Bundle, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Training images without augmentation, as the network takes them, and their labels."""
+    for part in torch.split(index, EVAL_BATCH[index.device.type]):
+        x_BCHW = normalise(bundle.images[part], bundle.mean, bundle.std)
+        yield x_BCHW.to(memory_format=torch.channels_last), bundle.labels[part]
 
 
 def accuracy(

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nas_sweeps.losses.functions import CosineClassifier
 from nas_sweeps.space.genotype import EDGES, Genotype
 from nas_sweeps.space.precision import precision
 from nas_sweeps.store.schemas import EPOCH_FILE
 from nas_sweeps.train.common import TrainingDiverged, predict, stream
-from nas_sweeps.train.losses import CosineClassifier
 from nas_sweeps.train.search import SearchRun
 from tests.train.tiny_runs import (
     CPU,
@@ -66,8 +66,8 @@ def test_a_search_row_has_the_weights_of_all_operations(name: str) -> None:
     operations = row["operations"].split(",")
     assert operations == list(run.method.operations)
     weights = torch.tensor(row["edge_weights"]).reshape(2, len(EDGES), len(operations))
-    for cell, alpha in zip(weights, run.alphas, strict=True):
-        assert torch.equal(cell, run.method.edge_weights(alpha).detach())
+    found = run.method.edge_weights(run.parameters, run.noiseless)
+    assert all(torch.equal(a, b) for a, b in zip(weights, found, strict=True))
 
 
 def test_the_learning_rate_falls_along_the_cosine() -> None:
@@ -134,9 +134,8 @@ def test_the_architecture_moves_before_the_weights() -> None:
 
 
 def architecture_step(run: SearchRun) -> None:
-    method = run.method
-    train = run._batch(bundle().t_index[:8], method.weight_objective, run.on_t)
-    held_out = run._batch(bundle().v_index[:8], method.arch_objective, run.on_v)
+    train = run._batch(bundle().t_index[:8], run.weight_loss, run.on_t)
+    held_out = run._batch(bundle().v_index[:8], run.arch_loss, run.on_v)
     run._architecture_step(train, held_out)
 
 
