@@ -53,7 +53,7 @@ class Alone(NamedTuple):
     channels: int  # that it reads
 
 
-SIZES = ((3, 4, (9, 7)), (15, 8, (32, 32)), (16, 16, (16, 16)))  # images, channels, pixels
+SIZES = ((3, 4, (9, 7)), (15, 8, (32, 32)), (4, 16, (16, 16)))  # images, channels, pixels
 
 
 def operations_alone(channels: int) -> Iterator[Alone]:
