@@ -48,6 +48,7 @@ from nas_sweeps.train.common import (
 from nas_sweeps.train.form import form_of
 from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.train.search import SearchRun
+from nas_sweeps.train.warming import warm_up_run
 from nas_sweeps.trial import Places, Resources, SearchTrial, Trial
 
 OnEpoch = Callable[[Row], None]
@@ -200,6 +201,7 @@ class _Worker:
         self._between_steps(verdict)
         bundle = prepare(trial.data, trial.distribution, self.places, self.device)
         run = self._restored(bundle)
+        warm_up_run(run, self._mention, lambda: self._between_steps(verdict))
         attempt.beat(
             device=device_name(self.device),
             numerics=self.numerics[-1],
@@ -243,6 +245,11 @@ class _Worker:
         """Something that is to stand in the log, in the attempts table and on the terminal."""
         self.log.warning("%s", note)
         self.notes.append(note)
+
+    def _mention(self, text: str) -> None:
+        """Something that takes a while, and is no reason to worry."""
+        self.log.info("%s", text)
+        self.notes.append(text)
 
     def _news(self) -> dict[str, str]:
         """Notes that the driver has not been told yet."""
