@@ -11,7 +11,7 @@ import hashlib
 import json
 import secrets
 import socket
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from os import getpid
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from nas_sweeps.store.driver import is_alive
 from nas_sweeps.store.files import File, open_files, warn_skipped
 from nas_sweeps.store.layout import FOLDERS, AttemptFiles, Layout, TrialFiles, Writer
-from nas_sweeps.store.records import METRICS, AttemptRecord, Result, State
+from nas_sweeps.store.records import METRICS, READABLE, AttemptRecord, Result, Settled, State
 from nas_sweeps.trial import Origin, Trial, trial_from_json
 
 LAYOUT_VERSION = 2  # of the files of a store: see ``layout``
@@ -42,14 +42,17 @@ class AlreadyDone(RuntimeError):
 class Store:
     """A store of trials in a folder, or at a URI, which need not exist yet to be asked about.
 
+    Args:
+        remember: keep results that were read, for who asks often and not for long.
+
     Raises:
         ValueError: no name, or a URI of no known file system.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, *, remember: bool = False) -> None:
         if not str(root).strip():
             raise ValueError("store: its name is empty; name a folder")
-        self.layout = Layout(open_files(root))
+        self.layout = Layout(open_files(root), {} if remember else None)
         self._done: set[str] = set()  # final, so never read again
 
     @property
@@ -142,6 +145,11 @@ class Store:
             return
         asked = {"schema": TRIAL_FILE_VERSION, "variant": variant}
         files.spec.publish_json(asked | {"spec": json.loads(trial.to_json())})
+
+    def asked(self, trial_id: str) -> bool:
+        """Whether a trial was asked for."""
+        files = self.layout.trial(trial_id)
+        return files.spec.name in files.names
 
     def spec(self, trial_id: str) -> Trial:
         """Raises ``ValueError`` where there is no such trial, or its file cannot be read."""
@@ -249,6 +257,26 @@ class Store:
         found = ((files.trial_id, read_newest_result(files)) for files, _ in self.layout.trials())
         return {trial_id: result for trial_id, result in found if result is not None}
 
+    def settled(self, index: Index | None = None) -> dict[str, Settled]:
+        """How every settled trial ended, as far as it decides what runs next.
+
+        Of trials that did not change since the tables were compacted nothing is read but the
+        index of the tables.
+
+        Args:
+            index: of a listing at hand; None: the store is listed now.
+        """
+        index = index or read_index(self.layout)
+        found: dict[str, Settled] = {}
+        for files, stamp in index.listed:
+            held = index.settled.get(files.trial_id) if index.holds(files.trial_id, stamp) else None
+            if held is None:
+                result = read_newest_result(files)
+                held = None if result is None else Settled.of(result)
+            if held is not None:
+                found[files.trial_id] = held
+        return found
+
     def find(self, start: str) -> str:
         """The one trial whose id begins so. Raises ValueError for none and for several."""
         found = [f.trial_id for f, _ in self.layout.trials() if f.trial_id.startswith(start)]
@@ -256,6 +284,60 @@ class Store:
             several = f"; several begin so: {', '.join(found[:5])}" if found else ""
             raise ValueError(f"store '{self}': no one trial '{start}'{several}")
         return found[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What the index of the compacted tables says, and the store as it was listed just after."""
+
+    value: dict[str, Any]
+    settled: dict[str, Settled]
+    listed: list[tuple[TrialFiles, int]]  # names are left out where the index still holds
+
+    def holds(self, trial_id: str, stamp: int) -> bool:
+        """Whether a trial is as it was when the tables were compacted."""
+        return bool(self.value.get("trials", {}).get(trial_id) == stamp)
+
+
+def read_index(layout: Layout) -> Index:
+    """The index, if it is one that this version reads, and a listing."""
+    value = layout.index.read_json() or {}
+    if value.get("schema") not in READABLE:
+        value = {}
+    if "settled" not in value:  # of a version that did not say: names are needed of all trials
+        return Index(value, {}, list(layout.trials()))
+    return Index(value, _settled_of(value), list(layout.trials(value["trials"])))
+
+
+def _settled_of(index: dict[str, Any]) -> dict[str, Settled]:
+    genotypes = index.get("genotypes", {})
+    return {
+        trial_id: Settled(
+            state=state,
+            transient=transient,
+            genotype=None if genotype is None else genotypes[genotype],
+            accuracy_validation=accuracy,
+        )
+        for trial_id, (state, transient, accuracy, genotype) in index.get("settled", {}).items()
+    }
+
+
+def index_of(settled: dict[str, Settled]) -> dict[str, Any]:
+    """The part of an index that ``settled`` reads; genotypes, which recur, stand there once."""
+    genotypes = {json.dumps(s.genotype): s.genotype for s in settled.values() if s.genotype}
+    numbers = {text: str(number) for number, text in enumerate(genotypes)}
+    return {
+        "settled": {
+            trial_id: [
+                s.state,
+                s.transient,
+                s.accuracy_validation,
+                numbers[json.dumps(s.genotype)] if s.genotype else None,
+            ]
+            for trial_id, s in settled.items()
+        },
+        "genotypes": {numbers[text]: genotype for text, genotype in genotypes.items()},
+    }
 
 
 class Attempt:
@@ -357,12 +439,20 @@ def read_newest_result(files: TrialFiles) -> Result | None:
 
 def read_result(files: AttemptFiles) -> Result | None:
     """None for none, or (with a warning) for one that cannot be read."""
-    value = files.result.read_json() if files.holds(files.result) else None
+    if not files.holds(files.result):
+        return None
+    known, key = files.trial.results, files.result.key
+    if known is not None and key in known:
+        return known[key]  # type: ignore[no-any-return]
+    value = files.result.read_json()
     try:
-        return None if value is None else Result.from_json(value)
+        result = None if value is None else Result.from_json(value)
     except ValueError as error:
         warn_skipped(files.result, error)
         return None
+    if known is not None and result is not None:
+        known[key] = result
+    return result
 
 
 def read_attempt(files: AttemptFiles) -> AttemptRecord | None:
