@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nas_sweeps.store.files import warn_skipped
+from nas_sweeps.store.index import Index, read_index
 from nas_sweeps.store.layout import Layout
-from nas_sweeps.store.ledger import Index, read_index
 from nas_sweeps.store.records import SCHEMA_VERSION, Settled
 from nas_sweeps.store.rows import TrialRows, genotype_rows, read_trial
 from nas_sweeps.store.schemas import (

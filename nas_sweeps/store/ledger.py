@@ -11,23 +11,27 @@ import hashlib
 import json
 import secrets
 import socket
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict
 from os import getpid
 from pathlib import Path
 from typing import Any
 
-from nas_sweeps.store.driver import is_alive
-from nas_sweeps.store.files import File, open_files, warn_skipped
-from nas_sweeps.store.layout import FOLDERS, AttemptFiles, Layout, TrialFiles, Writer
-from nas_sweeps.store.records import METRICS, READABLE, AttemptRecord, Result, Settled, State
+from nas_sweeps.store.files import File, open_files
+from nas_sweeps.store.index import Index, read_index
+from nas_sweeps.store.layout import FOLDERS, AttemptFiles, Layout, Writer
+from nas_sweeps.store.records import METRICS, AttemptRecord, Result, Settled, State
+from nas_sweeps.store.trial_files import (
+    all_checkpoints,
+    now,
+    read_newest_result,
+    read_origins,
+    read_result,
+    read_state,
+)
 from nas_sweeps.trial import Origin, Trial, trial_from_json
 
 LAYOUT_VERSION = 2  # of the files of a store: see ``layout``
 TRIAL_FILE_VERSION = 1
-# A worker beats between steps, at least once in half a minute if its steps are shorter than
-# that. The longest step foreseen, second order on a slow CPU, takes a few minutes.
-STALE_S = 1800.0
 KEPT = 2  # checkpoints of a trial that is not done: should the latest be damaged, there is one more
 
 
@@ -286,60 +290,6 @@ class Store:
         return found[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
-    """What the index of the compacted tables says, and the store as it was listed just after."""
-
-    value: dict[str, Any]
-    settled: dict[str, Settled]
-    listed: list[tuple[TrialFiles, int]]  # names are left out where the index still holds
-
-    def holds(self, trial_id: str, stamp: int) -> bool:
-        """Whether a trial is as it was when the tables were compacted."""
-        return bool(self.value.get("trials", {}).get(trial_id) == stamp)
-
-
-def read_index(layout: Layout) -> Index:
-    """The index, if it is one that this version reads, and a listing."""
-    value = layout.index.read_json() or {}
-    if value.get("schema") not in READABLE:
-        value = {}
-    if "settled" not in value:  # of a version that did not say: names are needed of all trials
-        return Index(value, {}, list(layout.trials()))
-    return Index(value, _settled_of(value), list(layout.trials(value["trials"])))
-
-
-def _settled_of(index: dict[str, Any]) -> dict[str, Settled]:
-    genotypes = index.get("genotypes", {})
-    return {
-        trial_id: Settled(
-            state=state,
-            transient=transient,
-            genotype=None if genotype is None else genotypes[genotype],
-            accuracy_validation=accuracy,
-        )
-        for trial_id, (state, transient, accuracy, genotype) in index.get("settled", {}).items()
-    }
-
-
-def index_of(settled: dict[str, Settled]) -> dict[str, Any]:
-    """The part of an index that ``settled`` reads; genotypes, which recur, stand there once."""
-    genotypes = {json.dumps(s.genotype): s.genotype for s in settled.values() if s.genotype}
-    numbers = {text: str(number) for number, text in enumerate(genotypes)}
-    return {
-        "settled": {
-            trial_id: [
-                s.state,
-                s.transient,
-                s.accuracy_validation,
-                numbers[json.dumps(s.genotype)] if s.genotype else None,
-            ]
-            for trial_id, s in settled.items()
-        },
-        "genotypes": {numbers[text]: genotype for text, genotype in genotypes.items()},
-    }
-
-
 class Attempt:
     """This process' attempt at a trial: the only writer of the files that carry its name."""
 
@@ -409,83 +359,3 @@ class Attempt:
 def grid_digest(text: str) -> str:
     """By which a resolved grid is kept."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def all_checkpoints(trial: TrialFiles) -> list[Any]:
-    """Of every attempt, the latest first."""
-    return [c for attempt in reversed(trial.attempts) for c in attempt.checkpoints()]
-
-
-def read_state(files: TrialFiles) -> State:
-    """A trial's state, from its newest attempt."""
-    newest = files.newest
-    if newest is None:
-        return State.WAITING
-    result = read_result(newest)
-    return state_of(result, None if result else read_attempt(newest))
-
-
-def state_of(result: Result | None, attempt: AttemptRecord | None) -> State:
-    """A trial's state from what its newest attempt's files say."""
-    if result is not None:
-        return State(result.state)
-    return State.RUNNING if attempt is not None and is_live(attempt) else State.WAITING
-
-
-def read_newest_result(files: TrialFiles) -> Result | None:
-    """The result that counts; None while there is none."""
-    return None if files.newest is None else read_result(files.newest)
-
-
-def read_result(files: AttemptFiles) -> Result | None:
-    """None for none, or (with a warning) for one that cannot be read."""
-    if not files.holds(files.result):
-        return None
-    known, key = files.trial.results, files.result.key
-    if known is not None and key in known:
-        return known[key]  # type: ignore[no-any-return]
-    value = files.result.read_json()
-    try:
-        result = None if value is None else Result.from_json(value)
-    except ValueError as error:
-        warn_skipped(files.result, error)
-        return None
-    if known is not None and result is not None:
-        known[key] = result
-    return result
-
-
-def read_attempt(files: AttemptFiles) -> AttemptRecord | None:
-    """None for none, or (with a warning) for one that cannot be read."""
-    value = files.record.read_json()
-    try:
-        return None if value is None else AttemptRecord.from_json(value)
-    except ValueError as error:
-        warn_skipped(files.record, f"not an attempt: {error}")
-        return None
-
-
-def read_origins(files: TrialFiles) -> tuple[Origin, ...]:
-    """In the order of their keys; one that cannot be read is reported and left out."""
-    found: list[Origin] = []
-    for file in files.origins:
-        value = file.read_json()
-        try:
-            found += [] if value is None else [Origin.from_json(value)]
-        except ValueError as error:
-            warn_skipped(file, error)
-    return tuple(found)
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def is_live(attempt: AttemptRecord) -> bool:
-    """Whether an attempt still runs, as far as this machine can tell."""
-    if attempt.state != "running":
-        return False
-    if attempt.host == socket.gethostname() and not is_alive(attempt.pid):
-        return False
-    age = datetime.fromisoformat(now()) - datetime.fromisoformat(attempt.heartbeat)
-    return age.total_seconds() < STALE_S

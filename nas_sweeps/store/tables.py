@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from nas_sweeps.store.files import File
 from nas_sweeps.store.gather import gather
+from nas_sweeps.store.index import index_of
 from nas_sweeps.store.layout import AttemptFiles, Layout
-from nas_sweeps.store.ledger import Store, index_of
+from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.records import SCHEMA_VERSION
 from nas_sweeps.store.schemas import CLASSES, EPOCH_FILE, SCHEMAS, build
 from nas_sweeps.store.sealed import seal

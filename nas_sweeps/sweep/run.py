@@ -16,8 +16,9 @@ from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.standing import Retry, standing
 from nas_sweeps.store import Store, compact
 from nas_sweeps.store.gather import gather
+from nas_sweeps.store.index import read_index
 from nas_sweeps.store.lease import Lease
-from nas_sweeps.store.ledger import grid_digest, read_index
+from nas_sweeps.store.ledger import grid_digest
 from nas_sweeps.sweep.executor import MAX_RETRIES, NO_CLUSTER, Executor, Job
 from nas_sweeps.sweep.foretold import Foretold
 from nas_sweeps.sweep.only import chosen_by

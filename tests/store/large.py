@@ -24,7 +24,7 @@ import pyarrow as pa
 from nas_sweeps.space.genotype import EDGES, OPERATIONS
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.store import Store
-from nas_sweeps.store.ledger import index_of
+from nas_sweeps.store.index import index_of
 from nas_sweeps.store.records import SCHEMA_VERSION, Settled
 from nas_sweeps.store.rows import genotype_rows
 from nas_sweeps.store.schemas import SCHEMAS, build
