@@ -26,8 +26,9 @@ from nas_sweeps.space.verified import verify
 from nas_sweeps.store import Result, Store
 from nas_sweeps.store.files import File
 from nas_sweeps.store.layout import Checkpoint
-from nas_sweeps.store.ledger import KEPT, AlreadyDone, Attempt, Overtaken, all_checkpoints
+from nas_sweeps.store.ledger import KEPT, AlreadyDone, Attempt, Overtaken
 from nas_sweeps.store.tables import write_classes, write_epochs
+from nas_sweeps.store.trial_files import all_checkpoints
 from nas_sweeps.sweep.checkpoint import Content, Damaged, digest, encode, not_usable, read
 from nas_sweeps.sweep.failures import is_transient
 from nas_sweeps.sweep.machine import (
