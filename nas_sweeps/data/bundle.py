@@ -13,13 +13,13 @@ from nas_sweeps.data.longtail import (
     Group,
     Labels,
     by_label,
-    class_counts,
     class_groups,
     class_order,
     draw_subset,
     lt_test_profile,
     split_half,
 )
+from nas_sweeps.data.profiles import class_counts
 from nas_sweeps.data.sources import Statistics, load_images
 from nas_sweeps.trial import Data, Distribution, Places
 

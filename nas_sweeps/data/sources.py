@@ -19,6 +19,7 @@ from nas_sweeps.data.custom import read_custom
 from nas_sweeps.data.decode import Pixels, check_memory, decode, resized, to_NCHW
 from nas_sweeps.data.files import find_files
 from nas_sweeps.data.identity import fingerprint
+from nas_sweeps.data.profiles import PER_CLASS
 from nas_sweeps.publish import publish
 from nas_sweeps.trial import Data, Places
 
@@ -31,7 +32,7 @@ NORMALISATION: dict[str, tuple[Statistics, Statistics]] = {
 }
 CACHE_FORMAT = "v1"  # raise it when the same files decode to other tensors
 DIGITS_SIZE = 16  # the source's 8 pixels are too few for two reductions
-DIGITS_TRAIN, DIGITS_TEST = 116, 58  # images a class; the smallest class has 174
+DIGITS_TRAIN, DIGITS_TEST = PER_CLASS["digits"][0], 58  # a class; the smallest class has 174
 
 log = logging.getLogger(__name__)
 

@@ -94,7 +94,7 @@ class Images:
         """None where nothing of this data set was measured."""
         key = data_key(data)
         if (key, str(distribution)) not in self.known and key in self.classes:
-            from nas_sweeps.data.longtail import class_counts
+            from nas_sweeps.data.profiles import class_counts
 
             try:
                 counts = class_counts(distribution, *self.classes[key])

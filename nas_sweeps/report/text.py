@@ -13,10 +13,12 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from nas_sweeps.chain import PHASES, STATES, Chain
+from nas_sweeps.data.profiles import known_counts
 from nas_sweeps.estimate.forecast import method_of
 from nas_sweeps.estimate.kept import latest
 from nas_sweeps.estimate.view import Question, estimate_view
 from nas_sweeps.grid import Grid, GridError, RetrainSlot, plan
+from nas_sweeps.grid.whole_batches import too_large_batches
 from nas_sweeps.live.lines import span
 from nas_sweeps.standing import standing
 from nas_sweeps.store.driver import DriverMonitor
@@ -44,6 +46,9 @@ def plan_view(
     for phase in PHASES:
         resources = grid.resources(phase)
         yield f"a {phase} trial takes {resources.gpus:g} GPU and {resources.cpus} CPU"
+    waiting = (entry for entry, state in chain.states() if state == "waiting")
+    for line in too_large_batches(waiting, known_counts):
+        yield Text(line, style="red")
     held = "holds what is done" if store.exists() else "is not there yet"
     yield f"store {store} {held}"
     yield from estimate_view(grid, chain, store, question)

@@ -26,11 +26,12 @@ from nas_sweeps.data.bundle import prepare
 from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder
 from nas_sweeps.data.presence import find_images
 from nas_sweeps.grid import Grid, Plan, plan
+from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
 from nas_sweeps.store import Store
 from nas_sweeps.store.driver import DriverMonitor
 from nas_sweeps.sweep.executor import NO_CLUSTER
-from nas_sweeps.trial import Places, Precision
+from nas_sweeps.trial import Data, Distribution, Places, Precision
 
 NAMED = ("torch", "torchvision", "ray", "pandas", "pyarrow")
 LOW_GIB = 1.0  # a trial of the default recipes keeps two checkpoints of some 20 MB each
@@ -259,11 +260,17 @@ def _grid(grid: Grid) -> Iterator[Finding]:
 
 
 def drawn(planned: Plan, places: Places) -> str:
-    """That every training set of the plan can be drawn. Raises ValueError as ``prepare``."""
+    """That every training set of the plan can be drawn, and holds a batch.
+
+    Raises ValueError as ``prepare`` and ``require_whole_batches``.
+    """
     sizes: dict[str, int] = {}
+    counts: dict[tuple[Data, Distribution], tuple[int, ...]] = {}
     for data, distribution in dict.fromkeys((e.data, e.distribution) for e in planned):
         bundle = prepare(data, distribution, places, "cpu")
         sizes[str(distribution)] = len(bundle.full_index)
+        counts[data, distribution] = bundle.train_counts
+    require_whole_batches(planned, lambda *key: counts[key])
     return "training images: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items())
 
 

@@ -13,6 +13,7 @@ from nas_sweeps import methods
 from nas_sweeps.chain import Chain, Phase
 from nas_sweeps.data.bundle import prepare
 from nas_sweeps.grid import Grid, Plan, plan
+from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
 from nas_sweeps.standing import Retry, standing
 from nas_sweeps.store import Store, compact
@@ -163,13 +164,16 @@ def _check_images(chain: Chain, places: Places) -> None:
 
     What is wrong with images or class counts would otherwise be every trial's own failure, days
     into a run. It also leaves them decoded in the cache. Skipped where only the workers have the
-    images. Raises ValueError as ``prepare`` does.
+    images. Raises ValueError as ``prepare`` and ``require_whole_batches`` do.
     """
     if places.path is not None and not user_path(places.path).exists():
         return
-    needed = {(e.data, e.distribution) for e, state in chain.states() if state == "waiting"}
-    for data, distribution in needed:
-        prepare(data, distribution, places, "cpu")
+    waiting = [entry for entry, state in chain.states() if state == "waiting"]
+    counts = {
+        key: prepare(*key, places, "cpu").train_counts
+        for key in {(entry.data, entry.distribution) for entry in waiting}
+    }
+    require_whole_batches(waiting, lambda *key: counts[key])
 
 
 def _link(

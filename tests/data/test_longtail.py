@@ -9,13 +9,13 @@ import pytest
 
 from nas_sweeps.data.longtail import (
     by_label,
-    class_counts,
     class_groups,
     class_order,
     draw_subset,
     lt_test_profile,
     split_half,
 )
+from nas_sweeps.data.profiles import class_counts
 from nas_sweeps.trial import Distribution
 
 TARGETS = np.arange(50000) % 10

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nas_sweeps.store import edge_weights, load
+from nas_sweeps.store import compact, edge_weights, load
 from nas_sweeps.store.export import SUFFIXES, export
 from nas_sweeps.store.schemas import SCHEMAS
 
@@ -58,6 +58,26 @@ def test_an_attempt_keeps_its_own_state(swept: Any, tmp_path: Path) -> None:
     found = export(swept.store, tmp_path / "x.csv", "attempts")
     assert set(found["state"]) == {"done", "failed", "running"}
     assert set(found["trial_state"]) == {"done", "failed", "running"}
+
+
+def test_the_files_for_other_tools_are_those_of_the_last_compaction(
+    lab: Any, tmp_path: Path
+) -> None:
+    """As README says: ``load`` and ``export`` see a run at work or killed, the files do not yet."""
+    table = lab.root / "tables" / "epochs.parquet"
+    lab.sweep()
+    assert not table.exists(), "no run has ended"
+    now = export(lab.store, tmp_path / "now.parquet", "epochs")
+    assert len(now) == len(load(lab.store).epochs) > 0
+    compact(lab.store)
+    assert len(pd.read_parquet(table)) == len(now)
+    more = lab.search(9)
+    lab.begin(more)
+    lab.epochs(more)
+    assert len(pd.read_parquet(table)) == len(now), "the next run works, or was killed"
+    assert len(load(lab.store).epochs) == len(now) + 2
+    compact(lab.store)
+    assert len(pd.read_parquet(table)) == len(now) + 2
 
 
 def test_weights_are_exported_one_a_row(swept: Any, tmp_path: Path) -> None:

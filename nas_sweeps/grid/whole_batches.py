@@ -1,0 +1,82 @@
+"""Whether there are images for one whole batch where a loss takes no smaller one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from nas_sweeps import methods
+from nas_sweeps.data.profiles import half_size
+from nas_sweeps.grid.expand import RetrainSlot
+from nas_sweeps.trial import Data, Distribution, MethodSpec, SearchTrial
+
+Entry = SearchTrial | RetrainSlot
+_TOLD = 5  # so many complaints in one message
+
+
+def too_large_batches(
+    entries: Iterable[Entry], counts_of: Callable[[Data, Distribution], Sequence[int] | None]
+) -> list[str]:
+    """A line for each kind of trial whose batch is larger than its training set.
+
+    Only Barlow Twins asks for whole batches, for its statistics. Such a trial would fail in its
+    first epoch.
+
+    Args:
+        entries: planned trials.
+        counts_of: training images of each class; None where they are not known.
+    """
+    # Many trials differ in nothing that matters here: of a seed there may be thousands.
+    kinds = dict.fromkeys((_Kind.of(entry), entry.data, entry.distribution) for entry in entries)
+    said = (
+        kind.complaint(distribution, counts)
+        for kind, data, distribution in kinds
+        if (counts := counts_of(data, distribution)) is not None
+    )
+    return list(dict.fromkeys(line for line in said if line))
+
+
+def require_whole_batches(
+    entries: Iterable[Entry], counts_of: Callable[[Data, Distribution], Sequence[int] | None]
+) -> None:
+    """Raises ValueError with what ``too_large_batches`` has to say."""
+    said = too_large_batches(entries, counts_of)
+    if said:
+        more = [f"and {len(said) - _TOLD} more"] if len(said) > _TOLD else []
+        raise ValueError("\n".join([*said[:_TOLD], *more]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What decides how many images a trial needs, and how to call it."""
+
+    phase: str
+    who: str
+    batch_size: int
+    on_half: bool
+    method: MethodSpec | None = None  # of a search
+    pretrained: bool = False
+
+    @classmethod
+    def of(cls, entry: Entry) -> _Kind:
+        size = entry.recipe.batch_size
+        if isinstance(entry, SearchTrial):
+            return cls("search", entry.method.name, size, True, entry.method)
+        half = entry.recipe.images == "search_half"
+        pretrained = entry.recipe.pretrain is not None
+        return cls("retrain", f"{entry.origin.method} barlow", size, half, pretrained=pretrained)
+
+    def complaint(self, distribution: Distribution, counts: Sequence[int]) -> str | None:
+        images = half_size(counts) if self.on_half else sum(counts)
+        if self.batch_size <= images or not self._wants_whole():
+            return None
+        return (
+            f"{self.phase} {self.who} {distribution}: {self.phase}.recipe.batch_size is "
+            f"{self.batch_size}, and Barlow Twins needs a whole batch of the {images} training "
+            f"images; set it to at most {images}, or take more images"
+        )
+
+    def _wants_whole(self) -> bool:
+        if self.method is None:
+            return self.pretrained
+        return methods.build(self.method).weight_objective != "supervised"
