@@ -39,6 +39,16 @@ def test_a_resumed_retrain_has_the_same_bits(name: str) -> None:
     Finished.of(second, rows).assert_same_bits(undisturbed(name))
 
 
+def test_a_checkpoint_from_before_methods_could_sample_goes_on() -> None:
+    first, second = search_run("fairdarts"), search_run("fairdarts")
+    rows = [timeless(first.run_epoch())]
+    state = through_a_file(first.state_dict())
+    del state["noise"]
+    second.load_state_dict(state)
+    rows += finish(second)
+    Finished.of(second, rows).assert_same_bits(undisturbed("fairdarts"))
+
+
 def test_a_seed_decides_everything_and_another_seed_something_else() -> None:
     assert finish(search_run("fairdarts")) == finish(search_run("fairdarts"))
     assert finish(search_run("fairdarts", seed=1)) != finish(search_run("fairdarts"))
