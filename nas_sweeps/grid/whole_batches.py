@@ -79,4 +79,4 @@ class _Kind:
     def _wants_whole(self) -> bool:
         if self.method is None:
             return self.pretrained
-        return methods.build(self.method).weight_objective != "supervised"
+        return methods.build(self.method).weight_loss.whole_batches
