@@ -188,7 +188,7 @@ class _Worker:
         kind, folder = self.trial.recipe.precision, arithmetic_folder(self.places)
         form, reason = form_of(self.trial, self.device)
         self.log.info("the network is computed in its %s form: %s", form, reason)
-        if checked := verify(self.device, kind, form, folder):
+        if checked := verify(self.device, kind, form, folder, self._mention):
             self.log.info("arithmetic of %s in %s: %s", self.device.type, kind, checked)
         reset_peak_memory(self.device)
         if self.device.type == "cuda":

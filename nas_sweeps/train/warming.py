@@ -33,4 +33,4 @@ def warm_up_run(
         kind=run.recipe.precision,
         drop_path=isinstance(run, RetrainRun) and run.recipe.drop_path > 0,
     )
-    warm_up(need, run.device, tell=tell, between=between)
+    warm_up([need], run.device, tell=tell, between=between)

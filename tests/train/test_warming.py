@@ -14,7 +14,7 @@ from tests.train.tiny_runs import make
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[ready.Need]:
     needs: list[ready.Need] = []
-    monkeypatch.setattr(ready, "warm_up", lambda need, *_, **__: needs.append(need))
+    monkeypatch.setattr(ready, "warm_up", lambda many, *_, **__: needs.extend(many))
     return needs
 
 

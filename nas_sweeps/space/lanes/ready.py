@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -64,7 +64,7 @@ class Warmed(NamedTuple):
 
 
 def warm_up(
-    need: Need,
+    needs: Sequence[Need],
     device: torch.device,
     *,
     target: Target | None = None,
@@ -74,7 +74,7 @@ def warm_up(
     """Compile what this machine has not compiled yet.
 
     Args:
-        need: the network and what it is fed.
+        needs: the networks and what they are fed.
         device: that it will run on; any, where a ``target`` is given.
         target: chip to compile for; None is the device's own.
         tell: is told once that kernels are compiled, and how long it took.
@@ -92,7 +92,7 @@ def warm_up(
         with torch.cuda.device(device):
             target = Target.here()
     folder = Path(triton.knobs.cache.dir) / "nas_sweeps"
-    marker = folder / f"{_digest(need, target)}.json"
+    marker = folder / f"{_digest(needs, target)}.json"
     if marker.exists():
         return None
     try:
@@ -100,7 +100,7 @@ def warm_up(
         with _alone(folder / "compiling.lock", between, tell):
             if marker.exists():  # whoever held the lock has done it
                 return None
-            wanted = needed(need, device)
+            wanted = sorted({one for need in needs for one in needed(need, device)}, key=str)
             tell(f"compiling {len(wanted)} kernels, once for this machine")
             compile_all(wanted, target, min(len(wanted), cpus()), lambda *_: between())
             warmed = Warmed(len(wanted), time.perf_counter() - started)
@@ -173,12 +173,12 @@ def _edge_weights(net: Net) -> list[Tensor]:
     return [torch.empty(size, device="meta").requires_grad_() for _ in ("normal", "reduce")]
 
 
-def _digest(need: Need, target: Target) -> str:
+def _digest(needs: Sequence[Need], target: Target) -> str:
     """Of all that decides what is compiled; the modules' text holds operations and sizes."""
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     versions = torch.__version__, triton.__version__
-    for part in (*versions, target, need.net, *need[1:]):
+    for part in (*versions, target, *needs):
         digest.update(f"{part!r}\n".encode())
     return digest.hexdigest()[:32]
