@@ -139,7 +139,7 @@ class Chain:
         """
         counts = {phase: dict.fromkeys(STATES, 0) for phase in PHASES}
         for entry, state in self.states():
-            counts["search" if isinstance(entry, SearchTrial) else "retrain"][state] += 1
+            counts[entry.phase][state] += 1
         return counts
 
     def states(self) -> Iterator[tuple[Entry, str]]:

@@ -22,6 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from nas_sweeps.names import distribution_name, pretrain_column
 from nas_sweeps.space.genotype import Genotype
 
 SCHEMA_VERSION = 1  # part of every identity: raise it when a spec's meaning changes
@@ -91,9 +92,7 @@ class Distribution:
     total: Positive | None = None
 
     def __str__(self) -> str:
-        if self.kind == "uniform":
-            return f"uniform({self.total})"
-        return self.kind if self.mu is None else f"{self.kind} mu={self.mu:g}"
+        return distribution_name(self.kind, self.mu, self.total)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +189,11 @@ class RetrainRecipe:
     pretrain: Pretrain | None = None
     test_every: Positive = 1
     precision: Precision = "fp32"
+
+    @property
+    def pretrained(self) -> str:
+        """How networks are pre-trained, as the column ``pretrain`` says it."""
+        return pretrain_column(self.pretrain.then if self.pretrain else None)
 
 
 Knob = bool | int | float | str | None | tuple[float, ...]

@@ -237,14 +237,13 @@ def test_a_spec_of_an_earlier_version_is_read_as_it_was_meant(
 
 
 def test_a_new_knob_of_a_method_orphans_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nas_sweeps.methods.contract import REGISTRY
     from nas_sweeps.methods.darts import DARTS as Darts
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class LaterDarts(Darts):
         anneal: float = added(0.5, absent=0.0)
 
-    monkeypatch.setitem(REGISTRY, "darts", LaterDarts)
+    monkeypatch.setitem(methods.METHODS.known, "darts", LaterDarts)
     later, as_before = methods.resolve("darts", {}), methods.resolve("darts", {"anneal": 0.0})
     assert as_before == BY_METHOD["darts"].method
     assert later != as_before

@@ -28,7 +28,7 @@ retrain:
   barlow: {epochs: 1, dim: 8, hidden: 8}
 """
 SEARCH = "search ssf_nas balance: search.recipe.batch_size is 64, .*at most 50"
-RETRAIN = "retrain ssf_nas barlow balance: retrain.recipe.batch_size is 128, .*at most 100"
+RETRAIN = "retrain ssf_nas \\+ barlow balance: retrain.recipe.batch_size is 128, .*at most 100"
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from torch import Tensor
 from nas_sweeps import methods
 from nas_sweeps.chain import Chain, Entry, Phase
 from nas_sweeps.data.bundle import Bundle, prepare
-from nas_sweeps.estimate.forecast import method_of
 from nas_sweeps.estimate.rates import Images, Rates, Sample, share_of, work_of
 from nas_sweeps.grid import Grid
+from nas_sweeps.grid.expand import method_of
 from nas_sweeps.live.pace import Kind, parts_of
 from nas_sweeps.space.published import published
 from nas_sweeps.train.common import Run, choose_device
@@ -57,7 +57,7 @@ def calibrate(grid: Grid, chain: Chain, known: Rates, into: Timed) -> Iterator[s
             would be timed on.
     """
     for entry in _unknown(chain, known):
-        phase: Phase = "search" if isinstance(entry, SearchTrial) else "retrain"
+        phase: Phase = entry.phase
         device = choose_device(grid.resources(phase))
         if grid.resources(phase).gpus and device.type == "cpu":
             raise ValueError(

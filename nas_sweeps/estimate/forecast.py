@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from nas_sweeps import methods
 from nas_sweeps.chain import PHASES, Chain, Phase
 from nas_sweeps.estimate.rates import Band, Cost, Rates
 from nas_sweeps.estimate.simulate import Room, Schedule, Task, simulate
 from nas_sweeps.grid import RetrainSlot
+from nas_sweeps.grid.expand import method_of
 from nas_sweeps.trial import Resources, SearchTrial
 
 NOTHING_DONE: Mapping[str, int] = {}
@@ -76,7 +76,7 @@ def forecast(chain: Chain, rates: Rates, epochs_done: Mapping[str, int] = NOTHIN
     tasks: list[tuple[Task, Band]] = []
     unreleased = 0
     for entry, trial_id in chain.left():
-        phase: Phase = "search" if isinstance(entry, SearchTrial) else "retrain"
+        phase: Phase = entry.phase
         method = method_of(entry)
         line = lines.setdefault((phase, method), Line(phase, method))
         line.trials += 1
@@ -99,13 +99,3 @@ def forecast(chain: Chain, rates: Rates, epochs_done: Mapping[str, int] = NOTHIN
         unreleased,
         not rates.spread_known,
     )
-
-
-def method_of(entry: SearchTrial | RetrainSlot) -> str:
-    """The method with what sets it apart from its namesakes."""
-    if isinstance(entry, SearchTrial):
-        name, variant, more = entry.method.name, methods.variant(entry.method), ""
-    else:
-        name, variant = entry.origin.method, entry.origin.variant
-        more = " + barlow" if entry.recipe.pretrain else ""
-    return (f"{name} ({variant})" if variant else name) + more

@@ -22,7 +22,6 @@ from nas_sweeps.trial import (
     Origin,
     RetrainRecipe,
     SearchRecipe,
-    SearchTrial,
     Trial,
 )
 
@@ -170,7 +169,7 @@ class Rates:
         return self._known[key]
 
     def _cost(self, entry: Entry | Trial, parts: Parts) -> Cost | None:
-        phase = "search" if isinstance(entry, SearchTrial) else "retrain"
+        phase = entry.phase
         overhead = self.overhead_s.get(phase, 0.0)
         total, worst, timed = Band(overhead, overhead, overhead), 0, False
         samples: list[int] = []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 from nas_sweeps import methods
 from nas_sweeps.grid.model import Grid
+from nas_sweeps.names import method_name
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.space.published import published
 from nas_sweeps.trial import (
@@ -36,6 +38,7 @@ class RetrainSlot:
     distribution: Distribution
     recipe: RetrainRecipe
     seed: int
+    phase: ClassVar[Literal["retrain"]] = "retrain"
 
     def resolve(self, genotype: Genotype) -> RetrainTrial:
         """The trial that trains this genotype in this slot."""
@@ -128,3 +131,10 @@ def _recipes(grid: Grid, method: MethodSpec | None) -> list[RetrainRecipe]:
         replace(grid.retrain.recipe, pretrain=grid.retrain.barlow if choice else None)
         for choice in dict.fromkeys(barlow)
     ]
+
+
+def method_of(entry: SearchTrial | RetrainSlot) -> str:
+    """The method with what sets it apart from its namesakes."""
+    if isinstance(entry, SearchTrial):
+        return method_name(entry.method.name, methods.variant(entry.method))
+    return method_name(entry.origin.method, entry.origin.variant, entry.recipe.pretrained)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nas_sweeps import methods
 from nas_sweeps.data.profiles import half_size
 from nas_sweeps.grid.expand import RetrainSlot
+from nas_sweeps.names import method_name
 from nas_sweeps.trial import Data, Distribution, MethodSpec, SearchTrial
 
 Entry = SearchTrial | RetrainSlot
@@ -64,7 +65,13 @@ class _Kind:
             return cls("search", entry.method.name, size, True, entry.method)
         half = entry.recipe.images == "search_half"
         pretrained = entry.recipe.pretrain is not None
-        return cls("retrain", f"{entry.origin.method} barlow", size, half, pretrained=pretrained)
+        return cls(
+            "retrain",
+            method_name(entry.origin.method, "", entry.recipe.pretrained),
+            size,
+            half,
+            pretrained=pretrained,
+        )
 
     def complaint(self, distribution: Distribution, counts: Sequence[int]) -> str | None:
         images = half_size(counts) if self.on_half else sum(counts)

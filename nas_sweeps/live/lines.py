@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from nas_sweeps.chain import PHASES
 from nas_sweeps.live.snapshot import Counts, Row
+from nas_sweeps.names import joined, method_name, trial_name
 from nas_sweeps.trial import Origin, SearchTrial, Trial
 
 NAME_WIDTH = 40
@@ -14,11 +15,11 @@ NAME_WIDTH = 40
 def name_of(trial: Trial, origins: Iterable[Origin] = ()) -> str:
     """A trial in a few words, as in every line that a person reads."""
     if isinstance(trial, SearchTrial):
-        what = trial.method.name
+        what = method_name(trial.method.name)
     else:
-        what = "+".join(dict.fromkeys(origin.method for origin in origins))
-        what += " barlow" if trial.recipe.pretrain else ""
-    return f"{trial.phase} {what} {trial.distribution} s{trial.seed}"
+        found_by = joined(origin.method for origin in origins)
+        what = method_name(found_by, pretrain=trial.recipe.pretrained)
+    return trial_name(trial.phase, what, str(trial.distribution), trial.seed)
 
 
 def line(name: str, text: str) -> str:

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nas_sweeps.chain import PHASES, STATES
+from nas_sweeps.names import UNKNOWN
 from nas_sweeps.report import style
 from nas_sweeps.report.curves import TEST_SETS
-from nas_sweeps.report.labels import UNKNOWN, done, panel_names, places, retrains, sources
+from nas_sweeps.report.labels import done, panel_names, places, retrains, sources
 from nas_sweeps.report.spread import spread
 from nas_sweeps.store import Frames
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nas_sweeps import names
 from nas_sweeps.numerics import COLUMNS as NUMERICS
 from nas_sweeps.numerics import UNKNOWN
-from nas_sweeps.report.labels import where_of
 from nas_sweeps.report.spread import interval
 from nas_sweeps.store import Frames, attributed
 from nas_sweeps.store.records import ACCURACIES
@@ -88,12 +88,12 @@ def compare(a: Frames, b: Frames, value: str = "accuracy_balanced") -> Compariso
 
 
 def trial_name(row: Any, side: str = "") -> str:
-    """A trial for people: ``search darts exp μ=0.1 s0``."""
+    """A trial of a table in words."""
     phase, method, kind, mu, total, seed = (
         row[f"{key}{side}"] for key in ("phase", "method", "distribution", "mu", "total", "seed")
     )
-    parts = [phase, "unknown" if pd.isna(method) else method, where_of(kind, mu, total)]
-    return " ".join([*map(str, parts), *([] if pd.isna(seed) else [f"s{seed}"])])
+    where = names.distribution_name(kind, mu, total)
+    return names.trial_name(phase, names.method_name(method), where, seed)
 
 
 # Trial by trial

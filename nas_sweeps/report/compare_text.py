@@ -12,8 +12,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from nas_sweeps.names import distribution_name, method_name
 from nas_sweeps.report.compare import Comparison, compare
-from nas_sweeps.report.labels import where_of
 from nas_sweeps.report.tables import is_fraction
 from nas_sweeps.store import load
 
@@ -145,9 +145,8 @@ def _signed(fraction: float) -> str:
 def _who(row: dict[Any, Any]) -> str:
     """Phase, method and distribution of a cell; what is default is left out."""
     method, variant, pretrain = (_text(row, key) for key in ("method", "variant", "pretrain"))
-    parts = [_text(row, "phase"), method or "unknown", f"({variant})" if variant else ""]
-    parts += [f"+ {pretrain.removesuffix('_finetune')}" if pretrain not in ("", "none") else ""]
-    parts += [where_of(row["distribution"], row["mu"], row["total"])]
+    parts = [_text(row, "phase"), method_name(method or None, variant, pretrain)]
+    parts += [distribution_name(row["distribution"], row["mu"], row["total"])]
     return " ".join(part for part in parts if part)
 
 

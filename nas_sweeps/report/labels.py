@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+from nas_sweeps.names import UNKNOWN, distribution_name, method_name
 from nas_sweeps.store import Frames, attributed
 
-UNKNOWN = "unknown"  # of a trial whose own files cannot be read
 KINDS = ("balance", "uniform", "exp", "step")
 
 
@@ -36,13 +36,12 @@ def retrains(frames: Frames) -> pd.DataFrame:
     parts = found["setting"].map(_parts, na_action="ignore")
     own = parts.map(lambda p: _pretraining(p, False), na_action="ignore")
     before = parts.map(lambda p: _pretraining(p, True), na_action="ignore")
-    how = ["" if pd.isna(pretrain) else _pretrained(pretrain) for pretrain in found["pretrain"]]
     details = [
         ", ".join(part for part in group if part)
         for group in zip(_shortened(found["search_setting"]), _shortened(before), strict=True)
     ]
-    names = zip(_methods(found), how, details, strict=True)
-    who = [f"{name}{h}" + (f" [{d}]" if d else "") for name, h, d in names]
+    rows = zip(_methods(found), found["pretrain"], details, strict=True)
+    who = [method_name(name, "", how) + (f" [{d}]" if d else "") for name, how, d in rows]
     return _labelled(frames, found, who, _joined(found["dataset"], _shortened(own)))
 
 
@@ -88,15 +87,6 @@ def sources(trials: pd.DataFrame) -> list[str]:
     return [", ".join(filter(None, pair)) for pair in zip(names, _shortened(parts), strict=True)]
 
 
-def where_of(kind: Any, mu: Any, total: Any) -> str:
-    """A label distribution in a few words: ``exp μ=0.1``."""
-    if pd.isna(kind):
-        return UNKNOWN
-    if not pd.isna(total):
-        return f"{kind} {total}"
-    return str(kind) if pd.isna(mu) else f"{kind} μ={mu:g}"
-
-
 def _labelled(frames: Frames, found: pd.DataFrame, who: list[str], what: list[str]) -> pd.DataFrame:
     return found.assign(
         dataset=[UNKNOWN if pd.isna(name) else str(name) for name in found["dataset"]],
@@ -108,14 +98,16 @@ def _labelled(frames: Frames, found: pd.DataFrame, who: list[str], what: list[st
 
 def places(trials: pd.DataFrame, frames: Frames) -> pd.Categorical[str]:
     """Where each of these trials was, among all distributions of the store."""
-    where = [where_of(*key) for key in _distribution_keys(trials)]
+    where = [distribution_name(*key) for key in _distribution_keys(trials)]
     return pd.Categorical(where, distributions(frames.trials), ordered=True)
 
 
 def distributions(trials: pd.DataFrame) -> list[str]:
     """Every distribution in a store, from the fullest to the most skewed of each kind."""
     return list(
-        dict.fromkeys(where_of(*key) for key in sorted(_distribution_keys(trials), key=_rank))
+        dict.fromkeys(
+            distribution_name(*key) for key in sorted(_distribution_keys(trials), key=_rank)
+        )
     )
 
 
@@ -135,13 +127,7 @@ def _methods(found: pd.DataFrame) -> list[str]:
     variant = found["variant"].fillna("")
     several = variant.groupby(method).transform("nunique") > 1
     named = zip(method, variant, several, strict=True)
-    return [f"{m} ({v or 'default'})" if many else str(m) for m, v, many in named]
-
-
-def _pretrained(pretrain: str) -> str:
-    return (
-        "" if pretrain == "none" else " + " + pretrain.removesuffix("_finetune").replace("_", " ")
-    )
+    return [method_name(m, (v or "default") if many else "") for m, v, many in named]
 
 
 def _parts(setting: str) -> list[str]:

@@ -9,9 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from nas_sweeps import methods
 from nas_sweeps.grid import Grid, GridError, RetrainSlot, plan
-from nas_sweeps.report.labels import where_of
+from nas_sweeps.grid.expand import method_of
 from nas_sweeps.standing import standing
 from nas_sweeps.store import Store
 from nas_sweeps.trial import SearchTrial
@@ -57,16 +56,7 @@ def _counted(kept: dict[str, Any], store: Store) -> KeptGrid:
 
 
 def _cell(entry: SearchTrial | RetrainSlot) -> tuple[str, str, str]:
-    place = entry.distribution
-    where = where_of(place.kind, place.mu, place.total)
-    if isinstance(entry, SearchTrial):
-        return "search", _method(entry.method.name, methods.variant(entry.method)), where
-    who = _method(entry.origin.method, entry.origin.variant)
-    return "retrain", f"{who} + barlow" if entry.recipe.pretrain else who, where
-
-
-def _method(name: str, variant: str) -> str:
-    return f"{name} ({variant})" if variant else name
+    return entry.phase, method_of(entry), str(entry.distribution)
 
 
 def shortfalls(counts: pd.DataFrame) -> list[str]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from nas_sweeps.names import distribution_name
 from nas_sweeps.report.html import Column, Markup, data_table, join, percent, tag
-from nas_sweeps.report.labels import caveats, done, retrains, where_of
+from nas_sweeps.report.labels import caveats, done, retrains
 from nas_sweeps.report.planned import STATES, KeptGrid, shortfalls
 from nas_sweeps.report.table1 import table1
 from nas_sweeps.store import Frames
@@ -159,7 +160,7 @@ def trial_section(frames: Frames) -> Markup:
 
 def _named(trials: pd.DataFrame) -> pd.DataFrame:
     keys = zip(trials["distribution"], trials["mu"], trials["total"], strict=True)
-    return trials.assign(where=[where_of(*key) for key in keys])
+    return trials.assign(where=[distribution_name(*key) for key in keys])
 
 
 _ENVIRONMENT = {

@@ -14,10 +14,10 @@ from rich.text import Text
 
 from nas_sweeps.chain import PHASES, STATES, Chain
 from nas_sweeps.data.profiles import known_counts
-from nas_sweeps.estimate.forecast import method_of
 from nas_sweeps.estimate.kept import latest
 from nas_sweeps.estimate.view import Question, estimate_view
 from nas_sweeps.grid import Grid, GridError, RetrainSlot, plan
+from nas_sweeps.grid.expand import method_of
 from nas_sweeps.grid.whole_batches import too_large_batches
 from nas_sweeps.live.lines import span
 from nas_sweeps.standing import standing
@@ -84,7 +84,7 @@ def trials_table(chain: Chain) -> Table:
 
 def who(entry: SearchTrial | RetrainSlot) -> tuple[str, str]:
     """The phase, and the method with what sets it apart from its namesakes."""
-    return "search" if isinstance(entry, SearchTrial) else "retrain", method_of(entry)
+    return entry.phase, method_of(entry)
 
 
 def status_view(store: str) -> Iterator[RenderableType]:

@@ -238,8 +238,7 @@ def _spec_columns(spec: Trial) -> Row:
         "spec": spec.to_json(),
     }
     if isinstance(spec, RetrainTrial):
-        pretrain = spec.recipe.pretrain
-        row["pretrain"] = f"barlow_{pretrain.then}" if pretrain else "none"
+        row["pretrain"] = spec.recipe.pretrained
     return row
 
 

@@ -52,10 +52,9 @@ def _row(entry: Entry) -> dict[str, object]:
     if isinstance(entry, SearchTrial):
         name, variant = entry.method.name, methods.variant(entry.method)
         return row | {"phase": "search", "method": name, "variant": variant, "pretrain": "none"}
-    pretrain = entry.recipe.pretrain
     return row | {
         "phase": "retrain",
         "method": entry.origin.method,
         "variant": entry.origin.variant,
-        "pretrain": f"barlow_{pretrain.then}" if pretrain else "none",
+        "pretrain": entry.recipe.pretrained,
     }

@@ -58,7 +58,7 @@ def test_a_wide_terminal_shows_everything_of_a_trial() -> None:
 @pytest.mark.parametrize("width", [1, 20, 40, 60, 80, 200])
 def test_no_line_is_wider_than_the_terminal(width: int, encoding: str) -> None:
     trials = [
-        running("retrain darts+ssf_nas barlow exp mu=0.001 s12345"),
+        running("retrain darts+ssf_nas + barlow exp mu=0.001 s12345"),
         running(row=None, left_s=None),
         running("search ümläut 漢字 s0", row=ROW | {"accuracy_balanced": None}),
     ]

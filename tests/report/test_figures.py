@@ -29,11 +29,11 @@ def at(data: pd.DataFrame, **key: object) -> pd.Series:
 
 def test_supernet_curves_are_means_over_seeds(frames: Frames) -> None:
     data = curves.supernet_data(frames)
-    last = at(data, row="darts", column=BALANCED, where="exp μ=0.1", epoch=2)
+    last = at(data, row="darts", column=BALANCED, where="exp mu=0.1", epoch=2)
     assert last["mean"] == pytest.approx((0.25 + 0.28125) / 2)
     assert last["sd"] == pytest.approx(0.03125 / sqrt(2))
     assert last["n"] == 2
-    other = at(data, row="darts", column=LONG_TAILED, where="exp μ=0.1", epoch=2)
+    other = at(data, row="darts", column=LONG_TAILED, where="exp mu=0.1", epoch=2)
     assert other["mean"] == pytest.approx(last["mean"] + 0.1)
 
 
@@ -83,7 +83,7 @@ def test_categories_differ_in_more_than_colour() -> None:
 
 def test_weights_of_operations_are_means_over_edges_and_seeds(frames: Frames) -> None:
     data = weights.weight_data(frames)
-    key = {"row": "darts", "where": "exp μ=0.1", "operation": "skip_connect"}
+    key = {"row": "darts", "where": "exp mu=0.1", "operation": "skip_connect"}
     last = at(data, **key, column="normal cell", epoch=2)
     assert last["mean"] == 0.0625 + 0.125 * 2.5
     assert last["sd"] == pytest.approx(0.125 / sqrt(2))
@@ -103,7 +103,7 @@ def test_weight_curves_are_drawn_through_the_data_of_their_panel(frames: Frames)
         lines = panel.groupby("operation", observed=True)["mean"]
         assert drawn == {name: mean.tolist() for name, mean in lines}
     skips = [line for line in shown[0].get_lines() if line.get_label() == "skip_connect"]
-    assert "darts, exp μ=0.1, normal cell: skip_connect 0.375" in weights.weight_values(data)
+    assert "darts, exp mu=0.1, normal cell: skip_connect 0.375" in weights.weight_values(data)
     assert skips[0].get_linewidth() > shown[0].get_lines()[0].get_linewidth()
 
 
@@ -112,8 +112,8 @@ def test_label_bars_are_the_training_images(frames: Frames) -> None:
     counts = {where: rows["train_count"].tolist() for where, rows in data.groupby("where")}
     assert counts == {
         "balance": [100, 100, 100],
-        "exp μ=0.1": [100, 31, 10],
-        "step μ=0.01": [100, 1, 1],
+        "exp mu=0.1": [100, 31, 10],
+        "step mu=0.01": [100, 1, 1],
     }
     heights = [[bar.get_height() for bar in axes.patches] for axes in bars.label_bars(data).axes]
     assert heights == list(counts.values())
@@ -132,14 +132,14 @@ def test_label_bars_do_not_mix_what_draws_images_differently(frames: Frames) -> 
     found = {key: rows["train_count"].tolist() for key, rows in data.groupby(["source", "where"])}
     assert found["digits, data.n_max=40", "balance"] == [40, 40, 40]
     assert found["digits", "balance"] == [100, 100, 100]
-    assert found["digits", "exp μ=0.1"] == [100, 31, 10]
+    assert found["digits", "exp mu=0.1"] == [100, 31, 10]
 
 
 def test_final_bars_are_means_over_seeds(frames: Frames) -> None:
     data = bars.final_data(frames)
     for method, final in FINALS.items():
         row = f"{method} + barlow" if method == "ssf_nas" else method
-        found = at(data, row=row, column=BALANCED, where="exp μ=0.1")
+        found = at(data, row=row, column=BALANCED, where="exp mu=0.1")
         assert found["mean"] == pytest.approx(final + 0.03125)
     panel = bars.final_bars(data).axes[0]
     drawn = sorted(bar.get_height() for bar in panel.patches)
@@ -173,7 +173,7 @@ def test_the_front_is_what_no_smaller_network_reaches(lab: Lab) -> None:
 def test_winners_are_chosen_by_validation_accuracy(frames: Frames) -> None:
     data = winners.winner_data(frames)
     named = dict(winners.named_winners(data))
-    assert named["darts, exp μ=0.1, seed 1 (validation 28.1 %)"] == PUBLISHED["DARTS_V1"]
+    assert named["darts, exp mu=0.1, seed 1 (validation 28.1 %)"] == PUBLISHED["DARTS_V1"]
     assert len(named) == 7  # three methods on two distributions, and one more
     balanced = data[(data["row"] == "fairdarts") & (data["where"] == "balance")]
     assert set(balanced["seed"]) == {0}, "of equals the first"

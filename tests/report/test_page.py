@@ -186,8 +186,8 @@ def test_what_is_missing_is_counted_against_the_plan(lab: Lab) -> None:
     (grid,) = kept_grids(lab.store)
     assert grid.name == "small <b>"
     assert shortfalls(grid.counts) == [
-        "search, darts, exp μ=0.1: 3 planned, 1 done, 1 failed, 1 not done yet",
-        "retrain, darts, exp μ=0.1: 3 planned, 0 done, 2 not done yet, "
+        "search, darts, exp mu=0.1: 3 planned, 1 done, 1 failed, 1 not done yet",
+        "retrain, darts, exp mu=0.1: 3 planned, 0 done, 2 not done yet, "
         "1 impossible because searches failed",
     ]
     assert grid.counts["planned"].sum() == len(plan(Grid.from_dict(GRID)))

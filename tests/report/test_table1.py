@@ -15,7 +15,7 @@ from tests.report.lab import EXP, Lab
 T_95 = {1: 12.706205, 2: 4.302653}  # quantile 0.975 of Student's t, from printed tables
 
 
-def row(table: pd.DataFrame, who: str, where: str = "exp μ=0.1") -> pd.Series:
+def row(table: pd.DataFrame, who: str, where: str = "exp mu=0.1") -> pd.Series:
     rows = table[(table["who"] == who) & (table["where"] == where)]
     assert len(rows) == 1
     return rows.iloc[0]

@@ -1,0 +1,65 @@
+"""How trials, methods, distributions and pre-training are called, in words and in columns.
+
+One wording for terminals, logs, tables, figures and the page. Values may come from a spec or from
+a table, where what is missing is None or NaN. Pure Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+UNKNOWN = "unknown"  # of a trial whose own files cannot be read
+NO_PRETRAINING = "none"
+
+
+def distribution_name(kind: Any, mu: Any = None, total: Any = None) -> str:
+    """``balance``, ``exp mu=0.1``, ``uniform 20431``; mu is the tail-to-head ratio of counts."""
+    if _missing(kind):
+        return UNKNOWN
+    if not _missing(total):
+        return f"{kind} {int(total)}"
+    return str(kind) if _missing(mu) else f"{kind} mu={mu:g}"
+
+
+def pretrain_column(then: str | None) -> str:
+    """The value of the column ``pretrain``: ``none``, ``barlow_finetune`` or ``barlow_linear``.
+
+    ``then`` is what follows Barlow Twins: ``finetune`` or ``linear``; None without pre-training.
+    """
+    return NO_PRETRAINING if then is None else f"barlow_{then}"
+
+
+def method_name(name: Any, variant: Any = "", pretrain: Any = NO_PRETRAINING) -> str:
+    """``darts``, ``darts (order=second)``, ``ssf_nas + barlow``, ``ssf_nas + barlow linear``.
+
+    Args:
+        name: of the method, or of several that found one genotype.
+        variant: its knobs that are not the default, as ``methods.variant`` has them.
+        pretrain: as in the column of that name; fine-tuning goes without saying.
+    """
+    called = UNKNOWN if _missing(name) else str(name)
+    called += f" ({variant})" if variant and not _missing(variant) else ""
+    if _missing(pretrain) or pretrain in ("", NO_PRETRAINING):
+        return called
+    return f"{called} + {pretrain.removesuffix('_finetune').replace('_', ' ')}"
+
+
+def trial_name(phase: Any, method: str, distribution: str, seed: Any) -> str:
+    """``search darts exp mu=0.1 s0``: the parts are those that the functions above give."""
+    parts = [str(phase), method, distribution, *([] if _missing(seed) else [f"s{seed}"])]
+    return " ".join(parts)
+
+
+def joined(names: Iterable[str]) -> str:
+    """Several methods that found one genotype: ``darts+ssf_nas``."""
+    return "+".join(dict.fromkeys(names))
+
+
+def _missing(value: Any) -> bool:
+    if value is None:
+        return True
+    try:
+        return bool(value != value)  # NaN alone is not equal to itself
+    except TypeError:  # pandas' NA is neither equal nor unequal
+        return True
