@@ -1,8 +1,12 @@
 """What a trial is: frozen specs, and the identity derived from them.
 
-A spec holds exactly the fields that can change a result, so ``trial_id`` is a hash of all
-of them and of nothing else: no path, host, time, resource or grid name. Each numeric field
-carries its range; ``nas_sweeps.grid`` turns violations into messages.
+A spec holds exactly the fields that say what is computed, so ``trial_id`` is a hash of all
+of them and of nothing else: no path, host, time, resource or grid name. What only rounds
+differently is recorded with each attempt (``nas_sweeps.numerics``). Each numeric field carries its
+range; ``nas_sweeps.grid`` turns violations into messages.
+
+**A new field is made with ``added``.** An identity leaves it out wherever it has the value that
+stands for how trials were computed before, so no store forgets what it holds.
 
 ``mu`` is the imbalance factor of the paper (arXiv 2406.16949): the tail-to-head ratio of
 training images per class, in (0, 1]. The literature's imbalance ratio is 1/mu.
@@ -12,9 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -23,6 +27,24 @@ from nas_sweeps.space.genotype import Genotype
 SCHEMA_VERSION = 1  # part of every identity: raise it when a spec's meaning changes
 _STRICT = {"extra": "forbid"}  # read by pydantic: unknown keys are errors
 LABEL = {"identity": False}  # metadata of a field that only names something for people
+_ABSENT = "absent"  # metadata of a field that was added later: what trials did without it
+
+
+def added(default: Any, *, absent: Any = MISSING) -> Any:
+    """A field of a spec, or a knob of a method, that trials of earlier versions did not have.
+
+    Args:
+        default: of trials that are planned from now on.
+        absent: the value that stands for what was computed when there was no such field, where
+            it is not the default. It never changes again: identities leave it out.
+    """
+    return field(default=default, metadata={_ABSENT: default if absent is MISSING else absent})
+
+
+def absent_values(kind: Any) -> dict[str, Any]:
+    """The fields of a dataclass that were ``added``, with what stands for their absence."""
+    return {f.name: f.metadata[_ABSENT] for f in fields(kind) if _ABSENT in f.metadata}
+
 
 Positive = Annotated[int, Gt(0)]
 Count = Annotated[int, Ge(0)]
@@ -117,18 +139,8 @@ class Pretrain:
     barlow: Barlow = field(default_factory=Barlow)
 
 
-Loss = Literal[
-    "ce",
-    "inv_freq",
-    "inv_sqrt",
-    "effective",
-    "focal",
-    "ghm",
-    "ldam",
-    "logit_adjust",
-]
 Augment = Literal["crop_flip", "crop", "none"]
-Precision = Literal["fp32", "tf32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]  # what each means: space/precision.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +158,8 @@ class SearchRecipe:
     weight_decay: NonNegative = 3e-4  # paper
     grad_clip: Rate = 5.0  # DARTS --grad_clip; over the weights only
     augment: Augment = "crop_flip"  # DARTS utils.py: padding 4 at 32 pixels, scaled with size
-    loss: Loss = "ce"  # of the supervised steps, with the class counts of T
+    loss: str = "ce"  # as registered; of the steps that read labels, with their class counts
+    sampler: str = added("shuffle")  # as registered; of weight steps on T
     bn_stats_in_arch_step: Literal["update", "freeze"] = "update"  # DARTS updates
     test_every: Positive = 1  # epochs between tests; the last epoch is always tested
     precision: Precision = "fp32"
@@ -172,7 +185,8 @@ class RetrainRecipe:
     drop_path: Fraction = 0.0  # final probability, rising linearly from 0; DARTS 0.2
     drop_path_on: Literal["edge", "node"] = "edge"  # DARTS edge, FairDARTS node
     images: Literal["full", "search_half"] = "full"  # train on T and V, or on T alone
-    loss: Loss = "ce"
+    loss: str = "ce"
+    sampler: str = added("shuffle")  # not of self-supervised pre-training
     pretrain: Pretrain | None = None
     test_every: Positive = 1
     precision: Precision = "fp32"
@@ -196,12 +210,18 @@ class MethodSpec:
 class _Identified:
     """What both phases share: the identity and its JSON form."""
 
-    __slots__ = ()
+    __slots__ = ("_id",)  # no field: neither compared nor copied nor pickled
+    _id: str
 
     @property
     def trial_id(self) -> str:
         """``s-`` or ``r-`` and 16 hexadecimal digits: equal specs, equal id, anywhere."""
-        return _trial_id(self)
+        try:
+            return self._id
+        except AttributeError:
+            assert isinstance(self, SearchTrial | RetrainTrial)
+            object.__setattr__(self, "_id", _trial_id(self))
+            return self._id
 
     def to_json(self) -> str:
         """The resolved spec; ``trial_from_json`` reads it back."""
@@ -271,9 +291,34 @@ class Origin:
 
 
 def trial_from_json(text: str) -> Trial:
-    """Read what ``Trial.to_json`` wrote. Raises ``ValueError`` on anything else."""
+    """Read what ``Trial.to_json`` of this or an earlier version wrote.
+
+    Raises ``ValueError`` on anything else.
+    """
+    value = json.loads(text)
+    kinds = {"search": SearchTrial, "retrain": RetrainTrial}
+    if isinstance(value, dict) and value.get("phase") in kinds:
+        _fill(kinds[value["phase"]], value)
+        text = json.dumps(value)
     trial: Trial = _adapter().validate_json(text)
     return trial
+
+
+def _fill(kind: Any, value: dict[str, Any]) -> None:
+    """Give a spec of an earlier version the fields that were added since."""
+    for name, lacking in absent_values(kind).items():
+        value.setdefault(name, _plain(lacking))
+    for name, nested in _nested(kind).items():
+        if isinstance(value.get(name), dict):
+            _fill(nested, value[name])
+
+
+@lru_cache(maxsize=16)
+def _nested(kind: Any) -> dict[str, Any]:
+    """The fields that hold a dataclass, or may, with its class."""
+    hints = get_type_hints(kind).items()
+    found = {name: [t for t in (hint, *get_args(hint)) if is_dataclass(t)] for name, hint in hints}
+    return {name: kinds[0] for name, kinds in found.items() if kinds}
 
 
 @lru_cache(maxsize=1)
@@ -283,7 +328,6 @@ def _adapter() -> Any:
     return TypeAdapter(Annotated[Trial, Field(discriminator="phase")])
 
 
-@lru_cache(maxsize=65536)
 def _trial_id(trial: Trial) -> str:
     spec = _plain(trial, identity=True) | {"schema": SCHEMA_VERSION}
     text = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -291,17 +335,23 @@ def _trial_id(trial: Trial) -> str:
 
 
 def _plain(value: Any, *, identity: bool = False) -> Any:
-    """Dataclasses to dicts. For an identity: labels are left out and 1.0 is 1."""
+    """Dataclasses to dicts. For an identity: 1.0 is 1, and what is no part of it is left out."""
     if value is None or isinstance(value, (str, int)):  # most are, and plans are large
         return value
     if is_dataclass(value):
         return {
             f.name: _plain(getattr(value, f.name), identity=identity)
             for f in fields(value)
-            if not (identity and f.metadata.get("identity") is False)
+            if not (identity and _left_out(f, getattr(value, f.name)))
         }
     if isinstance(value, (tuple, list)):
         return [_plain(item, identity=identity) for item in value]
     if identity and isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def _left_out(of: Field[Any], value: Any) -> bool:
+    """Whether a field's value is no part of an identity."""
+    labels = of.metadata.get("identity") is False
+    return labels or (_ABSENT in of.metadata and value == of.metadata[_ABSENT])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -30,6 +31,8 @@ from nas_sweeps.trial import (
     SearchRecipe,
     SearchTrial,
     Trial,
+    absent_values,
+    added,
     trial_from_json,
 )
 
@@ -164,14 +167,102 @@ def test_the_schema_version_is_hashed_with_the_spec(monkeypatch: pytest.MonkeyPa
     spec = json.loads(SEARCH.to_json())
     del spec["data"]["label"]
     spec["recipe"]["grad_clip"] = 5  # 5.0 and 5 are one identity
+    assert spec["recipe"].pop("sampler") == "shuffle"  # came later: its default is left out
     hashed = json.dumps(spec | {"schema": 1}, sort_keys=True, separators=(",", ":"))
     assert SEARCH.trial_id == f"s-{hashlib.sha256(hashed.encode()).hexdigest()[:16]}"
     monkeypatch.setattr(trial, "SCHEMA_VERSION", 2)
-    try:
-        trial._trial_id.cache_clear()
-        assert SEARCH.trial_id != "s-fb178769b3878306"
-    finally:
-        trial._trial_id.cache_clear()
+    assert replace(SEARCH).trial_id != "s-fb178769b3878306"
+
+
+# Fields that are added later
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaterRecipe(SearchRecipe):
+    """A recipe of a later version: averaged weights, and a default that is not what was before."""
+
+    ema: float = added(0.0)
+    warm_up: int = added(5, absent=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaterSearch(SearchTrial):
+    recipe: LaterRecipe
+
+
+FIRST_FIELDS = {  # of identities as they were at first; whatever else there is was added
+    Data: "dataset label fingerprint image_size n_max test_n_max subset_seed split_seed "
+    "class_order_seed long_tailed_test",
+    Distribution: "kind mu total",
+    MethodSpec: "name knobs",
+    SearchRecipe: "channels layers epochs batch_size lr lr_min momentum weight_decay grad_clip "
+    "augment loss bn_stats_in_arch_step test_every precision",
+    RetrainRecipe: "channels layers epochs batch_size lr lr_min momentum weight_decay grad_clip "
+    "augment cutout auxiliary drop_path drop_path_on images loss pretrain test_every precision",
+    Pretrain: "epochs then barlow",
+    Barlow: "lambda_ dim hidden centered scale",
+    SearchTrial: "phase data distribution method recipe seed",
+    RetrainTrial: "phase data distribution genotype recipe seed",
+    Genotype: "normal reduce",
+}
+
+
+@pytest.mark.parametrize("kind", FIRST_FIELDS, ids=lambda kind: kind.__name__)
+def test_every_field_is_one_of_the_first_or_was_added(kind: type) -> None:
+    later = {field.name for field in fields(kind)} - set(FIRST_FIELDS[kind].split())
+    assert later == set(absent_values(kind)), "make a new field of a spec with trial.added"
+
+
+def test_a_new_field_changes_the_id_only_where_it_changes_what_is_computed() -> None:
+    def later(**values: Any) -> str:
+        return replace(SEARCH, recipe=LaterRecipe(**values)).trial_id
+
+    assert later(warm_up=0) == "s-fb178769b3878306", "as before there was such a field"
+    assert len({later(), later(warm_up=0), later(ema=0.5), later(ema=0.5, warm_up=0)}) == 4
+
+
+def test_a_spec_of_an_earlier_version_is_read_as_it_was_meant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pydantic import TypeAdapter
+
+    monkeypatch.setattr(trial, "SearchTrial", LaterSearch)
+    monkeypatch.setattr(trial, "_adapter", lambda: TypeAdapter(LaterSearch))
+    read = trial_from_json(SEARCH.to_json())
+    assert isinstance(read, LaterSearch)
+    assert (read.recipe.ema, read.recipe.warm_up) == (0.0, 0)
+    assert read.trial_id == SEARCH.trial_id
+    explicit = replace(read, recipe=replace(read.recipe, warm_up=5))
+    assert trial_from_json(explicit.to_json()) == explicit
+
+
+def test_a_new_knob_of_a_method_orphans_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nas_sweeps.methods.contract import REGISTRY
+    from nas_sweeps.methods.darts import DARTS as Darts
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class LaterDarts(Darts):
+        anneal: float = added(0.5, absent=0.0)
+
+    monkeypatch.setitem(REGISTRY, "darts", LaterDarts)
+    later, as_before = methods.resolve("darts", {}), methods.resolve("darts", {"anneal": 0.0})
+    assert as_before == BY_METHOD["darts"].method
+    assert later != as_before
+    assert methods.build(as_before).anneal == 0.0  # type: ignore[attr-defined]
+    assert methods.build(later).anneal == 0.5  # type: ignore[attr-defined]
+    assert (methods.variant(as_before), methods.variant(later)) == ("anneal=0", "")
+
+
+def test_an_id_is_computed_once_and_travels_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Trial] = []
+    original = trial._trial_id
+    monkeypatch.setattr(trial, "_trial_id", lambda of: hashed.append(of) or original(of))
+    spec = replace(SEARCH)
+    assert spec.trial_id == spec.trial_id
+    assert len(hashed) == 1
+    for copy in (pickle.loads(pickle.dumps(spec)), replace(spec, seed=1)):
+        assert copy.trial_id == replace(copy).trial_id
+    assert spec == SEARCH
 
 
 def changes(value: Any) -> Iterator[tuple[str, Any]]:

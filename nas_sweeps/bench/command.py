@@ -33,13 +33,10 @@ def bench(
     ] = None,
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="Beside the first only this one; repeatable. 'ours', 'and kernel', …"),
+        typer.Option(help="Beside the first only this one; repeatable. 'ours', 'channels last', …"),
     ] = None,
     quick: Annotated[bool, typer.Option(help="Small sizes: a minute.")] = False,
     compile: Annotated[bool, typer.Option(help="Also the plain form, compiled.")] = False,
-    kernel: Annotated[
-        bool, typer.Option(help="Also ours with the compiled kernel, built if need be.")
-    ] = False,
     processes: Annotated[
         list[int] | None, typer.Option(help="Of packing: at once; repeatable. 1, 2, 4, 8.")
     ] = None,
@@ -56,7 +53,7 @@ def bench(
 
     nas-sweeps bench --quick
 
-    nas-sweeps bench --task first_order --kernel --out bench.parquet
+    nas-sweeps bench --task first_order --out bench.parquet
 
     nas-sweeps bench --device cuda --precision bf16
     """
@@ -73,7 +70,6 @@ def bench(
         "tasks": tuple(task or DEFAULT.tasks),
         "only": tuple(variant or ()),
         "compile": compile,
-        "kernel": kernel,
         "processes": tuple(processes or DEFAULT.processes),
         "process_threads": process_threads,
         "steps": steps,

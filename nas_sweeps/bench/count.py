@@ -28,8 +28,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas_sweeps.space import kernel
-
 Size = Sequence[int]
 
 
@@ -95,15 +93,4 @@ def _convolution_backward(slope: Size, x: Size, weight: Size, *rest: Any, **out:
     return 2 * prod(slope) * prod(weight[1:]) * sum(wanted[:2])
 
 
-def _depthwise_gradients(
-    x: Size, weights: Sequence[Size], forms: Sequence[int], slopes: Sequence[Size], **out: Any
-) -> int:
-    pairs = zip(slopes, weights, strict=True)
-    return sum(2 * prod(slope) * prod(weight[1:]) for slope, weight in pairs)
-
-
-FORMULAS: dict[Any, Any] = {
-    torch.ops.aten.convolution_backward: _convolution_backward,
-    kernel.input_gradient.overloadpacket: _depthwise_gradients,
-    kernel.filter_gradients.overloadpacket: _depthwise_gradients,
-}
+FORMULAS: dict[Any, Any] = {torch.ops.aten.convolution_backward: _convolution_backward}

@@ -27,7 +27,6 @@ class Options:
         tasks: which to measure, in this order.
         only: variants to measure beside the first of each task; empty is all.
         compile: also measure the plain form under ``torch.compile`` (minutes to compile).
-        kernel: also measure ours with the compiled kernel (``space.kernel``), built if need be.
         memory: also measure peak memory, one child process for each number.
         processes: of the task packing, one row each; each has ``process_threads`` threads and
             makes ``steps`` timed steps.
@@ -46,7 +45,6 @@ class Options:
     tasks: tuple[Task, ...] = UNASKED
     only: tuple[str, ...] = ()
     compile: bool = False
-    kernel: bool = False
     memory: bool = True
     processes: tuple[int, ...] = (1, 2, 4, 8)
     process_threads: int = 1
@@ -66,8 +64,6 @@ class Options:
         if self.precision not in get_args(Precision):
             names = ", ".join(get_args(Precision))
             raise ValueError(f"--precision: unknown '{self.precision}'; choose from {names}")
-        if self.kernel and self.device == "cuda":
-            raise ValueError("--kernel: it computes on a CPU only; leave it out with --device cuda")
         if unknown := sorted(set(self.tasks) - set(TASKS)):
             raise ValueError(f"--task: unknown '{unknown[0]}'; choose from {', '.join(TASKS)}")
 

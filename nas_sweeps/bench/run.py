@@ -21,7 +21,6 @@ from nas_sweeps.bench.steps import PASSES, UNCOUNTED, Step, gflop, images_of, ma
 from nas_sweeps.bench.table import TITLES, show
 from nas_sweeps.paths import user_path
 from nas_sweeps.publish import publish, require_writable
-from nas_sweeps.space import kernel
 
 _F, _I, _S = pa.float64(), pa.int64(), pa.string()
 SCHEMA = pa.schema(
@@ -65,15 +64,13 @@ def run(options: Options, out: Path | None = None, console: Console | None = Non
     """Measure, print tables, and write the rows to ``out`` as Parquet. Returns the rows.
 
     Raises:
-        ValueError: CUDA, or a kernel, is asked for and cannot be had, or ``out`` cannot be written.
+        ValueError: CUDA is asked for and cannot be had, or ``out`` cannot be written.
     """
     if out is not None:
         out = user_path(out)
         require_writable(out)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch sees no CUDA device here; use --device cpu")
-    if options.kernel:
-        _build()
     console = console or Console()
     torch.set_num_threads(options.threads)
     with console.status("") as status:
@@ -91,14 +88,6 @@ def run(options: Options, out: Path | None = None, console: Console | None = Non
         with publish(out) as scratch:
             pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), scratch)
     return rows
-
-
-def _build() -> None:
-    try:
-        if not kernel.library().exists():
-            kernel.build()
-    except (kernel.NotBuilt, OSError) as why:
-        raise ValueError(f"--kernel: {why}") from None
 
 
 def _peaks(options: Options, task: str, say: Say) -> dict[str, float]:

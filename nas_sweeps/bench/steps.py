@@ -4,8 +4,8 @@
 architecture step that, like ``loss.backward()`` in DARTS architect.py, computes the gradients of
 the weights too. ``alphas only`` is plain but for those gradients, ``channels last`` but for the
 layout, ``and alphas only`` is both, ``and compiled`` is that under ``torch.compile``. ``ours`` is
-what a search runs, in plain PyTorch; ``and kernel`` is that with ``space.kernel``. On CUDA
-``… graphed`` are the same recorded as CUDA graphs, which is what a trial there runs.
+what a search runs. On CUDA ``… graphed`` are the same recorded as CUDA graphs, which is what a
+trial there runs.
 
 B images, S x S pixels.
 """
@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas_sweeps.bench.options import Options
-from nas_sweeps.space import kernel
 from nas_sweeps.space.genotype import EDGES
 from nas_sweeps.space.network import Network, count_macs
 from nas_sweeps.space.plain import PlainSupernet
+from nas_sweeps.space.precision import precision
 from nas_sweeps.space.published import published
 from nas_sweeps.space.supernet import Supernet
 from nas_sweeps.train.bilevel import LossAt, first_order, second_order
-from nas_sweeps.train.common import clip_and_step, precision, set_gradients
+from nas_sweeps.train.common import clip_and_step, set_gradients
 from nas_sweeps.train.recorded import REHEARSALS, CudaGraphs, Means
 from nas_sweeps.train.recorded import Step as Recorded
 
@@ -53,7 +53,6 @@ class Variant:
     channels_last: bool = True
     alphas_only: bool = True
     compiled: bool = False
-    kernel: bool = False
     graphed: bool = False
 
 
@@ -70,7 +69,6 @@ SUPERNETS = (
 COMPILED = Variant("and compiled", compiled=True)
 GRAPHED = Variant("and graphed", graphed=True)
 OURS_GRAPHED = Variant("ours, graphed", arranged=True, graphed=True)
-KERNEL = Variant("and kernel", arranged=True, kernel=True)
 UNCOUNTED = {v.name for v in (COMPILED, GRAPHED, OURS_GRAPHED)}  # they dispatch nothing to count
 NETWORKS = (PLAIN, Variant("ours"))  # an evaluation network has one form, in two layouts
 
@@ -232,29 +230,21 @@ def _known(options: Options, task: str) -> tuple[Variant, ...]:
     *plain, ours = SUPERNETS
     if cuda:
         return *plain, *compiled, GRAPHED, ours, OURS_GRAPHED
-    return *plain, *compiled, ours, *((KERNEL,) if options.kernel else ())
+    return *plain, *compiled, ours
 
 
 def make_step(options: Options, task: str, variant: Variant) -> Step:
-    """The step of one variant, ready to be called again and again.
-
-    Raises:
-        ValueError: it needs a kernel that cannot be used.
-    """
-    form: kernel.Form = "compiled" if variant.kernel else "plain"
-    if not kernel.follow(form):
-        raise ValueError("--kernel: it cannot be used here; is NAS_SWEEPS_KERNEL off?")
+    """The step of one variant, ready to be called again and again."""
     owner = Retrain(options, variant) if task == "retrain" else Search(options, variant)
     step: Step = getattr(owner, "step" if task == "retrain" else task)
     if variant.graphed:
         step = _graphed(step, owner.sgd, options)
 
-    def in_its_form() -> object:
-        kernel.follow(form)
+    def in_its_precision() -> object:
         with precision(options.precision, torch.device(options.device)):
             return step()
 
-    return in_its_form
+    return in_its_precision
 
 
 def _graphed(step: Step, sgd: torch.optim.Optimizer, options: Options) -> Step:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+# Positions of the images of a pass, drawn from a generator: a sampler with its labels.
+Order = Callable[[torch.Generator], Tensor]
+
 
 def epoch_batches(
-    index: Tensor, batch_size: int, generator: torch.Generator, drop_last: bool = False
+    index: Tensor,
+    batch_size: int,
+    generator: torch.Generator,
+    drop_last: bool = False,
+    order: Order | None = None,
 ) -> tuple[Tensor, ...]:
-    """One shuffled pass over ``index`` (1-D, on the generator's device), cut into batches.
+    """One pass over ``index`` (1-D, on the generator's device), shuffled, cut into batches.
+
+    With ``order`` the pass goes through the positions that it draws.
 
     The last batch is smaller unless ``drop_last`` (Barlow Twins' statistics want full ones);
     a last batch of a single image, of which BatchNorm can take no variance, is left out.
@@ -25,7 +34,8 @@ def epoch_batches(
             f"batch_size {batch_size} is larger than the {len(index)} training images and this "
             f"loss drops incomplete batches; lower batch_size to at most {len(index)}"
         )
-    batches = torch.split(_shuffled(index, generator), batch_size)
+    taken = index[order(generator)] if order else _shuffled(index, generator)
+    batches = torch.split(taken, batch_size)
     rest = len(index) % batch_size
     return batches[:-1] if rest and len(batches) > 1 and (drop_last or rest == 1) else batches
 
@@ -43,13 +53,13 @@ class Passes:
         self._start = generator.get_state()
         self._taken = 0
 
-    def rest(self, drop_last: bool = False) -> Iterator[Tensor]:
+    def rest(self, drop_last: bool = False, order: Order | None = None) -> Iterator[Tensor]:
         """The batches of the present pass that nobody took yet, as ``epoch_batches`` cuts them.
 
         A batch counts as taken when it is handed out.
         """
         self._generator.set_state(self._start)
-        batches = epoch_batches(self._index, self._size, self._generator, drop_last)
+        batches = epoch_batches(self._index, self._size, self._generator, drop_last, order)
         for batch in batches[self._taken :]:
             self._taken += 1
             yield batch

@@ -33,3 +33,11 @@ def cache_folder(places: Places) -> Path:
 def downloads_folder(places: Places) -> Path:
     """Where data sets are downloaded to. Raises ValueError as ``cache_folder``."""
     return user_path(places.downloads) if places.downloads else cache_folder(places) / "downloads"
+
+
+def arithmetic_folder(places: Places) -> Path:
+    """Where this machine keeps which of its devices have passed the arithmetic check.
+
+    Raises ValueError as ``cache_folder``.
+    """
+    return cache_folder(places) / "arithmetic"

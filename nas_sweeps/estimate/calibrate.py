@@ -112,12 +112,23 @@ def _time(entry: Entry, whole: Bundle, device: torch.device) -> tuple[list[Sampl
 
 def _short_run(entry: Entry, bundle: Bundle, device: torch.device) -> Run:
     if isinstance(entry, SearchTrial):
-        return SearchRun(replace(entry, recipe=_short(entry.recipe)), bundle, device)
+        return SearchRun(_short_search(entry), bundle, device)
     trial = entry.resolve(entry.genotype or published(STAND_IN))
     recipe = _short(trial.recipe)
     if recipe.pretrain is not None:
         recipe = replace(recipe, pretrain=replace(recipe.pretrain, epochs=1 + REPEATS))
     return RetrainRun(replace(trial, recipe=recipe), bundle, device)
+
+
+def _short_search(trial: SearchTrial) -> SearchTrial:
+    """With the epochs that are timed after a warm-up, which is as short where a knob says how
+    long it is."""
+    recipe, knobs = _short(trial.recipe), dict(trial.method.knobs)
+    if knobs.get("warmup_epochs"):
+        knobs["warmup_epochs"] = recipe.epochs
+    method = replace(trial.method, knobs=tuple(knobs.items()))
+    epochs = recipe.epochs + methods.build(method).warmup_epochs
+    return replace(trial, method=method, recipe=replace(recipe, epochs=epochs))
 
 
 R = TypeVar("R", SearchRecipe, RetrainRecipe)
@@ -172,8 +183,10 @@ def _trained(entry: Entry, kind: Kind, bundle: Bundle) -> int:
     if not isinstance(entry, SearchTrial):
         index = bundle.t_index if share_of(entry.recipe) < 1 else bundle.full_index
         return _in_batches(len(index), batch, kind.stage == "pretrain")
-    whole = methods.build(entry.method).weight_objective != "supervised"
+    whole = methods.build(entry.method).weight_loss.whole_batches
     passed = _in_batches(len(bundle.t_index), batch, whole)
+    if kind.stage == "warmup":  # which takes no batch of V
+        return passed
     return passed + -(-passed // batch) * min(batch, len(bundle.v_index))
 
 

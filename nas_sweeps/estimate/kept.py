@@ -8,8 +8,8 @@ from typing import Any
 
 from nas_sweeps.estimate.rates import Band
 from nas_sweeps.live.lines import span
+from nas_sweeps.store.driver import DriverMonitor
 from nas_sweeps.store.layout import Layout, Writer
-from nas_sweeps.store.lease import read_driver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ def latest(layout: Layout, grid: str) -> str | None:
     if not of_grid:
         return None
     kept, writer = max(of_grid, key=lambda pair: pair[0].began)
-    driver = read_driver(layout, writer)
+    driver = DriverMonitor(layout).look(writer)
     return kept.text(runs=driver is not None and driver.lives)
 
 

@@ -73,7 +73,7 @@ class Cost:
     """Seconds of a trial, and what that was taken from."""
 
     seconds: Band
-    samples: int  # of the stage that was measured least
+    samples: int  # of the stage that was measured least; 0 where nothing is trained
     step: int  # of ``HOW``, that of the stage that was found last
     timed: bool = False
 
@@ -172,15 +172,17 @@ class Rates:
     def _cost(self, entry: Entry | Trial, parts: Parts) -> Cost | None:
         phase = "search" if isinstance(entry, SearchTrial) else "retrain"
         overhead = self.overhead_s.get(phase, 0.0)
-        total, least, worst, timed = Band(overhead, overhead, overhead), 10**9, 0, False
+        total, worst, timed = Band(overhead, overhead, overhead), 0, False
+        samples: list[int] = []
         for kind, epochs in parts:
             found = self._epoch(entry, kind)
             if found is None:
                 return None
             total += found.seconds * epochs
-            least, worst = min(least, found.samples), max(worst, found.step)
+            samples.append(found.samples)
+            worst = max(worst, found.step)
             timed = timed or found.timed
-        return Cost(total, least, worst, timed)
+        return Cost(total, min(samples, default=0), worst, timed)
 
     def _epoch(self, entry: Entry | Trial, kind: Kind) -> Cost | None:
         work = work_of(entry.data, entry.recipe)

@@ -171,6 +171,8 @@ def source_text(line: Line) -> str:
     if not line.costs:
         return "nothing"
     weakest = max(line.costs, key=lambda cost: (cost.step, -cost.samples))
+    if weakest.samples == 0:
+        return "no training"
     if weakest.timed:
         return f"timed, {weakest.samples} times"
     if weakest.step:

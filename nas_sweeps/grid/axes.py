@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError, ValidationInfo, WrapValidator
 
 from nas_sweeps import methods
+from nas_sweeps.data.samplers import SAMPLERS
 from nas_sweeps.grid.messages import (
     Problems,
     describe,
@@ -23,6 +24,7 @@ from nas_sweeps.grid.messages import (
     shown,
     unknown,
 )
+from nas_sweeps.losses import LOSSES
 from nas_sweeps.trial import Barlow, Distribution, MethodSpec, Pretrain
 
 # Of one grid. A plan is held in memory and hashed, 0.05 ms and 1 KiB a trial; a hundred thousand
@@ -40,6 +42,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "paper": {},  # section IV-C: the defaults of SearchRecipe
         "darts": {"epochs": 50, "batch_size": 64},  # DARTS train_search.py
         "fairdarts": {"epochs": 50, "batch_size": 128, "lr": 0.005},  # FairDARTS train_search.py
+        "pc_darts": {"epochs": 50, "batch_size": 256, "lr": 0.1},  # PC-DARTS train_search.py
     },
     "retrain": {
         "paper": {},  # section IV-C: the defaults of RetrainRecipe
@@ -118,6 +121,10 @@ def recipe(phase: str) -> WrapValidator:
             found.add(
                 "is not part of a recipe: set retrain.pretrain and retrain.barlow", "pretrain"
             )
+        for setting, registry in (("loss", LOSSES), ("sampler", SAMPLERS)):
+            name = value.get(setting)
+            if isinstance(name, str) and name not in registry.names():
+                found.add(unknown(setting, name, registry.names()), setting)
         own = {key: value[key] for key in value if key not in ("preset", "pretrain")}
         return presets[preset] | own
 

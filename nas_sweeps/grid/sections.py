@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from nas_sweeps import methods
 from nas_sweeps.data.files import find_files
 from nas_sweeps.grid import axes
 from nas_sweeps.grid.messages import Problems, prepared, problem, unknown
@@ -145,6 +146,17 @@ class SearchSection(Section):
     seeds: Seeds = (0,)
     recipe: Annotated[SearchRecipe, axes.recipe("search")] = SearchRecipe()
     resources: _Share = Resources()
+
+    @model_validator(mode="after")
+    def _searchable(self) -> Self:
+        found = Problems()
+        for index, spec in enumerate(self.methods):
+            try:
+                methods.build(spec).check(self.recipe)
+            except ValueError as error:
+                found.add(f"{spec.name} {error}", "methods", index)
+        found.check()
+        return self
 
     @model_validator(mode="after")
     def _limited(self) -> Self:

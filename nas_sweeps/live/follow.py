@@ -15,9 +15,8 @@ from nas_sweeps.live.known import Known, News
 from nas_sweeps.live.lines import done_text, epoch_columns, failed_text
 from nas_sweeps.live.pace import Pace, remaining_s
 from nas_sweeps.live.planned import Planned
-from nas_sweeps.live.sight import Sight
 from nas_sweeps.live.snapshot import Snapshot, Spent
-from nas_sweeps.store.lease import Driver
+from nas_sweeps.store.driver import Driver, DriverMonitor
 from nas_sweeps.store.ledger import Store
 
 # A folder that changed less than this before it was read may change again without its time
@@ -38,7 +37,8 @@ class Follower:
     """Looks at one store again and again."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.sight, self.planned = store, Sight(store.layout), Planned(store)
+        self.store, self.planned = store, Planned(store)
+        self.monitor = DriverMonitor(store.layout)
         self.driver: Driver | None = None
         self.trials: dict[str, Known] = {}
         self.pace, self.slots = Pace(), 0
@@ -51,7 +51,7 @@ class Follower:
         Raises:
             OSError: the store does not answer.
         """
-        self.driver = self.sight.driver()
+        self.driver = self.monitor.driver()
         news = [(trial, kind) for trial, kind in self._changes() if self._looked]
         self.planned.update(self.driver, self.trials.values())
         self.slots = max(self.slots, sum(trial.runs for trial in self.trials.values()))
@@ -61,7 +61,7 @@ class Follower:
     @property
     def over(self) -> bool:
         """No run works on the store."""
-        return self.driver is None and not self.sight.doubtful
+        return self.driver is None and self.monitor.doubtful is None
 
     def _changes(self) -> list[tuple[Known, News]]:
         found = []

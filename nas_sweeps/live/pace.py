@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from nas_sweeps import methods
 from nas_sweeps.grid import RetrainSlot
-from nas_sweeps.trial import Origin, SearchTrial, Trial
+from nas_sweeps.trial import MethodSpec, Origin, SearchTrial, Trial
 
 
 class Kind(NamedTuple):
@@ -62,7 +63,8 @@ def parts_of(entry: Trial | RetrainSlot, origins: Iterable[Origin] = ()) -> Part
     where = str(entry.distribution)
     if isinstance(entry, SearchTrial):
         method = f"{entry.method.name} {methods.variant(entry.method)}"
-        return ((Kind("search", "search", method, where), entry.recipe.epochs),)
+        stages = _search_stages(entry.method, entry.recipe.epochs)
+        return tuple((Kind("search", stage, method, where), n) for stage, n in stages if n)
     asked = [entry.origin] if isinstance(entry, RetrainSlot) else list(origins)
     method = f"{asked[0].method} {asked[0].variant}" if asked else ""
     recipe, pretrain = entry.recipe, entry.recipe.pretrain
@@ -72,6 +74,16 @@ def parts_of(entry: Trial | RetrainSlot, origins: Iterable[Origin] = ()) -> Part
         (Kind("retrain", "pretrain", method, where), pretrain.epochs),
         (Kind("retrain", pretrain.then, method, where), recipe.epochs),
     )
+
+
+@lru_cache(maxsize=1024)
+def _search_stages(method: MethodSpec, epochs: int) -> tuple[tuple[str, int], ...]:
+    """Epochs of the weights alone, and of weights and architecture."""
+    built = methods.build(method)
+    if not built.trains:
+        return ()
+    warmup = min(built.warmup_epochs, epochs)
+    return ("warmup", warmup), ("search", epochs - warmup)
 
 
 def kind_at(parts: Parts, epoch: int) -> Kind:

@@ -11,7 +11,7 @@ from nas_sweeps.grid import Grid, GridError, Plan, plan
 from nas_sweeps.live.known import Known
 from nas_sweeps.live.pace import Parts, parts_of
 from nas_sweeps.live.snapshot import Counts
-from nas_sweeps.store.lease import Driver
+from nas_sweeps.store.driver import Driver
 from nas_sweeps.store.ledger import Store
 
 

@@ -1,46 +1,74 @@
 """What the search loop asks of a method, and the registry of methods. No torch at import.
 
-A method is a frozen dataclass: its fields are its knobs (flat scalars with ranges), its
-functions answer four questions. Registering it makes it appear in grid files::
+A method is a frozen dataclass: its fields are its knobs (flat scalars with ranges), its functions
+say how architecture parameters begin, how they become edge weights and how a genotype is read.
+Registering it makes it appear in grid files::
 
     @register("sharp_darts")
     @dataclass(frozen=True, slots=True, kw_only=True)
     class SharpDARTS(Method):
         temperature: Annotated[float, Gt(0)] = 0.5
 
-        def initial_alpha(self, edges, generator):
+        def initial_parameters(self, edges, generator):
             import torch
 
-            return 1e-3 * torch.randn(edges, len(self.operations), generator=generator)
+            shape = (edges, len(self.operations))
+            return {
+                cell: 1e-3 * torch.randn(shape, generator=generator)
+                for cell in ("normal", "reduce")
+            }
 
-        def edge_weights(self, alpha_EO):
-            return (alpha_EO / self.temperature).softmax(-1)
+        def edge_weights(self, parameters, progress):
+            normal, reduce = (alpha / self.temperature for alpha in parameters.values())
+            return normal.softmax(-1), reduce.softmax(-1)
 
-        def discretise(self, weights_normal, weights_reduce):
-            return discretise(weights_normal, weights_reduce, self.operations, rule="darts_top2")
+        def discretise(self, normal, reduce):
+            return discretise(normal, reduce, self.operations, rule="darts_top2")
 
 Another package offers one through the entry-point group ``nas_sweeps.methods``:
 ``sharp_darts = "their_package:SharpDARTS"``.
 
-Shapes: E edges of a cell (14), O operations.
+Shapes: E edges of a cell (14), O operations, B images, K classes.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from nas_sweeps.losses.steps import StepLoss, Supervised
+from nas_sweeps.progress import Progress
+from nas_sweeps.registry import Registry
 from nas_sweeps.space.discretise import Discretised
 from nas_sweeps.space.genotype import OPERATIONS, Operation
-from nas_sweeps.trial import Barlow, Fraction, NonNegative, Rate
+from nas_sweeps.trial import Fraction, NonNegative, Rate, SearchRecipe
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+    from torch.nn import Module
 
-Objective = Literal["supervised", "barlow", "joint"]
-Rows = Sequence[Sequence[float]]  # edge weights as plain numbers: E rows of O columns
+Rows = Sequence[Sequence[float]]  # weights as plain numbers: E rows of O columns
+Parameters = Mapping[str, "Tensor"]
+EdgeWeights = tuple["Tensor", "Tensor"]  # of the normal and of the reduction cells
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Searched:
+    """A search after its last epoch, for a method that reads more than the weights.
+
+    The supernet is in train mode; whatever ``Method.finish`` does to it, nobody uses it
+    afterwards.
+    """
+
+    parameters: Parameters
+    edge_weights: EdgeWeights  # without noise
+    strengths: tuple[Rows, Rows]  # of the normal and of the reduction cells
+    supernet: Module  # images (B, 3, H, W) and both edge weights to logits (B, K)
+    accuracy: Callable[[EdgeWeights], float]  # of the supernet on V, at any edge weights
+    validation: Callable[[], Iterator[tuple[Tensor, Tensor]]]  # V: normalised images and labels
+    generator: Generator  # on the device, for whatever is drawn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +77,7 @@ class Method(ABC):
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
     pretrain: ClassVar[bool] = False  # whether its retraining starts self-supervised by default
+    trains: ClassVar[bool] = True  # False: the genotype is read from the initial parameters
 
     arch_lr: Rate = 3e-4  # the paper; DARTS train_search.py --arch_learning_rate
     arch_beta1: Fraction = 0.5  # DARTS architect.py: Adam
@@ -59,65 +88,89 @@ class Method(ABC):
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """The candidates on every edge: the columns of alpha."""
+        """The candidates on every edge: the columns of edge weights."""
         return OPERATIONS
 
     @property
-    def weight_objective(self) -> Objective:
-        """What the weight step minimises on T. ``joint``: supervised + joint_weight * barlow."""
-        return "supervised"
+    def partial_channels(self) -> int:
+        """K: operations see the first 1/K of an edge's channels, the rest passes them by.
+
+        Above 1, edge weights have one more column, the weight of what passes.
+        """
+        return 1
 
     @property
-    def arch_objective(self) -> Objective:
+    def warmup_epochs(self) -> int:
+        """The first epochs, in which the weights alone are trained."""
+        return 0
+
+    @property
+    def weight_loss(self) -> StepLoss:
+        """What the weight step minimises on T."""
+        return Supervised()
+
+    @property
+    def arch_loss(self) -> StepLoss:
         """What the architecture step minimises on V, before the regulariser is added."""
-        return "supervised"
-
-    @property
-    def barlow(self) -> Barlow | None:
-        """The self-supervised loss and projector, where an objective uses them."""
-        return None
-
-    @property
-    def joint_weight(self) -> float:
-        """Of the objective ``joint``: how much ``barlow`` counts beside the supervised loss."""
-        return 1.0
-
-    @property
-    def probe_lr(self) -> float:
-        """SGD's rate for the classifier where ``weight_objective`` is ``barlow``."""
-        return 0.1
+        return Supervised()
 
     @abstractmethod
-    def initial_alpha(self, edges: int, generator: Generator) -> Tensor:
-        """Architecture parameters of one cell kind before training: float32, (edges, O)."""
+    def initial_parameters(self, edges: int, generator: Generator) -> dict[str, Tensor]:
+        """Architecture parameters before training, by name: float32, of any number and shape."""
 
     @abstractmethod
-    def edge_weights(self, alpha_EO: Tensor) -> Tensor:
-        """The differentiable weights (E, O) with which operations are mixed on an edge."""
+    def edge_weights(self, parameters: Parameters, progress: Progress) -> EdgeWeights:
+        """The differentiable weights with which operations are mixed on the edges of a cell.
 
-    def regulariser(self, weights: Sequence[Tensor]) -> Tensor | float:
-        """Added to the architecture loss, already weighted; ``weights`` holds every cell kind."""
+        Each (E, O), or (E, O + 1) where channels are partial. A method that samples draws from
+        ``progress.generator``, and where that is None gives its weights without noise.
+        """
+
+    def regulariser(
+        self, parameters: Parameters, weights: EdgeWeights, progress: Progress
+    ) -> Tensor | float:
+        """Added to the architecture loss, already weighted."""
         return 0.0
 
+    def strengths(self, parameters: Parameters, progress: Progress) -> EdgeWeights:
+        """How strong every operation is on every edge, (E, O) each: what ``discretise`` reads.
+
+        By default the edge weights without noise. ``progress`` has no generator.
+        """
+        normal, reduce = self.edge_weights(parameters, progress)
+        operations = len(self.operations)
+        return normal[:, :operations], reduce[:, :operations]
+
     @abstractmethod
-    def discretise(self, weights_normal: Rows, weights_reduce: Rows) -> Discretised:
-        """Edge weights after the last epoch, as nested lists of floats, to a genotype."""
+    def discretise(self, normal: Rows, reduce: Rows) -> Discretised:
+        """Strengths, as nested lists of floats, to a genotype. Called after every epoch."""
+
+    def finish(self, search: Searched) -> Discretised:
+        """The genotype that the search ends with. By default ``discretise`` of its strengths."""
+        return self.discretise(*search.strengths)
+
+    def check(self, recipe: SearchRecipe) -> None:
+        """Raises ``ValueError`` for a recipe that this method cannot be searched with."""
+        if not self.trains:
+            return
+        if self.order == "second" and self.hvp == "fd" and recipe.precision != "fp32":
+            # The difference moves a weight by about 1e-4 of its size.
+            raise ValueError(
+                f"takes a finite difference for its second order, which precision "
+                f"{recipe.precision} rounds away; use fp32, or hvp: exact"
+            )
+        if self.warmup_epochs >= recipe.epochs:
+            raise ValueError(
+                f"trains the weights alone for {self.warmup_epochs} epochs and the recipe has "
+                f"{recipe.epochs}, so the architecture would never move; raise epochs or lower "
+                "warmup_epochs"
+            )
+        if recipe.channels % self.partial_channels:
+            raise ValueError(
+                f"operations see 1/{self.partial_channels} of the channels and the recipe has "
+                f"{recipe.channels}; use a multiple of {self.partial_channels}"
+            )
 
 
-M = TypeVar("M", bound=Method)
-REGISTRY: dict[str, type[Method]] = {}
-
-
-def register(name: str) -> Callable[[type[M]], type[M]]:
-    """Class decorator, outermost: makes a method known under ``name``.
-
-    Raises:
-        ValueError: when another method has the name already.
-    """
-
-    def add(method: type[M]) -> type[M]:
-        if REGISTRY.setdefault(name, method) is not method:
-            raise ValueError(f"method '{name}' is registered twice; rename one of them")
-        return method
-
-    return add
+METHODS: Registry[Method] = Registry("method", Method, "nas_sweeps.methods")
+register = METHODS.register

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from nas_sweeps.methods.contract import Method, Rows, register
+from nas_sweeps.methods.contract import (
+    EdgeWeights,
+    Method,
+    Parameters,
+    Rows,
+    register,
+)
+from nas_sweeps.progress import Progress
 from nas_sweeps.space.discretise import Discretised, discretise
 
 if TYPE_CHECKING:
@@ -22,23 +29,20 @@ class DARTS(Method):
     rule: Literal["darts_top2", "eq4_argmax"] = "darts_top2"
     fallback: Literal["top2", "error"] = "top2"  # ours: what an emptied cell becomes
 
-    def initial_alpha(self, edges: int, generator: Generator) -> Tensor:
+    def initial_parameters(self, edges: int, generator: Generator) -> dict[str, Tensor]:
         """Almost equal: 1e-3 times standard normal numbers (DARTS model_search.py)."""
         import torch
 
-        shape = (edges, len(self.operations))
-        return 1e-3 * torch.randn(shape, generator=generator, device=generator.device)
+        shape, on = (edges, len(self.operations)), generator.device
+        return {
+            cell: 1e-3 * torch.randn(shape, generator=generator, device=on)
+            for cell in ("normal", "reduce")
+        }
 
-    def edge_weights(self, alpha_EO: Tensor) -> Tensor:
+    def edge_weights(self, parameters: Parameters, progress: Progress) -> EdgeWeights:
         """Softmax over the operations of an edge (the paper, Eq 1)."""
-        return alpha_EO.softmax(-1)
+        return parameters["normal"].softmax(-1), parameters["reduce"].softmax(-1)
 
-    def discretise(self, weights_normal: Rows, weights_reduce: Rows) -> Discretised:
+    def discretise(self, normal: Rows, reduce: Rows) -> Discretised:
         """By ``rule``, on the softmax weights with ``none`` still among them."""
-        return discretise(
-            weights_normal,
-            weights_reduce,
-            self.operations,
-            rule=self.rule,
-            fallback=self.fallback,
-        )
+        return discretise(normal, reduce, self.operations, rule=self.rule, fallback=self.fallback)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Gt, Lt
 
-from nas_sweeps.methods.contract import Method, Rows, register
+from nas_sweeps.methods.contract import (
+    EdgeWeights,
+    Method,
+    Parameters,
+    Rows,
+    register,
+)
+from nas_sweeps.progress import Progress
 from nas_sweeps.space.discretise import Discretised, discretise
 from nas_sweeps.space.genotype import OPERATIONS, Operation
 from nas_sweeps.trial import Fraction, NonNegative, Rate
@@ -50,26 +56,29 @@ class FairDARTS(Method):
         """The last 7 (without ``none``) or all 8 operations."""
         return OPERATIONS[-self.num_operations :]
 
-    def initial_alpha(self, edges: int, generator: Generator) -> Tensor:
+    def initial_parameters(self, edges: int, generator: Generator) -> dict[str, Tensor]:
         """Zeros: every gate half open (FairDARTS model_search.py)."""
         import torch
 
-        return torch.zeros(edges, self.num_operations, device=generator.device)
+        shape, on = (edges, self.num_operations), generator.device
+        return {cell: torch.zeros(shape, device=on) for cell in ("normal", "reduce")}
 
-    def edge_weights(self, alpha_EO: Tensor) -> Tensor:
+    def edge_weights(self, parameters: Parameters, progress: Progress) -> EdgeWeights:
         """A sigmoid for each operation, not normalised over the edge (the paper, Eq 5)."""
-        return alpha_EO.sigmoid()
+        return parameters["normal"].sigmoid(), parameters["reduce"].sigmoid()
 
-    def regulariser(self, weights: Sequence[Tensor]) -> Tensor:
+    def regulariser(
+        self, parameters: Parameters, weights: EdgeWeights, progress: Progress
+    ) -> Tensor:
         """The zero-one loss: -mean of (w - 0.5)^2 or \\|w - 0.5\\|, over all entries together."""
         away = [(w - 0.5).square() if self.zero_one == "l2" else (w - 0.5).abs() for w in weights]
         total = sum((entries.sum() for entries in away[1:]), away[0].sum())
         return -self.zero_one_weight / sum(w.numel() for w in weights) * total
 
-    def discretise(self, weights_normal: Rows, weights_reduce: Rows) -> Discretised:
+    def discretise(self, normal: Rows, reduce: Rows) -> Discretised:
         """By ``rule``, over the seven operations that compute something."""
         real = OPERATIONS[1:]
-        normal, reduce = ([r[-len(real) :] for r in w] for w in (weights_normal, weights_reduce))
+        normal, reduce = ([r[-len(real) :] for r in w] for w in (normal, reduce))
         return discretise(
             normal,
             reduce,

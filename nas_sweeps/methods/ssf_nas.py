@@ -9,16 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from nas_sweeps.methods.contract import Objective, register
+from nas_sweeps.losses.steps import BarlowTwins, Joint, StepLoss, Supervised
+from nas_sweeps.methods.contract import register
 from nas_sweeps.methods.fairdarts import FairDARTS
 from nas_sweeps.trial import Barlow, Positive, Rate
-
-_OBJECTIVES: dict[str, tuple[Objective, Objective]] = {  # of the weights, of alpha
-    "both": ("barlow", "barlow"),
-    "w_only": ("barlow", "supervised"),
-    "alpha_only": ("supervised", "barlow"),
-    "joint": ("joint", "joint"),
-}
 
 
 @register("ssf_nas")
@@ -42,22 +36,26 @@ class SSFNAS(FairDARTS):
     probe_lr: Rate = 0.1  # ours; SGD, momentum 0.9, no weight decay
 
     @property
-    def weight_objective(self) -> Objective:
+    def weight_loss(self) -> StepLoss:
         """By ``where``."""
-        return _OBJECTIVES[self.where][0]
+        return {"joint": self._joint, "alpha_only": Supervised()}.get(self.where, self._barlow)
 
     @property
-    def arch_objective(self) -> Objective:
+    def arch_loss(self) -> StepLoss:
         """By ``where``; the zero-one loss is added to it."""
-        return _OBJECTIVES[self.where][1]
+        return {"joint": self._joint, "w_only": Supervised()}.get(self.where, self._barlow)
 
     @property
-    def barlow(self) -> Barlow:
-        """The ``barlow_*`` knobs together."""
-        return Barlow(
+    def _joint(self) -> StepLoss:
+        return Joint(other=self._barlow, weight=self.joint_weight)
+
+    @property
+    def _barlow(self) -> StepLoss:
+        barlow = Barlow(
             lambda_=self.barlow_lambda,
             dim=self.barlow_dim,
             hidden=self.barlow_hidden,
             centered=self.barlow_centered,
             scale=self.barlow_scale,
         )
+        return BarlowTwins(barlow=barlow, probe_lr=self.probe_lr)

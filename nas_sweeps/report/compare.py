@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nas_sweeps.numerics import COLUMNS as NUMERICS
+from nas_sweeps.numerics import UNKNOWN
 from nas_sweeps.report.labels import where_of
 from nas_sweeps.report.spread import interval
 from nas_sweeps.store import Frames, attributed
@@ -17,7 +19,8 @@ from nas_sweeps.store.records import ACCURACIES
 RESULTS = ("genotype_id", *ACCURACIES, "epochs", "num_params", "macs")
 ENVIRONMENT = (
     *("nas_sweeps_version", "git_sha", "python_version", "torch_version", "ray_version"),
-    *("host", "device", "depthwise"),
+    *("host", "device", *(name for name in NUMERICS if name != "torch_version")),
+    "numerics_changed",
 )
 CELL = ["phase", "method", "variant", "pretrain", "dataset", "distribution", "mu", "total"]
 CELL += ["search_setting", "setting"]
@@ -29,6 +32,11 @@ class Comparison:
 
     Attributes:
         shared: ids of trials that are done in both.
+        alike: of those, ids of trials that were computed under equal numerics (device, threads,
+            precision, form, versions), known and the same throughout: on a CPU their results
+            should be equal to the last bit, and of others nobody can say that.
+        numerics: a row per shared trial and value in which the numerics of the others differ:
+            trial_id, what, a, b, in words.
         differing: a row per shared trial and result that is not the same in both: trial_id,
             name, result, a, b.
         only: trials that are in one store alone, or done in one alone: trial_id, name, store
@@ -40,6 +48,8 @@ class Comparison:
     """
 
     shared: list[str]
+    alike: list[str]
+    numerics: pd.DataFrame
     differing: pd.DataFrame
     only: pd.DataFrame
     cells: pd.DataFrame
@@ -50,9 +60,10 @@ class Comparison:
 def compare(a: Frames, b: Frames, value: str = "accuracy_balanced") -> Comparison:
     """Hold the trials of two stores against each other.
 
-    Equal ids are the same trial, so on a CPU their results should be equal to the last bit.
-    Trials that differ in anything are compared by cell: method, knobs, pre-training, data set,
-    distribution and settings, with differences of ``value`` paired by seed.
+    Equal ids are the same trial, so on a CPU their results should be equal to the last bit, if
+    their numerics are equal too. Trials that differ in anything are compared by cell: method,
+    knobs, pre-training, data set, distribution and settings, with differences of ``value`` paired
+    by seed.
 
     Raises:
         ValueError: ``value`` is no column of fractions.
@@ -61,9 +72,13 @@ def compare(a: Frames, b: Frames, value: str = "accuracy_balanced") -> Compariso
         raise ValueError(f"value: '{value}' is not one of {', '.join(ACCURACIES)}")
     trials = a.trials.merge(b.trials, on="trial_id", how="outer", suffixes=("_a", "_b"))
     both = trials[(trials["state_a"] == "done") & (trials["state_b"] == "done")]
+    numerics = _numerics(both)
+    unlike = set(numerics["trial_id"])
     cells, alone = _cells(_units(a, value), _units(b, value))
     return Comparison(
         shared=both["trial_id"].tolist(),
+        alike=[trial_id for trial_id in both["trial_id"] if trial_id not in unlike],
+        numerics=numerics,
         differing=_differing(both),
         only=_only(trials),
         cells=cells,
@@ -92,6 +107,30 @@ def _differing(both: pd.DataFrame) -> pd.DataFrame:
             if not (x is y or (pd.isna(x) and pd.isna(y))) and (pd.isna(x) or pd.isna(y) or x != y):
                 rows.append([row["trial_id"], trial_name(row, "_a"), result, x, y])
     return pd.DataFrame(rows, columns=["trial_id", "name", "result", "a", "b"])
+
+
+def _numerics(both: pd.DataFrame) -> pd.DataFrame:
+    """In what the numerics of shared trials differ, are not known, or did not stay the same."""
+    rows = []
+    for row in both.to_dict("records"):
+        for name in NUMERICS:
+            x, y = (_numeric(row, name, side) for side in "ab")
+            if x != y or UNKNOWN in (x, y):
+                rows.append([row["trial_id"], name, x, y])
+        x, y = (_changed(row[f"numerics_changed_{side}"]) for side in "ab")
+        if (x, y) != ("no", "no"):
+            rows.append([row["trial_id"], "numerics_changed", x, y])
+    return pd.DataFrame(rows, columns=["trial_id", "what", "a", "b"])
+
+
+def _numeric(row: dict[Any, Any], name: str, side: str) -> str:
+    value = row[f"{name}_{side}"]
+    unset = "none" if name == "triton_version" else UNKNOWN
+    return unset if pd.isna(value) else str(value)
+
+
+def _changed(value: Any) -> str:
+    return UNKNOWN if pd.isna(value) else str(value) or "no"
 
 
 def _only(trials: pd.DataFrame) -> pd.DataFrame:

@@ -38,16 +38,36 @@ def compare_view(store_a: str, store_b: str, value: str) -> Iterator[RenderableT
 
 
 def _same(found: Comparison) -> Iterator[RenderableType]:
-    shared, differ = len(found.shared), found.differing["trial_id"].nunique()
-    if not shared:
+    if not found.shared:
         yield "no trial is done in both"
         return
-    if not differ:
-        yield f"done in both: {_trials(shared)}, equal in every result to the last bit"
+    alike, differ = set(found.alike), set(found.differing["trial_id"])
+    others = len(found.shared) - len(alike)
+    if not differ and not others:
+        yield f"done in both: {_trials(len(alike))}, equal in every result to the last bit"
         return
-    yield f"done in both: {_trials(shared)}; {differ} with other results:"
+    yield f"done in both: {_trials(len(found.shared))}, {_with(len(differ))}"
+    if alike and others:
+        yield f"  {len(alike)} of them computed under equal numerics: {_with(len(alike & differ))}"
+    if others:
+        yield Text(
+            f"  {others} of them computed under other numerics, so equal bits are not to be "
+            f"expected: {_with(len(differ - alike))}"
+        )
+        yield from _few([*_reasons(found.numerics)])
     groups = found.differing.groupby(["trial_id", "name"], sort=False)
     yield from _few([_difference(str(name), rows.to_dict("records")) for (_, name), rows in groups])
+
+
+def _with(differ: int) -> str:
+    return f"{differ} with other results" if differ else "equal in every result"
+
+
+def _reasons(numerics: pd.DataFrame) -> Iterator[str]:
+    """What is not equal, or not known, and for how many trials."""
+    counts = Counter(zip(numerics["what"], numerics["a"], numerics["b"], strict=True))
+    for (what, a, b), n in counts.items():
+        yield f"    {what}: {a} in A, {b} in B ({_trials(n)})"
 
 
 def _difference(name: str, rows: Sequence[dict[Any, Any]]) -> str:

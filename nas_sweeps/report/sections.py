@@ -170,7 +170,9 @@ _ENVIRONMENT = {
     "ray_version": "Ray",
     "host": "host",
     "device": "device",
-    "depthwise": "depthwise gradients",
+    "device_model": "processor",
+    "threads": "threads",
+    "form": "form",
 }
 
 

@@ -19,9 +19,10 @@ from nas_sweeps.estimate.kept import latest
 from nas_sweeps.estimate.view import Question, estimate_view
 from nas_sweeps.grid import Grid, GridError, RetrainSlot, plan
 from nas_sweeps.grid.whole_batches import too_large_batches
+from nas_sweeps.live.lines import span
 from nas_sweeps.standing import standing
+from nas_sweeps.store.driver import DriverMonitor
 from nas_sweeps.store.layout import TrialFiles
-from nas_sweeps.store.lease import current_driver
 from nas_sweeps.store.ledger import Store, grid_digest, read_attempt
 from nas_sweeps.store.records import State
 from nas_sweeps.trial import SearchTrial
@@ -98,14 +99,25 @@ def status_view(store: str) -> Iterator[RenderableType]:
     counted = ", ".join(f"{n} {state.value}" for state, n in Counter(states.values()).items())
     trials = "trial" if len(states) == 1 else "trials"
     yield f"{len(states)} {trials} in {keeper}: {counted or 'none yet'}"
-    driver = current_driver(keeper.layout)
-    yield f"no run works on it now{_after(states)}" if driver is None else Text(driver.who)
+    monitor = DriverMonitor(keeper.layout)
+    driver = monitor.driver()
+    yield f"{_nobody(monitor)}{_after(states)}" if driver is None else Text(driver.who)
     for trial_id, state in states.items():
         if state is State.RUNNING:
             yield Text(f"running {trial_id}{_attempt_text(keeper.layout.trial(trial_id))}")
     failed = sum(state is State.FAILED for state in states.values())
     if failed:
         yield Text(f"{failed} failed: `nas-sweeps failures {shlex.quote(store)}` says why")
+
+
+def _nobody(monitor: DriverMonitor) -> str:
+    seen = monitor.doubtful
+    if seen is None:
+        return "no run works on it now"
+    return (
+        f"no run is seen to work on it: by this machine's clock, that of host "
+        f"{seen.record.get('host')} gave its last sign of life {span(abs(seen.age_s))} ago"
+    )
 
 
 def _after(states: dict[str, State]) -> str:

@@ -10,9 +10,8 @@ others. So the gradients are put in terms of what is fast:
   are four images without dilation;
 * of a 5x5 filter: its taps are those of four 3x3 filters that read shifted maps.
 
-A compiled kernel, where there is one (``kernel.py``), takes the gradients of all filters of a map
-in one pass each instead. Elsewhere (another device, autocast, small maps, a gradient that is itself
-differentiated) torch's own gradients are used. Shapes: B images, C channels, H x W pixels;
+Elsewhere (another device, autocast, small maps, a gradient that is itself differentiated) torch's
+own gradients are used. Shapes: B images, C channels, H x W pixels;
 filters are (C, 1, k, k), padded so that stride 1 keeps the size.
 """
 
@@ -25,8 +24,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-
-from nas_sweeps.space import kernel
 
 SMALL = 2**14  # values of a map; below, one call of torch's takes less time than three of ours
 
@@ -60,8 +57,6 @@ class _Depthwise(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
         wanted = [False, *ctx.needs_input_grad[1:]]
-        if kernel.serves(x, weights) and not torch.is_grad_enabled():
-            return None, *_compiled_gradients(x, weights, ctx.shapes, grads, wanted[1:])
         filters = [Filter(w, *shape) for w, shape in zip(weights, ctx.shapes, strict=True)]
         pairs = list(zip(grads, filters, strict=True))
         d_x = _sum([_input_gradient(x, d, one) for d, one in pairs]) if wanted[1] else None
@@ -70,23 +65,6 @@ class _Depthwise(Function):
             for (d, one), needed in zip(pairs, wanted[2:], strict=True)
         ]
         return None, d_x, *d_weights
-
-
-def _compiled_gradients(
-    x: Tensor,
-    weights: list[Tensor],
-    shapes: Sequence[tuple[int, int]],
-    grads: Sequence[Tensor],
-    wanted: Sequence[bool],
-) -> list[Tensor | None]:
-    forms = [n for w, shape in zip(weights, shapes, strict=True) for n in (w.shape[-1], *shape)]
-    given = weights, forms, list(grads)
-    out: list[Tensor | None] = [None] * len(wanted)
-    if wanted[0]:
-        out[0] = kernel.input_gradient(x, *given)
-    if any(wanted[1:]):
-        out[1:] = kernel.filter_gradients(x, *given)
-    return out
 
 
 def _convolve(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:

@@ -7,9 +7,8 @@ nodes: FairDARTS model.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import groupby
 from typing import Literal
 
@@ -17,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas_sweeps.space.form import Form
 from nas_sweeps.space.genotype import EDGES, Genotype, alive_nodes
+from nas_sweeps.space.lanes.table import Operation, Table, build_table
 from nas_sweeps.space.layout import CellPlan, reductions, stack_cells
 from nas_sweeps.space.operations import build_operation, build_preprocess, build_stem
 from nas_sweeps.space.plain import PlainSupernet
@@ -27,7 +28,20 @@ AUXILIARY = "auxiliary"  # name of the head's module: its parameters are not the
 # AvgPool(5, stride 3) and a 2x2 convolution leave nothing of maps below 8 x 8.
 AUXILIARY_MIN_SIDE = 8
 
-DropPath = Callable[[Tensor], Tensor]
+
+class DropPath:
+    """Zeroes whole images with a probability, scaled to keep the mean (DARTS utils.py)."""
+
+    def __init__(self, probability: float | Tensor, generator: torch.Generator | None) -> None:
+        self._keep, self._generator = 1 - probability, generator
+
+    def __call__(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW * self.factors(x_BCHW, len(x_BCHW), 1, 1, 1)
+
+    def factors(self, like: Tensor, *size: int) -> Tensor:
+        """Zeros, and 1 / (1 - probability) for what is kept."""
+        kept = like.new_empty(size).bernoulli_(self._keep, generator=self._generator)
+        return kept / self._keep
 
 
 class Cell(nn.Module):
@@ -37,7 +51,7 @@ class Cell(nn.Module):
         self, genotype: Genotype, plan: CellPlan, drop_path_on: Literal["edge", "node"]
     ) -> None:
         super().__init__()
-        self.drop_path_on = drop_path_on
+        self.drop_path_on, self.reduction = drop_path_on, plan.reduction
         self.preprocess0 = build_preprocess(
             plan.before_last, plan.channels, shrink=plan.after_reduction, affine=True
         )
@@ -49,6 +63,31 @@ class Cell(nn.Module):
                 for operation, source, node in self.genotype_edges
             }
         )
+
+    @cached_property
+    def table(self) -> Table:
+        """The operations as lanes, for the form that kernels compute.
+
+        Drop path has a row of factors for every operation but identities, or for every node.
+        """
+        nodes = list(alive_nodes(self.genotype_edges))
+        out: list[Operation] = []
+        for (_, source, node), module in zip(self.genotype_edges, self.edges.values(), strict=True):
+            spared = isinstance(module, nn.Identity)
+            on_edge = -1 if spared else sum(one.drop >= 0 for one in out)
+            drop = nodes.index(node) if self.drop_path_on == "node" else on_edge
+            out.append(Operation(module, source, node, drop=drop))
+        return build_table(out, 0)
+
+    def run_lanes(self, s0_BCHW: Tensor, s1_BCHW: Tensor, drop: DropPath | None) -> Tensor:
+        """As ``forward``, by kernels."""
+        from nas_sweeps.space.lanes.cell import run_cell  # Triton is imported where it is used
+
+        s0_BCHW, s1_BCHW = self.preprocess0(s0_BCHW), self.preprocess1(s1_BCHW)
+        rows = max(lane.drop for lane in self.table.lanes) + 1
+        factors = drop.factors(s0_BCHW, rows, len(s0_BCHW)) if drop and rows else None
+        stride = 2 if self.reduction else 1
+        return run_cell(self.table, s0_BCHW, s1_BCHW, stride, drop=factors)
 
     def forward(self, s0_BCHW: Tensor, s1_BCHW: Tensor, drop: DropPath | None) -> Tensor:
         on_edge = drop if self.drop_path_on == "edge" else None
@@ -72,17 +111,6 @@ def _run(module: nn.Module, x_BCHW: Tensor, drop: DropPath | None) -> Tensor:
     if drop is None or isinstance(module, nn.Identity):  # DARTS spares identities
         return out_BCHW
     return drop(out_BCHW)
-
-
-def _drop_path(probability: float | Tensor, generator: torch.Generator | None) -> DropPath:
-    """Zero whole images with ``probability``, scaled to keep the mean (DARTS utils.py)."""
-    keep = 1 - probability
-
-    def drop(x_BCHW: Tensor) -> Tensor:
-        mask_B111 = x_BCHW.new_empty(len(x_BCHW), 1, 1, 1).bernoulli_(keep, generator=generator)
-        return x_BCHW * (mask_B111 / keep)
-
-    return drop
 
 
 class AuxiliaryHead(nn.Module):
@@ -129,9 +157,14 @@ class Network(nn.Module):
             drops sums of nodes (FairDARTS).
         in_channels: of the images.
 
+    Attributes:
+        form: how cells are computed: ``plain``, or ``triton`` on CUDA (``form.py``).
+
     Raises:
         ValueError: fewer than three layers.
     """
+
+    form: Form = "plain"
 
     def __init__(
         self,
@@ -196,11 +229,13 @@ class Network(nn.Module):
         if not isinstance(drop_path, Tensor) and not 0 <= drop_path < 1:
             raise ValueError(f"drop_path={drop_path}: must be at least 0 and below 1")
         drops = self.training and (isinstance(drop_path, Tensor) or drop_path > 0)
-        drop = _drop_path(drop_path, generator) if drops else None
+        drop = DropPath(drop_path, generator) if drops else None
         s0_BCHW = s1_BCHW = self.stem(x_BCHW)
         maps_BCHW = s1_BCHW
         for index, cell in enumerate(self.cells):
-            s0_BCHW, s1_BCHW = s1_BCHW, cell(s0_BCHW, s1_BCHW, drop)
+            assert isinstance(cell, Cell)
+            run = cell.run_lanes if self.form == "triton" else cell
+            s0_BCHW, s1_BCHW = s1_BCHW, run(s0_BCHW, s1_BCHW, drop)
             if index == self.auxiliary_at:
                 maps_BCHW = s1_BCHW
         return s1_BCHW.mean(dim=(2, 3)), maps_BCHW
@@ -230,10 +265,10 @@ def count_macs(module: Network | PlainSupernet, image_size: int) -> int:
             layer.register_forward_hook(add)
     stem_weight = twin.stem.get_parameter("0.weight")
     inputs = [stem_weight.new_zeros(1, stem_weight.shape[1], image_size, image_size)]
-    if isinstance(twin, Supernet):
-        twin.arranged = False  # hooks see modules, and only the plain form calls them
+    if isinstance(twin, Supernet | Network):
+        twin.form = "plain"  # hooks see modules, and only the plain form calls them
     if isinstance(twin, PlainSupernet):
-        inputs += [stem_weight.new_zeros(len(EDGES), len(twin.operations))] * 2
+        inputs += [stem_weight.new_zeros(len(EDGES), len(twin.columns))] * 2
     with torch.no_grad():
         twin(*inputs)
     return macs

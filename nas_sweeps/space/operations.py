@@ -8,10 +8,12 @@ edges read). Shapes: B images, C channels, H x W pixels; stride 2 gives ceil(H/2
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from nas_sweeps.space.genotype import OPERATIONS
 
@@ -38,6 +40,56 @@ class Pool(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         out: Tensor = self.norm(self.pool(x_BCHW))
         return out
+
+
+class AveragePool(nn.Module):
+    """3x3 average of the pixels under the window that are in the map."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return average(x_BCHW, self.stride)
+
+
+def average(x_BCHW: Tensor, stride: int) -> Tensor:
+    """``AveragePool`` as a function; differentiable any number of times."""
+    out: Tensor = _Average.apply(x_BCHW, stride)
+    return out
+
+
+class _Average(Function):
+    """Backward is that of a map padded first and pooled without padding, which every torch has
+    right. Forward torch pools with padding right, and so without a padded copy in memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BCHW: Tensor, stride: int) -> Tensor:
+        ctx.stride, ctx.size = stride, x_BCHW.shape
+        ctx.layout = _layout(x_BCHW)
+        return F.avg_pool2d(x_BCHW, 3, stride, padding=1, count_include_pad=False)
+
+    @staticmethod
+    def backward(ctx: Any, d_BCHW: Tensor) -> tuple[Tensor, None]:
+        batch, channels, height, width = ctx.size
+        # Counted on the device every time: a recorded step may not be sent numbers of the host's.
+        inside = d_BCHW.new_ones(1, 1, height, width)
+        counts = F.avg_pool2d(inside, 3, ctx.stride, padding=1, divisor_override=1)
+        padded = torch.empty(  # only its size and layout are looked at
+            (batch, channels, height + 2, width + 2),
+            dtype=d_BCHW.dtype,
+            device=d_BCHW.device,
+            memory_format=ctx.layout,
+        )
+        d_padded: Tensor = torch.ops.aten.avg_pool2d_backward(
+            d_BCHW / counts, padded, [3, 3], [ctx.stride] * 2, [0, 0], False, True, 1
+        )
+        return d_padded[:, :, 1:-1, 1:-1].contiguous(memory_format=ctx.layout), None
+
+
+def _layout(x_BCHW: Tensor) -> torch.memory_format:
+    last = x_BCHW.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 class DepthwiseSeparable(nn.Module):
@@ -101,6 +153,8 @@ class ReluConvNorm(nn.Module):
 class FactorizedReduce(nn.Module):
     """Halve the maps with two 1x1 convolutions, the second on pixels shifted by (1, 1).
 
+    The pixels are gathered first, and the convolutions have stride 1.
+
     Maps of odd size get a row or column of zeros at their end, so both halves agree in size
     (the reference fails there).
     """
@@ -108,19 +162,24 @@ class FactorizedReduce(nn.Module):
     def __init__(self, channels_in: int, channels: int, *, affine: bool) -> None:
         super().__init__()
         assert channels % 2 == 0, "every reducing layer follows a doubling of channels"
-        self.even = nn.Conv2d(channels_in, channels // 2, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(channels_in, channels // 2, 1, stride=2, bias=False)
+        self.even = nn.Conv2d(channels_in, channels // 2, 1, bias=False)
+        self.odd = nn.Conv2d(channels_in, channels // 2, 1, bias=False)
         self.norm = nn.BatchNorm2d(channels, affine=affine)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BCHW = F.relu(x_BCHW)
-        height, width = x_BCHW.shape[2:]
-        shifted_BCHW = x_BCHW[:, :, 1:, 1:]
-        if height % 2 or width % 2:
-            shifted_BCHW = F.pad(shifted_BCHW, (0, width % 2, 0, height % 2))
-        halves_BCHW = torch.cat([self.even(x_BCHW), self.odd(shifted_BCHW)], dim=1)
+        even_BCHW, odd_BCHW = even_and_odd(x_BCHW)
+        halves_BCHW = torch.cat([self.even(F.relu(even_BCHW)), self.odd(F.relu(odd_BCHW))], dim=1)
         out: Tensor = self.norm(halves_BCHW)
         return out
+
+
+def even_and_odd(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """The pixels at even places, and those one below and to the right; zeros past the end."""
+    height, width = x_BCHW.shape[2:]
+    odd_BCHW = x_BCHW[:, :, 1::2, 1::2]
+    if height % 2 or width % 2:
+        odd_BCHW = F.pad(odd_BCHW, (0, width % 2, 0, height % 2))
+    return x_BCHW[:, :, ::2, ::2], odd_BCHW
 
 
 def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
@@ -133,11 +192,10 @@ def _max_pool(stride: int) -> nn.Module:
     return nn.MaxPool2d(3, stride, padding=1)
 
 
-def _avg_pool(stride: int) -> nn.Module:
-    return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
-
-
-_POOLS = {"max_pool_3x3": _max_pool, "avg_pool_3x3": _avg_pool}
+_POOLS: dict[str, Callable[[int], nn.Module]] = {
+    "max_pool_3x3": _max_pool,
+    "avg_pool_3x3": AveragePool,
+}
 _OTHERS: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "none": lambda channels, stride, affine: Zero(stride),
     "skip_connect": _skip,

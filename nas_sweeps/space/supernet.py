@@ -37,8 +37,16 @@ from nas_sweeps.space.folded import (
     measure,
     rectify,
 )
+from nas_sweeps.space.form import Form
 from nas_sweeps.space.genotype import EDGES, NODES
-from nas_sweeps.space.operations import DepthwiseSeparable, DilConv, FactorizedReduce, Pool, SepConv
+from nas_sweeps.space.operations import (
+    DepthwiseSeparable,
+    DilConv,
+    FactorizedReduce,
+    Pool,
+    SepConv,
+    even_and_odd,
+)
 from nas_sweeps.space.plain import MixedEdge as MixedEdge
 from nas_sweeps.space.plain import PlainSupernet, SearchCell
 
@@ -49,18 +57,26 @@ DILATED = ("dil_conv_3x3", "dil_conv_5x5")
 class Supernet(PlainSupernet):
     """As ``PlainSupernet``, faster and with less than half its memory.
 
+    Cells with partial channels are computed by the plain form, whatever ``form`` says.
+
     Attributes:
-        arranged: False calls the modules one by one, which hooks on them can see.
+        form: how cells are computed (``form.py``). ``plain`` calls the modules one by one, which
+            hooks on them can see.
     """
 
-    arranged = True
+    form: Form = "arranged"
 
     def _run_cell(
         self, cell: SearchCell, s0_BCHW: Tensor, s1_BCHW: Tensor, weights_EO: Tensor
     ) -> Tensor:
-        if not self.arranged:
+        if self.form == "plain" or self.partial_channels > 1:
             return super()._run_cell(cell, s0_BCHW, s1_BCHW, weights_EO)
-        return run_cell(cell, s0_BCHW, s1_BCHW, weights_EO, self.operations)
+        if self.form == "arranged":
+            return run_cell(cell, s0_BCHW, s1_BCHW, weights_EO, self.operations)
+        from nas_sweeps.space.lanes import cell as lanes  # Triton is imported where it is used
+
+        states = cell.preprocess0(s0_BCHW), cell.preprocess1(s1_BCHW)
+        return lanes.run_cell(cell.table, *states, 2 if cell.reduction else 1, weights_EO)
 
 
 def run_cell(
@@ -164,9 +180,7 @@ def _skips(fan: Fan, pixels_BCHW: Tensor) -> list[Lane]:
 
 def _two_pixels(x_BCHW: Tensor) -> Tensor:
     """The pixels at even places and, as further channels, their lower right neighbours."""
-    height, width = x_BCHW.shape[2:]
-    shifted_BCHW = F.pad(x_BCHW[:, :, 1::2, 1::2], (0, width % 2, 0, height % 2))
-    return _last(torch.cat([x_BCHW[:, :, ::2, ::2], shifted_BCHW], dim=1))
+    return _last(torch.cat(even_and_odd(x_BCHW), dim=1))
 
 
 def _two_halves(reduce: FactorizedReduce) -> Tensor:

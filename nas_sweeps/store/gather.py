@@ -17,7 +17,17 @@ import pyarrow.compute as pc
 from nas_sweeps.store.files import warn_skipped
 from nas_sweeps.store.layout import Layout
 from nas_sweeps.store.rows import TrialRows, genotype_rows, read_trial
-from nas_sweeps.store.schemas import GENOTYPES, SCHEMA_VERSION, SCHEMAS, TRIALS, build, conform
+from nas_sweeps.store.schemas import (
+    GENOTYPES,
+    READABLE,
+    SCHEMA_VERSION,
+    SCHEMAS,
+    TRIALS,
+    build,
+    conform,
+    needed_of,
+    upgrade,
+)
 from nas_sweeps.store.sealed import Checked, check
 
 PARTS = ("epochs", "classes", "attempts", "alphas")  # tables of rows that belong to a trial
@@ -42,7 +52,8 @@ class Part:
         if self.old is None:
             table = schema.empty_table()
         else:
-            table = conform(self.old.read(names), schema, "tables").replace_schema_metadata(None)
+            held = upgrade(self.old.read(needed_of(names, self.old.names)))
+            table = conform(held, schema, "tables").replace_schema_metadata(None)
         if self.kept is not None:
             table = of_trials(table, pa.array(self.kept, pa.string()))
         if self.fresh:
@@ -103,7 +114,7 @@ def gather(layout: Layout, names: Collection[str] = USUAL) -> Gathered:
 
 def _index(layout: Layout) -> dict[str, Any]:
     index = layout.index.read_json()
-    return index if index is not None and index.get("schema") == SCHEMA_VERSION else {}
+    return index if index is not None and index.get("schema") in READABLE else {}
 
 
 def _compacted(layout: Layout, index: dict[str, Any], names: set[str]) -> dict[str, Checked]:
@@ -118,7 +129,8 @@ def _compacted(layout: Layout, index: dict[str, Any], names: set[str]) -> dict[s
             return {}
         if table.metadata.get(b"compaction", b"").decode() != index["compaction"]:
             return {}
-        if not table.sealed or table.names != SCHEMAS[name].names:
+        today = index["schema"] == SCHEMA_VERSION
+        if not table.sealed or (today and table.names != SCHEMAS[name].names):
             return {}
         tables[name] = table
     return tables

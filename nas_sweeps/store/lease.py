@@ -5,8 +5,7 @@ published, it sees no other that lives. Of two that start together the later one
 earlier one's record, so they never both hold it; at worst both leave and try again.
 
 Workers watch their driver's record: when it says stop, is superseded, or has not been renewed
-for ``DEAD_S``, they publish a checkpoint and end. Age is measured by the clock of the file
-system, so machines need not agree on the time.
+for ``DEAD_S``, they publish a checkpoint and end. How that is seen is in ``driver``.
 """
 
 from __future__ import annotations
@@ -22,11 +21,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from nas_sweeps.store.files import File
+from nas_sweeps.store.driver import BEAT_S, DEAD_S, Driver, Heartbeat
 from nas_sweeps.store.layout import Layout, Writer
 
-BEAT_S = 5.0
-DEAD_S = 60.0  # without a beat; a driver of this host is known to be dead at once
 TRIES = 5
 
 
@@ -100,13 +97,16 @@ class Lease:
         number = 1 + max((writer.number for writer in seen), default=0)
         self.writer = Writer(number, secrets.token_hex(3))
         self._publish()
+        mine = self.layout.driver(self.writer)
+        now_ns = self.layout.files.stamp(mine.key)  # just written: the file system's own time
         for writer in self.layout.drivers():
             if writer == self.writer:
                 continue
-            other = read_driver(self.layout, writer)
-            if other is not None and other.lives:
-                self.layout.driver(self.writer).remove()
-                return other
+            with suppress(FileNotFoundError):
+                other = Heartbeat(self.layout.driver(writer)).look(now_ns)
+                if other.record and other.lives:
+                    mine.remove()
+                    return other
             self.layout.driver(writer).remove()
         self._record["held"] = True
         self._publish()
@@ -130,8 +130,8 @@ class Lease:
         """Whether another driver thought this one dead, as after a night in suspension."""
         assert self.writer is not None
         there = self.layout.drivers()
-        later = [read_driver(self.layout, w) for w in there if w > self.writer]
-        return self.writer not in there or any(d.record.get("held") for d in later if d)
+        later = [self.layout.driver(w).read_json() for w in there if w > self.writer]
+        return self.writer not in there or any(record.get("held") for record in later if record)
 
     def _publish(self) -> None:
         assert self.writer is not None
@@ -139,70 +139,15 @@ class Lease:
         self.layout.driver(self.writer).publish_json(record, durable=False)
 
 
-class Driver:
-    """What a driver's record says, for those who are not it."""
-
-    def __init__(self, file: File, record: dict[str, Any], age_s: float) -> None:
-        self.file, self.record, self.age_s = file, record, age_s
-
-    @property
-    def lives(self) -> bool:
-        """As far as this machine can tell."""
-        here = self.record.get("host") == socket.gethostname()
-        if here and not is_alive(self.record.get("pid")):
-            return False
-        return abs(self.age_s) < DEAD_S  # a beat of the future is no sign of life either
-
-    @property
-    def who(self) -> str:
-        r = self.record
-        return (
-            f"a run of grid '{r.get('doing')}' works on it: host {r.get('host')}, process "
-            f"{r.get('pid')}, last heartbeat {self.age_s:.0f} s ago, since {r.get('since')}"
-        )
-
-
-def read_driver(layout: Layout, writer: Writer) -> Driver | None:
-    """None where the record is gone or cannot be read."""
-    file = layout.driver(writer)
-    try:
-        age_ns = _now_ns(layout) - layout.files.stamp(file.key)
-    except OSError:
-        return None
-    record = file.read_json()
-    return None if record is None else Driver(file, record, age_ns / 1e9)
-
-
-def _now_ns(layout: Layout) -> int:
-    """By the clock of the file system; by this machine's where nothing can be written there."""
-    try:
-        return layout.files.now()
-    except OSError:
-        return time.time_ns()
-
-
-def current_driver(layout: Layout) -> Driver | None:
-    """The driver that lives, if there is one."""
-    for writer in reversed(layout.drivers()):
-        driver = read_driver(layout, writer)
-        if driver is not None and driver.lives:
-            return driver
-    return None
-
-
 class Watch:
-    """A worker's eye on its driver. Asking is cheap: it looks once in ``every_s``.
-
-    Age is measured here by when the record was last seen to change, so no clock is compared.
-    """
+    """A worker's eye on its driver. Asking is cheap: it looks once in ``every_s``."""
 
     def __init__(self, layout: Layout, key: str, every_s: float = 1.0) -> None:
         writer = Writer.of(key)
         assert writer is not None, f"'{key}' names no driver"
-        self.file, self.every_s = layout.driver(writer), every_s
-        self._looked = self._changed = -math.inf
-        self._stamp = -1
-        self._record: dict[str, Any] = {}
+        self.every_s = every_s
+        self._heartbeat = Heartbeat(layout.driver(writer))
+        self._looked = -math.inf
         self._why: str | None = None
 
     def verdict(self) -> str | None:
@@ -210,37 +155,19 @@ class Watch:
         now = time.monotonic()
         if self._why is None and now - self._looked >= self.every_s:
             self._looked = now
-            self._why = self._look(now)
+            self._why = self._look()
         return self._why
 
-    def _look(self, now: float) -> str | None:
+    def _look(self) -> str | None:
         try:
-            stamp = self.file.files.stamp(self.file.key)
+            driver = self._heartbeat.look(None)
         except FileNotFoundError:
             return "its driver has left"
-        except OSError:
-            stamp = self._stamp  # a file system that fails for a while is no reason to stop
-        if stamp != self._stamp:
-            self._stamp, self._changed = stamp, now
-            self._record = self.file.read_json() or self._record
-            if self._record.get("stop") is True:
-                return "its driver asked it to stop"
-        # Dead at once if it is a process of this host that is gone.
-        if Driver(self.file, self._record, now - self._changed).lives:
-            return None
-        return "its driver is dead"
-
-
-def is_alive(pid: Any) -> bool:
-    """Whether a process of this host is there."""
-    if not isinstance(pid, int):
-        return False
-    with suppress(PermissionError):  # somebody else's process, but there
-        try:
-            os.kill(pid, 0)
-        except (ProcessLookupError, OverflowError, ValueError):
-            return False
-    return True
+        except OSError:  # a file system that fails for a while is no reason to stop
+            driver = self._heartbeat.last()
+        if driver.record.get("stop") is True:
+            return "its driver asked it to stop"
+        return None if driver.lives else "its driver is dead"
 
 
 def _now() -> str:

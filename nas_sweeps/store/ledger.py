@@ -17,9 +17,9 @@ from os import getpid
 from pathlib import Path
 from typing import Any
 
+from nas_sweeps.store.driver import is_alive
 from nas_sweeps.store.files import File, open_files, warn_skipped
 from nas_sweeps.store.layout import FOLDERS, AttemptFiles, Layout, TrialFiles, Writer
-from nas_sweeps.store.lease import is_alive
 from nas_sweeps.store.records import METRICS, AttemptRecord, Result, State
 from nas_sweeps.trial import Origin, Trial, trial_from_json
 
@@ -28,6 +28,7 @@ TRIAL_FILE_VERSION = 1
 # A worker beats between steps, at least once in half a minute if its steps are shorter than
 # that. The longest step foreseen, second order on a slow CPU, takes a few minutes.
 STALE_S = 1800.0
+KEPT = 2  # checkpoints of a trial that is not done: should the latest be damaged, there is one more
 
 
 class Overtaken(RuntimeError):
@@ -308,7 +309,7 @@ class Attempt:
             **facts,
         )
         self.files.result.publish_json(asdict(result))
-        self.discard(keep=1)
+        self.discard(keep=1 if result.state == "done" else KEPT)
         return True
 
     def discard(self, keep: int) -> None:

@@ -9,6 +9,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal
 
+from nas_sweeps.numerics import Numerics
+
 # What a result's ``metrics`` may hold: each is a column of the trials table. Accuracies are
 # fractions in [0, 1] on the test set unless named otherwise.
 ACCURACIES = (
@@ -53,7 +55,8 @@ class AttemptRecord:
     ``state`` is ``running`` until the attempt says otherwise, so also of one that was killed;
     ``stopped`` means that it was asked to end and left a checkpoint. ``cost`` is this attempt's
     alone, up to its last sign of life: wall_s, cpu_s, gpu_hours, peak_mem_gib. ``epochs_from``
-    and ``epochs_done`` count the trial's finished epochs, before it and by it.
+    and ``epochs_done`` count the trial's finished epochs, before it and by it. ``note`` says what
+    a person should know of how it went on, such as that a checkpoint was damaged.
     """
 
     host: str | None
@@ -68,6 +71,8 @@ class AttemptRecord:
     cost: dict[str, float] = field(default_factory=dict)
     error_class: str | None = None
     error_message: str | None = None
+    numerics: Numerics | None = None  # None: not recorded, or not begun to compute
+    note: str | None = None
 
     def with_(self, **facts: Any) -> AttemptRecord:
         return replace(self, **facts)
@@ -89,9 +94,10 @@ class Result:
     ``metrics`` are those of the last epoch (``METRICS``). ``genotype`` is ``[normal, reduce]``,
     each a list of ``[operation, source, node]``. ``genotype_facts`` says how a search read it
     off: rule, threshold, fallback_used, gaps, margins, entropies. ``cost`` has wall_s, cpu_s,
-    gpu_hours, peak_mem_gib; ``versions`` has python, torch, ray, nas_sweeps, and depthwise: the
-    form of these gradients, plain or compiled, in searches on a CPU. ``transient`` failures are
-    nobody's mistake (a lost worker, no memory, no space): another run tries again.
+    gpu_hours, peak_mem_gib; ``versions`` has python, torch, ray, nas_sweeps. ``transient``
+    failures are nobody's mistake (a lost worker, no memory, no space): another run tries again.
+    ``numerics`` are those of its last attempt; ``numerics_changed`` says which of them did not stay
+    the same over its attempts, empty for none, None where that was not recorded.
     """
 
     trial_id: str
@@ -112,6 +118,8 @@ class Result:
     device: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     git_sha: str | None = None
+    numerics: Numerics | None = None
+    numerics_changed: str | None = None
 
     @property
     def cause(self) -> str:

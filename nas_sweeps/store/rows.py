@@ -29,6 +29,7 @@ from nas_sweeps.store.schemas import (
     CLASSES,
     EPOCH_FILE,
     EPOCHS,
+    FORM_OF_DEPTHWISE,
     build,
     conform,
 )
@@ -47,6 +48,7 @@ ATTEMPT_FACTS = (
     "pid",
     "device",
     "visible_devices",
+    "note",
 )
 COSTS = ("wall_s", "cpu_s", "gpu_hours", "peak_mem_gib")
 
@@ -102,7 +104,9 @@ def read_trial(files: TrialFiles) -> TrialRows:
     attempts = [_attempt_row(of, record, of == newest) for of, record in records]
     whole = epochs_whole and classes_whole and (spec is not None or not records)
     if result is not None and result.state == "done":
-        whole = whole and len(epochs) > 0 and len(classes) > 0
+        # A search that trains nothing has neither.
+        trained = result.metrics.get("epochs") != 0
+        whole = whole and (len(epochs) > 0 and len(classes) > 0) == trained
     return TrialRows(
         trial=row,
         epochs=epochs,
@@ -134,7 +138,8 @@ def _attempt_row(files: AttemptFiles, record: AttemptRecord | None, newest: bool
     costs = {key: record.cost.get(key) for key in COSTS}
     times = {key: _time(getattr(record, key)) for key in ("started_at", "heartbeat")}
     facts = {key: getattr(record, key) for key in ATTEMPT_FACTS}
-    return row | {"state": state} | costs | facts | times
+    numerics = record.numerics.columns() if record.numerics else {}
+    return row | {"state": state} | costs | facts | times | numerics
 
 
 def _read_table(file: File | None, schema: pa.Schema) -> tuple[pa.Table, bool]:
@@ -271,7 +276,11 @@ def _result_columns(result: Result) -> Row:
         row[key] = result.cost.get(key)
     for package in ("python", "torch", "ray", "nas_sweeps"):
         row[f"{package}_version"] = result.versions.get(package)
-    row["depthwise"] = result.versions.get("depthwise")
+    row["numerics_changed"] = result.numerics_changed
+    if result.numerics is not None:
+        row |= result.numerics.columns()
+    else:  # versions without numerics said this much
+        row["form"] = FORM_OF_DEPTHWISE.get(result.versions.get("depthwise", ""))
     return row
 
 

@@ -8,7 +8,7 @@ a column that only later files have is never lost. Accuracies and recalls are fr
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from nas_sweeps.store.records import ACCURACIES
 
-SCHEMA_VERSION = 4  # raised when a column is new or changes its meaning: see ``gather``
+SCHEMA_VERSION = 5  # raised when a column is new, gone, or changes its meaning
+READABLE = range(4, SCHEMA_VERSION + 1)  # of these, ``upgrade`` makes what it takes
 
 TEXT = pa.string()
 REPEATED = pa.dictionary(pa.int32(), pa.string())  # strings that recur over many rows
@@ -52,12 +53,15 @@ TRIALS = _schema(  # one row per trial, whatever its state
     (TIME, ["started_at", "finished_at"]),
     (TEXT, ["host", "device"]),
     (TEXT, ["python_version", "torch_version", "ray_version", "nas_sweeps_version", "git_sha"]),
-    (TEXT, ["depthwise"]),  # of a search on a CPU: plain or compiled, which round differently
+    (TEXT, ["device_kind", "device_model"]),  # with the next two rows: what decides rounding
+    (COUNT, ["threads"]),
+    (TEXT, ["precision", "form", "triton_version"]),
+    (TEXT, ["numerics_changed"]),  # what of it was not the same throughout; null: not recorded
     (TEXT, ["spec"]),  # JSON
 )
 
 EPOCHS = _schema(  # one row per epoch; epoch counts from 1 over all stages of a trial
-    (REPEATED, ["trial_id", "stage"]),  # stage: search, or pretrain, finetune, train
+    (REPEATED, ["trial_id", "stage"]),  # stage: warmup, search; pretrain, finetune, train
     (COUNT, ["epoch"]),
     (NUMBER, ["loss_weights", "loss_arch", "regulariser"]),
     (NUMBER, ["accuracy_train", "accuracy_validation", "accuracy_balanced"]),
@@ -107,7 +111,14 @@ ATTEMPTS = _schema(  # one row per attempt at a trial, whatever became of it
     (TEXT, ["host"]),
     (COUNT, ["pid"]),
     (TEXT, ["device", "visible_devices"]),
+    (TEXT, ["device_kind", "device_model"]),
+    (COUNT, ["threads"]),
+    (TEXT, ["precision", "form", "torch_version", "triton_version"]),
+    (TEXT, ["note"]),  # what a person should know of how it went on
 )
+
+# What versions up to schema 4 called the two ways to compute a search on a CPU, and its form here.
+FORM_OF_DEPTHWISE = {"plain": "arranged", "compiled": "compiled"}
 
 SCHEMAS = {
     "trials": TRIALS,
@@ -144,6 +155,24 @@ def conform(table: pa.Table, schema: pa.Schema, source: object) -> pa.Table:
 
 
 _PANDAS_TYPES = {COUNT: pd.Int64Dtype(), FLAG: pd.BooleanDtype()}
+
+
+def needed_of(names: Sequence[str], held: Collection[str]) -> list[str]:
+    """Which columns to read of a compacted table of any version, for ``upgrade``."""
+    older = [old for new, old in _FORMERLY.items() if new in names and new not in held]
+    return [name for name in [*names, *older] if name in held]
+
+
+def upgrade(table: pa.Table) -> pa.Table:
+    """A compacted table of an earlier version, with what it says in the words of this one."""
+    if "depthwise" in table.column_names:
+        said = table["depthwise"].to_pylist()
+        form = pa.array([FORM_OF_DEPTHWISE.get(value or "") for value in said], TEXT)
+        table = table.drop_columns(["depthwise"]).append_column("form", form)
+    return table
+
+
+_FORMERLY = {"form": "depthwise"}  # up to schema 4
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """``doctor``: whether this machine, a cluster, a grid's images and a store can serve a run.
 
-Every check says what it found or, as a ValueError, what to do. Nothing is computed, downloaded
-or left behind.
+Every check says what it found or, as an error, what to do. Nothing is trained, downloaded or left
+behind.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder
 from nas_sweeps.data.presence import find_images
 from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.grid.whole_batches import require_whole_batches
-from nas_sweeps.live.sight import Sight
 from nas_sweeps.paths import user_path
 from nas_sweeps.store import Store
+from nas_sweeps.store.driver import DriverMonitor
 from nas_sweeps.sweep.executor import NO_CLUSTER
-from nas_sweeps.trial import Data, Distribution, Places
+from nas_sweeps.trial import Data, Distribution, Places, Precision
 
 NAMED = ("torch", "torchvision", "ray", "pandas", "pyarrow")
 LOW_GIB = 1.0  # a trial of the default recipes keeps two checkpoints of some 20 MB each
@@ -64,6 +64,7 @@ def examine(
         store = Path("runs") / grid.name
     yield _checked("packages", packages)
     yield _checked("devices", devices)
+    yield _checked("arithmetic", partial(sound, grid))
     if grid is not None:
         yield from _grid(grid)
     if store is not None:
@@ -94,7 +95,7 @@ def _cluster(grid: Grid | None, store: str | Path | None, address: str | None) -
 def _checked(what: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, check())
-    except (ValueError, OSError) as error:
+    except (ValueError, ArithmeticError, OSError) as error:
         return Finding(what, False, str(error))
 
 
@@ -129,8 +130,6 @@ def devices() -> str:
     """What torch sees. Raises ValueError where a GPU is there that torch does not see."""
     import torch
 
-    from nas_sweeps.space import kernel
-
     threads = f"{torch.get_num_threads()} CPU threads"
     if torch.cuda.is_available():
         found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
@@ -142,7 +141,22 @@ def devices() -> str:
             f"{torch.version.cuda}): see whether nvidia-smi lists one, and renew the driver or "
             "install a torch that fits it"
         )
-    return f"{threads}, no GPU; depthwise gradients {kernel.outlook()}"
+    return f"{threads}, no GPU"
+
+
+def sound(grid: Grid | None) -> str:
+    """That this machine computes what trials would ask of it. Raises WrongArithmetic."""
+    import torch
+
+    from nas_sweeps.space import arithmetic
+    from nas_sweeps.space.form import choose_form
+
+    wanted = [grid.resources(phase).gpus for phase in PHASES] if grid else [1]
+    on = torch.device("cuda:0" if any(wanted) and torch.cuda.is_available() else "cpu")
+    asked: list[Precision] = [trial.recipe.precision for trial in plan(grid)] if grid else ["fp32"]
+    form, _ = choose_form(on, supernet=True)
+    passed = [f"{kind}: {arithmetic.check(on, kind, form)}" for kind in dict.fromkeys(asked)]
+    return f"{on.type}, {form} form, " + "; ".join(passed)
 
 
 def _space(store: str | Path | None, places: Places, executor: str) -> Iterator[Finding]:
@@ -194,7 +208,7 @@ def writable(store: str | Path) -> str:
     if not keeper.exists():
         return f"{keeper} can be written to; it is not there yet"
     keeper.require()
-    driver = Sight(keeper.layout).driver()
+    driver = DriverMonitor(keeper.layout).driver()
     now = f"; {driver.who}" if driver is not None else ""
     return f"{keeper} can be written to{now}"
 

@@ -23,8 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas_sweeps import methods
 from nas_sweeps.chain import Chain
-from nas_sweeps.methods import ENTRY_POINTS
-from nas_sweeps.methods.contract import REGISTRY, Method
+from nas_sweeps.methods import METHODS, Method
 from nas_sweeps.trial import MethodSpec, SearchTrial
 
 # Known by identity, so a copy would be taken for a default value.
@@ -33,7 +32,7 @@ copyreg.pickle(type(dataclasses.MISSING), lambda _: "MISSING")
 ANSWER_S = 120.0
 _ADVICE = (
     f"offer it in a package that is installed on every node, through the entry-point group "
-    f"'{ENTRY_POINTS}', or run with --executor inline"
+    f"'{METHODS.group}', or run with --executor inline"
 )
 
 
@@ -43,7 +42,7 @@ def pack(chain: Chain) -> bytes:
     Raises:
         ValueError: a class cannot be pickled.
     """
-    offered = {point.name for point in entry_points(group=ENTRY_POINTS)}
+    offered = {point.name for point in entry_points(group=METHODS.group)}
     own = {
         name: cls
         for name in sorted({spec.name for spec in _specs(chain)} - offered)
@@ -67,7 +66,7 @@ def unpack(packed: bytes) -> None:
     """Register what was packed, in place of what an earlier run has left under the same name."""
     if packed:
         own: dict[str, type[Method]] = cloudpickle.loads(packed)
-        REGISTRY.update(own)
+        METHODS.known.update(own)
 
 
 def require_unpacked(packed: bytes, chain: Chain, node_ids: Iterable[str]) -> None:

@@ -95,6 +95,8 @@ class Progress:
         live = self.running[trial.trial_id]
         self.pace.add(kind_at(live.parts, row["epoch"]), row["epoch_s"])
         live.row, live.epoch_at = row, time.monotonic()
+        if row.get("note"):
+            self.display.tell(live.name, row["note"], "yellow")
         if not self.display.moves:
             self.display.tell(live.name, epoch_columns(row))
 

@@ -69,7 +69,7 @@ from nas_sweeps.trial import Places, Resources, Trial, trial_from_json  # noqa: 
 DIED = "died without a word: killed, out of memory, or the store cannot be written there"
 REPORTED = (
     *("stage", "epoch", "epochs_total", "loss_weights", "accuracy_balanced"),
-    *("epoch_s", "peak_mem_gib"),
+    *("epoch_s", "peak_mem_gib", "note"),
 )
 
 

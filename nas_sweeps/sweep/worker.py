@@ -6,34 +6,37 @@ Parquet file beside it is derived from that. ``result.json`` is written last and
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
-import os
-import platform
 import socket
-import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from nas_sweeps.data.bundle import Bundle, prepare
+from nas_sweeps.data.cache import arithmetic_folder
 from nas_sweeps.live.lines import tested
-from nas_sweeps.space import kernel
+from nas_sweeps.numerics import Numerics, changes
+from nas_sweeps.space.verified import verify
 from nas_sweeps.store import Result, Store
 from nas_sweeps.store.files import File
-from nas_sweeps.store.ledger import AlreadyDone, Attempt, Overtaken, all_checkpoints
+from nas_sweeps.store.layout import Checkpoint
+from nas_sweeps.store.ledger import KEPT, AlreadyDone, Attempt, Overtaken, all_checkpoints
 from nas_sweeps.store.tables import write_classes, write_epochs
+from nas_sweeps.sweep.checkpoint import Content, Damaged, digest, encode, not_usable, read
 from nas_sweeps.sweep.failures import is_transient
+from nas_sweeps.sweep.machine import (
+    device_name,
+    environment,
+    keep_threads,
+    numerics_of,
+    visible_devices,
+)
 from nas_sweeps.train.common import (
     Row,
     Run,
@@ -42,13 +45,13 @@ from nas_sweeps.train.common import (
     reset_peak_memory,
     stream,
 )
+from nas_sweeps.train.form import form_of
 from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import Places, Resources, SearchTrial, Trial
 
 OnEpoch = Callable[[Row], None]
 BEAT_S = 30.0
-KEPT = 2  # checkpoints, while a trial runs: should the latest be damaged, the one before is used
 
 
 class Stopped(RuntimeError):
@@ -111,7 +114,7 @@ def run_trial(
         OSError: the store cannot be written to.
     """
     try:
-        attempt = store.begin(trial.trial_id, visible_devices=_visible_devices())
+        attempt = store.begin(trial.trial_id, visible_devices=visible_devices())
     except AlreadyDone:
         return store.result(trial.trial_id)
     with _log(attempt.files.log, trial.trial_id) as log:
@@ -130,6 +133,8 @@ class _Worker:
         self.trial, self.attempt, self.places, self.log = trial, attempt, places, log
         self.accounts = Accounts()
         self.device = torch.device("cpu")
+        self.numerics: list[Numerics] = []  # that the trial had, in order; the last is today's
+        self.notes: list[str] = []  # what a person should know of how it goes on
         self.saved = 0
         self.beaten = time.monotonic()
 
@@ -163,8 +168,10 @@ class _Worker:
             attempt=self.attempt.number,
             started_at=started_at,
             finished_at=_now(),
-            device=_device_name(self.device),
-            **(environment() | {"versions": environment()["versions"] | self._depthwise()}),
+            device=device_name(self.device),
+            numerics=self.numerics[-1] if self.numerics else None,
+            numerics_changed=changes(self.numerics) if self.numerics else None,
+            **environment(),
             **ended,
         )
         if not self.attempt.finish(result, cost=self.accounts.own()):
@@ -174,7 +181,13 @@ class _Worker:
         return result
 
     def _choose_device(self, resources: Resources) -> None:
+        """Raises WrongArithmetic where it computes something else than it is asked to."""
         self.device = choose_device(resources)
+        kind, folder = self.trial.recipe.precision, arithmetic_folder(self.places)
+        form, reason = form_of(self.trial, self.device)
+        self.log.info("the network is computed in its %s form: %s", form, reason)
+        if checked := verify(self.device, kind, form, folder):
+            self.log.info("arithmetic of %s in %s: %s", self.device.type, kind, checked)
         reset_peak_memory(self.device)
         if self.device.type == "cuda":
             self.accounts.gpus = resources.gpus
@@ -186,10 +199,11 @@ class _Worker:
         trial, attempt, accounts = self.trial, self.attempt, self.accounts
         self._between_steps(verdict)
         bundle = prepare(trial.data, trial.distribution, self.places, self.device)
-        kernel.follow(None)
         run = self._restored(bundle)
         attempt.beat(
-            device=_device_name(self.device),
+            device=device_name(self.device),
+            numerics=self.numerics[-1],
+            note="; ".join(self.notes) or None,
             epochs_from=run.epochs_done,
             epochs_done=run.epochs_done,
         )
@@ -204,7 +218,7 @@ class _Worker:
             accounts.rows.append(row)
             self._save(run)
             self.log.info("%s", epoch_text(row, run.epochs_total))
-            on_epoch(row | {"epochs_total": run.epochs_total})
+            on_epoch(row | {"epochs_total": run.epochs_total} | self._news())
         outcome = run.outcome()
         attempt.check()
         classes = [{"trial_id": trial.trial_id} | row for row in outcome.classes]
@@ -225,6 +239,16 @@ class _Worker:
             with suppress(OSError):  # a beat that is missed costs nothing
                 self.attempt.beat(cost=self.accounts.own())
 
+    def _tell(self, note: str) -> None:
+        """Something that is to stand in the log, in the attempts table and on the terminal."""
+        self.log.warning("%s", note)
+        self.notes.append(note)
+
+    def _news(self) -> dict[str, str]:
+        """Notes that the driver has not been told yet."""
+        notes, self.notes = self.notes, []
+        return {"note": "; ".join(notes)} if notes else {}
+
     # Checkpoints
 
     def _save(self, run: Run) -> None:
@@ -234,23 +258,23 @@ class _Worker:
         """
         accounts, cost = self.accounts, self.accounts.total()
         accounts.peak_mem_gib = max(accounts.peak_mem_gib, peak_memory_gib(self.device))
-        state = {
-            "device": self.device.type,
-            **self._depthwise(),
-            "run": run.state_dict(),
-            "rows": accounts.rows,
-            "wall_s": cost["wall_s"],
-            "cpu_s": cost["cpu_s"],
-            "peak_mem_gib": accounts.peak_mem_gib,
-        }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        data = buffer.getvalue()
+        content = Content(
+            device=self.device.type,
+            run=run.state_dict(),
+            rows=accounts.rows,
+            numerics=self.numerics,
+            wall_s=cost["wall_s"],
+            cpu_s=cost["cpu_s"],
+            peak_mem_gib=accounts.peak_mem_gib,
+        )
+        data = encode(content)
         self.attempt.check()
-        checkpoint = self.attempt.files.checkpoint(self.saved + 1, _digest(data))
+        checkpoint = self.attempt.files.checkpoint(self.saved + 1, digest(data))
         checkpoint.file.publish(data)
-        if _digest(checkpoint.file.read()) != checkpoint.digest:
+        if digest(checkpoint.file.read()) != checkpoint.digest:
             raise OSError(f"'{checkpoint.file}' does not read back as it was written")
+        if self.saved == 0:  # what cannot be gone on from shows now, not when it is needed
+            read(checkpoint)
         self.saved += 1
         write_epochs(self.attempt.files, accounts.rows)
         self.attempt.discard(KEPT)
@@ -258,44 +282,59 @@ class _Worker:
         self.beaten = time.monotonic()
 
     def _restored(self, bundle: Bundle) -> Run:
-        """The run as its latest whole checkpoint left it, or a new one."""
+        """The run as its latest whole checkpoint left it; a new one where there is none.
+
+        Raises:
+            CheckpointNotUsable: a whole checkpoint is there and cannot be gone on from.
+            OSError: the store does not answer.
+        """
+        damaged = 0
         for checkpoint in all_checkpoints(self.attempt.files.trial):
             try:
-                data = checkpoint.file.read()
-                if _digest(data) != checkpoint.digest:
-                    raise ValueError("its bytes are not those that were written")
-                # Tensors and plain values only: a checkpoint of a stranger's runs no code.
-                state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-                if state["device"] != self.device.type:  # generators have nothing in common
-                    self.log.warning("%s is of a %s: anew", checkpoint.file, state["device"])
-                    break
-                run = self._new_run(bundle)
-                run.load_state_dict(state["run"])
-                rows, costs = list(state["rows"]), {k: float(state[k]) for k in _CARRIED}
-            except Exception as error:  # a damaged file makes torch raise anything at all
-                self.log.warning("%s cannot be used (%s): the one before", checkpoint.file, error)
+                content = read(checkpoint)
+            except Damaged as error:
+                damaged += 1
+                self.log.warning("%s cannot be used: %s", checkpoint.file, error)
                 continue
-            self.accounts.rows = rows
-            for name, value in costs.items():
-                setattr(self.accounts, name, value)
-            self._follow(state.get("depthwise", "plain"))
-            self.log.info("going on after epoch %d", run.epochs_done)
-            write_epochs(self.attempt.files, rows)
+            run = self._continued(bundle, checkpoint, content)
+            if damaged:
+                self._tell(f"the newest checkpoint is damaged: going on from {_after(run)}")
             return run
+        if damaged:
+            self._tell(f"no checkpoint is whole ({damaged} damaged): it starts again")
+        self.numerics = [numerics_of(self.trial, self.device)]
         return self._new_run(bundle)
 
-    def _depthwise(self) -> dict[str, str]:
-        """How depthwise gradients are computed, where there are two ways that round differently."""
-        if self.device.type != "cpu" or not isinstance(self.trial, SearchTrial):
-            return {}
-        return {"depthwise": kernel.form()}
+    def _continued(self, bundle: Bundle, checkpoint: Checkpoint, content: Content) -> Run:
+        """The run that a checkpoint holds. Raises CheckpointNotUsable."""
+        if content.device != self.device.type:  # generators have nothing in common
+            here = f"it was computed on {content.device}, and this is {self.device.type}"
+            raise not_usable(checkpoint.file, here)
+        run = self._new_run(bundle)
+        try:
+            run.load_state_dict(content.run)
+        except Exception as error:
+            if is_transient(error):
+                raise
+            raise not_usable(checkpoint.file, error) from error
+        accounts = self.accounts
+        accounts.rows, accounts.peak_mem_gib = content.rows, content.peak_mem_gib
+        accounts.wall_s, accounts.cpu_s = content.wall_s, content.cpu_s
+        self._continue_numerics(content.numerics)
+        self.log.info("going on after %s", _after(run))
+        write_epochs(self.attempt.files, content.rows)
+        return run
 
-    def _follow(self, begun: kernel.Form) -> None:
-        if self._depthwise() and not kernel.follow(begun):
-            self.log.warning(
-                "this trial began with the compiled depthwise kernel, which is not here; it goes "
-                "on in plain PyTorch and will round otherwise than one never interrupted"
-            )
+    def _continue_numerics(self, before: list[Numerics]) -> None:
+        """Compute as the trial began, as far as that can be, and say what is not the same."""
+        lacking = keep_threads(before[0].threads) if before else None
+        if lacking is not None:
+            self._tell(lacking)
+        now = numerics_of(self.trial, self.device)
+        self.numerics = before if before[-1:] == [now] else [*before, now]
+        changed = changes(self.numerics)
+        if changed:
+            self._tell(f"it does not round as when it began: {changed}")
 
     def _new_run(self, bundle: Bundle) -> Run:
         torch.manual_seed(stream(self.trial.seed, "global"))
@@ -304,11 +343,8 @@ class _Worker:
         return RetrainRun(self.trial, bundle, self.device)
 
 
-_CARRIED = ("wall_s", "cpu_s", "peak_mem_gib")
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+def _after(run: Run) -> str:
+    return f"epoch {run.epochs_done}"
 
 
 def epoch_text(row: Row, epochs_total: int) -> str:
@@ -319,52 +355,8 @@ def epoch_text(row: Row, epochs_total: int) -> str:
     )
 
 
-# Where it ran
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def _visible_devices() -> str | None:
-    return os.environ.get("CUDA_VISIBLE_DEVICES")
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type != "cuda":
-        return "cpu"
-    return torch.cuda.get_device_name(device)
-
-
-@lru_cache(maxsize=1)
-def environment() -> dict[str, Any]:
-    """Host, package versions and the commit that the package was imported from."""
-    versions = {"python": platform.python_version()}
-    for package in ("torch", "ray", "nas_sweeps"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {"host": socket.gethostname(), "versions": versions, "git_sha": _git_sha()}
-
-
-def _git_sha() -> str | None:
-    """The commit of the checkout that tracks this file, with ``+`` where it was changed since."""
-    if not _git("ls-files", Path(__file__).name):
-        return None
-    changed = _git("status", "--porcelain", "--untracked-files=no", "..")
-    return _git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    here = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
 
 
 class _Append(logging.Handler):

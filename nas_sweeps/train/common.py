@@ -1,4 +1,4 @@
-"""What the search loop and the retrain loop share: seeds, devices, precision, evaluation."""
+"""What the search loop and the retrain loop share: seeds, devices, evaluation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,10 +20,12 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from nas_sweeps.data.augment import normalise
+from nas_sweeps.data.batches import Order
 from nas_sweeps.data.bundle import Bundle
+from nas_sweeps.data.samplers import SAMPLERS
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.train.metrics import confusion, summarise
-from nas_sweeps.trial import Precision, Resources
+from nas_sweeps.trial import Resources
 
 Row = dict[str, Any]
 EPOCH_ACCURACIES = (  # those of a test that every epoch's row carries
@@ -94,6 +97,11 @@ def generator(seed: int, name: str, device: torch.device) -> torch.Generator:
     return torch.Generator(device=device).manual_seed(stream(seed, name))
 
 
+def sampled(sampler: str, labels_N: Tensor) -> Order:
+    """The order that a recipe names, over images with these labels. Raises ``ValueError``."""
+    return partial(SAMPLERS.build(sampler).order, labels_N)
+
+
 @contextmanager
 def seeded(seed: int, name: str) -> Iterator[None]:
     """Inside, torch's global CPU generator is that of one purpose; outside it is untouched."""
@@ -113,23 +121,6 @@ def choose_device(resources: Resources) -> torch.device:
         torch.cuda.set_per_process_memory_fraction(min(1.0, resources.gpus))
         return torch.device("cuda:0")
     return torch.device("cpu")
-
-
-@contextmanager
-def precision(kind: Precision, device: torch.device) -> Iterator[None]:
-    """``fp32`` also turns off cuDNN's default TF32; ``bf16`` is autocast.
-
-    Autocast's cache stays off: it would keep the weights of the first step for as long as the
-    context is open, however often an optimiser changes them in place.
-    """
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = kind != "fp32"
-    try:
-        bf16 = kind == "bf16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 @dataclass
@@ -264,6 +255,13 @@ def predict(
 def _classes(logits: Callable[[Tensor], Tensor], images_BCHW: Tensor, bundle: Bundle) -> Tensor:
     x_BCHW = normalise(images_BCHW, bundle.mean, bundle.std)
     return logits(x_BCHW.to(memory_format=torch.channels_last)).argmax(1)
+
+
+def plain_batches(bundle: Bundle, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Training images without augmentation, as the network takes them, and their labels."""
+    for part in torch.split(index, EVAL_BATCH[index.device.type]):
+        x_BCHW = normalise(bundle.images[part], bundle.mean, bundle.std)
+        yield x_BCHW.to(memory_format=torch.channels_last), bundle.labels[part]
 
 
 def accuracy(

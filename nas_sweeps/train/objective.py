@@ -1,12 +1,8 @@
-"""What a supernet is trained on: batches, and the objectives computed from them.
-
-``supervised`` is a loss on labels, ``barlow`` is Barlow Twins on two views of unlabelled images
-(the paper, Eq 8 and 9), ``joint`` is the first plus a weight times the second.
-"""
+"""What a supernet is trained on: batches, and the model that computes a step's loss from them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,21 +10,21 @@ from torch import Tensor, nn
 
 from nas_sweeps.data.augment import barlow_views, training_batch
 from nas_sweeps.data.bundle import Bundle
-from nas_sweeps.methods.contract import Objective
+from nas_sweeps.losses import Head, Seen, StepLoss
+from nas_sweeps.losses.functions import make_head
 from nas_sweeps.space.supernet import Supernet
-from nas_sweeps.train.losses import Projector, barlow_twins, cosine_classifier
-from nas_sweeps.trial import Augment, Barlow
+from nas_sweeps.trial import Augment
 
-Supervised = Callable[[Tensor, Tensor], Tensor]  # of logits (B, K) and labels (B,)
+OnLogits = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) to a scalar
 
 
 class Batch(NamedTuple):
-    """The augmented inputs of one step; what the objective does not read is left out."""
+    """The augmented inputs of one step; what its loss does not read is left out."""
 
-    images: tuple[Tensor, ...]  # (B, 3, H, W) once, for a supervised loss
-    views: tuple[Tensor, ...]  # (B, 3, H, W) twice, for Barlow Twins
+    images: tuple[Tensor, ...]  # (B, 3, H, W) once
+    views: tuple[Tensor, ...]  # (B, 3, H, W) twice
     labels_B: Tensor
-    supervised: Supervised  # with the class counts of the images it was drawn from
+    supervised: OnLogits  # with the class counts of the images it was drawn from
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -38,19 +34,19 @@ class Batch(NamedTuple):
 def make_batch(
     bundle: Bundle,
     index: Tensor,
-    objective: Objective,
-    supervised: Supervised,
+    loss: StepLoss,
+    supervised: OnLogits,
     augment: Augment,
     draws: torch.Generator,
     cutout: int = 0,
 ) -> Batch:
-    """Augment the training images at ``index`` for an objective."""
+    """Augment the training images at ``index`` for a loss."""
     raw, mean, std = bundle.images[index], bundle.mean, bundle.std
     images: tuple[Tensor, ...] = ()
     views: tuple[Tensor, ...] = ()
-    if objective != "barlow":
+    if loss.reads_images:
         images = (training_batch(raw, augment, mean, std, cutout, draws),)
-    if objective != "supervised":
+    if loss.reads_views:
         views = barlow_views(raw, mean, std, draws)
     return Batch(
         tuple(x.to(memory_format=torch.channels_last) for x in images),
@@ -60,50 +56,37 @@ def make_batch(
     )
 
 
-class BarlowHead(nn.Module):
-    """The projector and the scaled loss, so that it stands beside a cross-entropy."""
-
-    def __init__(self, features: int, barlow: Barlow) -> None:
-        super().__init__()
-        self.barlow = barlow
-        self.projector = Projector(features, barlow.hidden, barlow.dim)
-
-    def forward(self, features_a_BF: Tensor, features_b_BF: Tensor) -> Tensor:
-        """Each view has BatchNorm statistics of its own, as in barlowtwins main.py."""
-        z_a, z_b = self.projector(features_a_BF), self.projector(features_b_BF)
-        barlow = self.barlow
-        loss = barlow_twins(z_a, z_b, lambda_=barlow.lambda_, centered=barlow.centered)
-        return loss * (barlow.scale or 1 / barlow.dim)
-
-
 class SearchModel(nn.Module):
-    """A supernet with its objectives. One call is one loss, so that it can be functional."""
+    """A supernet and the modules of its losses. One call is one loss, so it can be functional.
 
-    def __init__(
-        self,
-        supernet: Supernet,
-        barlow: Barlow | None,
-        joint_weight: float,
-        cosine: bool,
-    ) -> None:
+    The modules are children beside ``supernet``, under the names that the losses give them.
+    """
+
+    def __init__(self, supernet: Supernet, head: Head, losses: Iterable[StepLoss]) -> None:
         super().__init__()
         self.supernet = supernet
-        if cosine:
-            supernet.classifier = cosine_classifier(supernet.classifier)
-        self.joint_weight = joint_weight
-        self.barlow = BarlowHead(supernet.feature_dim, barlow) if barlow else None
+        supernet.classifier = make_head(head, supernet.classifier)
+        for loss in losses:
+            for name, module in loss.heads(supernet.feature_dim).items():
+                if name not in self.heads():
+                    self.add_module(name, module)
 
     def forward(
-        self, objective: Objective, batch: Batch, edge_weights: Sequence[Tensor]
+        self, loss: StepLoss, batch: Batch, edge_weights: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """The loss, and the pooled features (B, F) of each input it was computed from."""
         features = [self.supernet.features(x, *edge_weights) for x in batch.inputs]
-        loss = features[0].new_zeros(())
-        if objective != "barlow":
-            logits = self.supernet.classifier(features[0])
-            loss = loss + batch.supervised(logits, batch.labels_B)
-        if objective != "supervised":
-            assert self.barlow is not None
-            scale = self.joint_weight if objective == "joint" else 1.0
-            loss = loss + scale * self.barlow(*features[-2:])
-        return loss, features
+        once = len(batch.images)
+        seen = Seen(
+            images=tuple(features[:once]),
+            views=tuple(features[once:]),
+            labels_B=batch.labels_B,
+            classify=self.supernet.classifier,
+            supervised=batch.supervised,
+            heads=self.heads(),
+        )
+        return loss(seen), features
+
+    def heads(self) -> dict[str, nn.Module]:
+        """The losses' modules by name."""
+        return {name: module for name, module in self.named_children() if name != "supernet"}

@@ -17,8 +17,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from nas_sweeps.data.batches import Passes
 from nas_sweeps.data.bundle import Bundle
-from nas_sweeps.methods import Objective
+from nas_sweeps.losses import BarlowTwins, Progress, StepLoss, Supervised, supervised_loss
+from nas_sweeps.losses.contract import LOSSES
+from nas_sweeps.losses.functions import BarlowHead, make_head
 from nas_sweeps.space.network import Network, count_macs, count_params
+from nas_sweeps.space.precision import precision
 from nas_sweeps.train.common import (
     EPOCH_ACCURACIES,
     Meter,
@@ -31,12 +34,12 @@ from nas_sweeps.train.common import (
     evaluating,
     generator,
     nothing,
-    precision,
+    sampled,
     seeded,
     step_schedule,
 )
-from nas_sweeps.train.losses import cosine_classifier, supervised_loss
-from nas_sweeps.train.objective import BarlowHead, Batch, make_batch
+from nas_sweeps.train.form import form_of
+from nas_sweeps.train.objective import Batch, make_batch
 from nas_sweeps.train.recorded import Means, Recorder, Step, default_recorder
 from nas_sweeps.trial import RetrainTrial
 
@@ -84,11 +87,13 @@ class RetrainRun:
         half = self.recipe.images == "search_half"
         index = bundle.t_index if half else bundle.full_index
         counts = bundle.t_counts if half else bundle.train_counts
-        self.supervised = supervised_loss(self.recipe.loss, counts)
         order = generator(trial.seed, "order", device)
         self.passes = Passes(index, self.recipe.batch_size, order)
+        self.order = sampled(self.recipe.sampler, bundle.labels[index])
         self.draws = generator(trial.seed, "augment", device)
         self.drop_path = torch.zeros((), dtype=torch.float64, device=device)
+        self.progress = Progress(torch.zeros_like(self.drop_path), self.recipe.epochs)
+        self.supervised = supervised_loss(self.recipe.loss, counts, self.progress)
         self._make_network()
         self._enter(self.stages[0])
         self.meter = Meter(device)  # of the epoch that is under way or comes next
@@ -104,11 +109,11 @@ class RetrainRun:
                 auxiliary=recipe.auxiliary > 0,
                 drop_path_on=recipe.drop_path_on,
             )
-            if recipe.loss == "ldam":
-                self.network.classifier = cosine_classifier(self.network.classifier)
-                if self.network.auxiliary is not None:
-                    head = self.network.auxiliary
-                    head.classifier = cosine_classifier(head.classifier)
+            self.network.form = form_of(trial, self.device).form
+            kind, auxiliary = LOSSES.get(recipe.loss).head, self.network.auxiliary
+            self.network.classifier = make_head(kind, self.network.classifier)
+            if auxiliary is not None:
+                auxiliary.classifier = make_head(kind, auxiliary.classifier)
             self.barlow = None
             if recipe.pretrain is not None:
                 self.barlow = BarlowHead(self.network.feature_dim, recipe.pretrain.barlow)
@@ -159,9 +164,11 @@ class RetrainRun:
             self._enter(stage)
         pretraining = stage.name == "pretrain"
         row: Row = {"stage": stage.name, "lr": self.sgd.param_groups[0]["lr"], "epoch": epoch}
-        self.drop_path.fill_(self._drop_path())
+        self.drop_path.fill_(self.recipe.drop_path * self._labelled() / self.recipe.epochs)
+        self.progress.epoch.fill_(self._labelled())
         with self.meter.running(), precision(recipe.precision, self.device):
-            for index in self.passes.rest(drop_last=pretraining):
+            order = None if pretraining else self.order  # which would see labels
+            for index in self.passes.rest(drop_last=pretraining, order=order):
                 for name, value in self.step(index).items():
                     self.meter.add(name, value, len(index))
                 self.meter.images += len(index)
@@ -184,7 +191,7 @@ class RetrainRun:
 
     def _step(self, index: Tensor) -> Means:
         recipe = self.recipe
-        batch = self._batch(index, "supervised")
+        batch = self._batch(index, Supervised())
         logits, auxiliary = self._logits(batch.images[0])
         loss = self.supervised(logits, batch.labels_B)
         if auxiliary is not None:
@@ -193,9 +200,9 @@ class RetrainRun:
         right = (logits.detach().argmax(1) == batch.labels_B).double().mean()
         return {"loss_weights": loss.detach(), "accuracy_train": right}
 
-    def _batch(self, index: Tensor, objective: Objective) -> Batch:
-        recipe, loss, draws = self.recipe, self.supervised, self.draws
-        return make_batch(self.bundle, index, objective, loss, recipe.augment, draws, recipe.cutout)
+    def _batch(self, index: Tensor, loss: StepLoss) -> Batch:
+        recipe, labelled, draws = self.recipe, self.supervised, self.draws
+        return make_batch(self.bundle, index, loss, labelled, recipe.augment, draws, recipe.cutout)
 
     def _logits(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.stage.frozen:
@@ -206,14 +213,14 @@ class RetrainRun:
         logits: tuple[Tensor, Tensor | None] = self.network(x_BCHW, drop_path, self.draws)
         return logits
 
-    def _drop_path(self) -> float:
-        """Rises linearly over the epochs that use labels (DARTS train.py)."""
-        since = self.epochs_done - (self.epochs_total - self.recipe.epochs)
-        return self.recipe.drop_path * since / self.recipe.epochs
+    def _labelled(self) -> int:
+        """Finished epochs that used labels, before which drop path does not begin to rise (DARTS
+        train.py: linearly)."""
+        return self.epochs_done - (self.epochs_total - self.recipe.epochs)
 
     def _pretrain_step(self, index: Tensor) -> Means:
         assert self.barlow is not None
-        batch = self._batch(index, "barlow")
+        batch = self._batch(index, BarlowTwins())
         loss = self.barlow(*(self.network.features(view) for view in batch.views))
         clip_and_step(loss, self.weights, self.sgd, self.recipe.grad_clip)
         return {"loss_weights": loss.detach()}

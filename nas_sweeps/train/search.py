@@ -2,10 +2,12 @@
 
 One step (DARTS train_search.py) takes a batch of T and one of V, first moves the architecture
 on V at the current weights, then the weights on T at the new architecture. An epoch is one pass
-over T. Which losses the two steps minimise, how alpha becomes edge weights, what is added to the
-architecture loss and how a genotype is read off is the method's business, none of this file's.
+over T. In a method's warm-up epochs a step takes a batch of T alone and moves the weights alone.
+Which losses the two steps minimise, how architecture parameters become edge weights, what is
+added to the architecture loss and how a genotype is read off is the method's business, none of
+this file's.
 
-Under a self-supervised weight objective the classifier is an online probe: it learns from
+Where the weights' loss reads no labels the classifier is an online probe: it learns from
 detached features with an optimiser of its own, so labels never reach the weights.
 """
 
@@ -26,10 +28,13 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from nas_sweeps import methods
 from nas_sweeps.data.batches import Endless, Passes
 from nas_sweeps.data.bundle import Bundle
-from nas_sweeps.methods import Objective
+from nas_sweeps.losses import StepLoss, supervised_loss
+from nas_sweeps.losses.contract import LOSSES
+from nas_sweeps.methods import EdgeWeights, Progress, Rows, Searched
 from nas_sweeps.space.discretise import Discretised
 from nas_sweeps.space.genotype import EDGES
 from nas_sweeps.space.network import count_macs, count_params
+from nas_sweeps.space.precision import precision
 from nas_sweeps.space.supernet import Supernet
 from nas_sweeps.train.bilevel import first_order, second_order
 from nas_sweeps.train.common import (
@@ -44,14 +49,15 @@ from nas_sweeps.train.common import (
     evaluating,
     generator,
     nothing,
-    precision,
+    plain_batches,
+    sampled,
     seeded,
     set_gradients,
     step_schedule,
     stream,
 )
-from nas_sweeps.train.losses import supervised_loss
-from nas_sweeps.train.objective import Batch, SearchModel, Supervised, make_batch
+from nas_sweeps.train.form import form_of
+from nas_sweeps.train.objective import Batch, OnLogits, SearchModel, make_batch
 from nas_sweeps.train.recorded import Means, Recorder, Step, default_recorder
 from nas_sweeps.trial import SearchTrial
 
@@ -62,8 +68,8 @@ class SearchRun:
     """One search trial. Same trial, bundle and threads: same bits, interrupted or not (CPU).
 
     Raises:
-        ValueError: finite differences are asked of a precision that cannot resolve them; or,
-            by the first epoch, fewer images than the one whole batch that Barlow Twins needs.
+        ValueError: the method refuses the recipe; or, by the first epoch, there are fewer images
+            than the one whole batch that Barlow Twins needs.
         TrainingDiverged: a loss is no longer finite at the end of an epoch.
     """
 
@@ -78,9 +84,9 @@ class SearchRun:
         self.recorder = recorder or default_recorder(device)
         self.recipe = trial.recipe
         self.method = methods.build(trial.method)
-        if self.method.order == "second" and self.method.hvp == "fd":
-            _require_fp32(self.recipe.precision)
-        self.epochs_done, self.epochs_total = 0, trial.recipe.epochs
+        self.method.check(self.recipe)
+        self.epochs_done = 0
+        self.epochs_total = trial.recipe.epochs if self.method.trains else 0
         self.tested: Row = {}  # the last test's numbers
         self._make_model()
         self._make_optimisers()
@@ -90,26 +96,28 @@ class SearchRun:
 
     def _make_model(self) -> None:
         recipe, method, seed = self.recipe, self.method, self.trial.seed
+        self.weight_loss, self.arch_loss = method.weight_loss, method.arch_loss
         with seeded(seed, "weights"):
-            model = SearchModel(
-                Supernet(
-                    recipe.channels, recipe.layers, self.bundle.num_classes, method.operations
-                ),
-                method.barlow,
-                method.joint_weight,
-                cosine=recipe.loss == "ldam",
+            supernet = Supernet(
+                recipe.channels,
+                recipe.layers,
+                self.bundle.num_classes,
+                method.operations,
+                partial_channels=method.partial_channels,
             )
+            supernet.form = form_of(self.trial, self.device).form
+            head = LOSSES.get(recipe.loss).head
+            model = SearchModel(supernet, head, (self.weight_loss, self.arch_loss))
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         draw = torch.Generator().manual_seed(stream(seed, "alpha"))
-        self.alphas = [
-            method.initial_alpha(len(EDGES), draw).to(self.device).requires_grad_()
-            for _ in ("normal", "reduce")
-        ]
+        initial = method.initial_parameters(len(EDGES), draw)
+        self.parameters = {n: p.to(self.device).requires_grad_() for n, p in initial.items()}
+        self.alphas = list(self.parameters.values())
 
     def _make_optimisers(self) -> None:
         recipe, method = self.recipe, self.method
         named = dict(self.model.named_parameters())
-        self.probed = method.weight_objective == "barlow"
+        self.probed = not self.weight_loss.reads_labels
         head = [n for n in named if n.startswith("supernet.classifier.")]
         self.names = [n for n in named if not (self.probed and n in head)]
         self.weights: list[Tensor] = [named[n] for n in self.names]
@@ -130,7 +138,7 @@ class SearchRun:
             capturable=bool(fused),
         )
         self.probe = torch.optim.SGD(
-            [named[n] for n in head], method.probe_lr, momentum=0.9, fused=fused
+            [named[n] for n in head], self.weight_loss.probe_lr, momentum=0.9, fused=fused
         )
         self.schedules = {"sgd": CosineAnnealingLR(self.sgd, recipe.epochs, recipe.lr_min)}
         if self.probed:
@@ -138,19 +146,25 @@ class SearchRun:
 
     def _make_streams(self) -> None:
         seed, device = self.trial.seed, self.device
-        self.drop_last = self.method.weight_objective != "supervised"  # Barlow: whole batches
+        self.draws = generator(seed, "augment", device)
+        self.noise = generator(seed, "noise", device)  # of methods that sample
+        epoch = torch.zeros((), dtype=torch.float64, device=device)
+        self.progress = Progress(epoch, self.recipe.epochs, self.noise)
+        self.noiseless = self.progress._replace(generator=None)
         self.on_t, self.on_v = (
-            supervised_loss(self.recipe.loss, counts)
+            supervised_loss(self.recipe.loss, counts, self.noiseless)
             for counts in (self.bundle.t_counts, self.bundle.v_counts)
         )
-        self.draws = generator(seed, "augment", device)
         size = self.recipe.batch_size
         self.passes = Passes(self.bundle.t_index, size, generator(seed, "order", device))
+        self.order = None
+        if self.weight_loss.reads_labels:
+            self.order = sampled(self.recipe.sampler, self.bundle.labels[self.bundle.t_index])
         self.validation = Endless(self.bundle.v_index, size, generator(seed, "validation", device))
 
     def _make_step(self) -> None:
         optimisers = [self.sgd, self.probe] if self.probed else [self.sgd]
-        self.step = Step(self._step, self.recorder, optimisers, [self.draws])
+        self.step = Step(self._step, self.recorder, optimisers, [self.draws, self.noise])
 
     # One epoch
 
@@ -160,19 +174,24 @@ class SearchRun:
         The row holds the epochs table's columns, less the trial's id.
         """
         epoch, recipe = self.epochs_done + 1, self.recipe
-        row: Row = {"stage": "search", "epoch": epoch}
-        row |= {"lr": self.sgd.param_groups[0]["lr"], "arch_lr": self.method.arch_lr}
+        warming = self.epochs_done < self.method.warmup_epochs
+        stage = "warmup" if warming else "search"
+        row: Row = {"stage": stage, "epoch": epoch, "lr": self.sgd.param_groups[0]["lr"]}
+        row["arch_lr"] = 0.0 if warming else self.method.arch_lr
+        self.progress.epoch.fill_(self.epochs_done)
         with self.meter.running():
             with precision(recipe.precision, self.device):
-                for index in self.passes.rest(self.drop_last):
-                    v_index = self.validation.next()
-                    self._count(self.step(index, v_index), len(index), len(v_index))
+                for index in self.passes.rest(self.weight_loss.whole_batches, self.order):
+                    # Without a batch of V it is another step, with a recording of its own.
+                    held_out = [] if warming else [self.validation.next()]
+                    means = self.step(index, *held_out)
+                    self._count(means, len(index), sum(map(len, held_out)))
                     between()
                 self.meter.trained()
                 if epoch % recipe.test_every == 0 or epoch == self.epochs_total:
                     self.tested = self._test(between)
                     row |= {k: v for k, v in self.tested.items() if k in EPOCH_ACCURACIES}
-            row |= self._weight_columns() | _architecture_columns(self.discretise(strict=False))
+            row |= self._weight_columns() | _architecture_columns(self.discretise())
             row |= self.meter.row()
         self._turn()
         return row
@@ -185,14 +204,15 @@ class SearchRun:
         for schedule in self.schedules.values():
             step_schedule(schedule)
 
-    def _step(self, t_index: Tensor, v_index: Tensor) -> Means:
-        method = self.method
-        train = self._batch(t_index, method.weight_objective, self.on_t)
-        held_out = self._batch(v_index, method.arch_objective, self.on_v)
-        means = self._architecture_step(train, held_out)
+    def _step(self, t_index: Tensor, v_index: Tensor | None = None) -> Means:
+        """A step; without a batch of V, one of the weights alone."""
+        train, means = self._batch(t_index, self.weight_loss, self.on_t), Means()
+        if v_index is not None:
+            held_out = self._batch(v_index, self.arch_loss, self.on_v)
+            means = self._architecture_step(train, held_out)
         with torch.no_grad():
             edge_weights = self._edge_weights(self.alphas)
-        loss, features = self.model(method.weight_objective, train, edge_weights)
+        loss, features = self.model(self.weight_loss, train, edge_weights)
         means |= {"loss_weights": loss.detach()}
         means |= {"accuracy_train": self._classified(features, train)}
         clip_and_step(loss, self.weights, self.sgd, self.recipe.grad_clip)
@@ -219,14 +239,13 @@ class SearchRun:
         method, means = self.method, Means()
 
         def on_training(weights: Sequence[Tensor], alphas: Sequence[Tensor]) -> Tensor:
-            edge_weights = self._edge_weights(alphas)
-            return self._loss_at(weights, method.weight_objective, train, edge_weights)
+            return self._loss_at(weights, self.weight_loss, train, self._edge_weights(alphas))
 
         def on_validation(weights: Sequence[Tensor], alphas: Sequence[Tensor]) -> Tensor:
             edge_weights = self._edge_weights(alphas)
             unrolled = method.order == "second"
-            loss = self._loss_at(weights, method.arch_objective, held_out, edge_weights, unrolled)
-            extra = method.regulariser(edge_weights)
+            loss = self._loss_at(weights, self.arch_loss, held_out, edge_weights, unrolled)
+            extra = method.regulariser(self._named(alphas), edge_weights, self.progress)
             means["loss_arch"] = loss.detach()
             means["regulariser"] = extra
             return loss + extra
@@ -253,67 +272,98 @@ class SearchRun:
     def _loss_at(
         self,
         weights: Sequence[Tensor],
-        objective: Objective,
+        step_loss: StepLoss,
         batch: Batch,
-        edge_weights: Sequence[Tensor],
+        edge_weights: EdgeWeights,
         unrolled: bool = False,
     ) -> Tensor:
-        """The objective at ``weights``; unrolled ones have BatchNorm statistics of their own.
+        """The loss at ``weights``; unrolled ones have BatchNorm statistics of their own.
 
         As in DARTS architect.py, whose unrolled model is a copy, statistics included.
         """
         state = dict(zip(self.names, weights, strict=True))
         if unrolled:
             state |= {name: b.clone() for name, b in self.model.named_buffers()}
-        loss: Tensor = functional_call(self.model, state, (objective, batch, edge_weights))[0]
+        loss: Tensor = functional_call(self.model, state, (step_loss, batch, edge_weights))[0]
         return loss
 
-    def _batch(self, index: Tensor, objective: Objective, supervised: Supervised) -> Batch:
+    def _batch(self, index: Tensor, loss: StepLoss, supervised: OnLogits) -> Batch:
         augment = self.recipe.augment
-        return make_batch(self.bundle, index, objective, supervised, augment, self.draws)
+        return make_batch(self.bundle, index, loss, supervised, augment, self.draws)
 
-    def _edge_weights(self, alphas: Sequence[Tensor]) -> list[Tensor]:
-        return [self.method.edge_weights(alpha) for alpha in alphas]
+    def _named(self, alphas: Sequence[Tensor]) -> dict[str, Tensor]:
+        return dict(zip(self.parameters, alphas, strict=True))
+
+    def _edge_weights(self, alphas: Sequence[Tensor]) -> EdgeWeights:
+        return self.method.edge_weights(self._named(alphas), self.progress)
 
     # What it found
 
+    @torch.no_grad()
+    def _strengths(self) -> EdgeWeights:
+        return self.method.strengths(self.parameters, self.noiseless)
+
+    @torch.no_grad()
+    def _noiseless_weights(self) -> EdgeWeights:
+        return self.method.edge_weights(self.parameters, self.noiseless)
+
     def _weight_columns(self) -> Row:
         """What every operation weighs on every edge, flat: cell x edge x operation."""
-        with torch.no_grad():
-            flat = torch.stack(self._edge_weights(self.alphas)).flatten()
+        flat = torch.stack(self._strengths()).flatten()
         return {"operations": ",".join(self.method.operations), "edge_weights": flat.tolist()}
 
     def _test(self, between: Callable[[], None]) -> Row:
-        with torch.no_grad():
-            edge_weights = self._edge_weights(self.alphas)
-
-        def logits(x_BCHW: Tensor) -> Tensor:
-            out: Tensor = self.model.supernet(x_BCHW, *edge_weights)
-            return out
-
+        logits = self._at(self._noiseless_weights())
         with evaluating(self.model):
             validation = accuracy(
                 logits, self.bundle.images, self.bundle.v_index, self.bundle, between
             )
             return evaluate(logits, self.bundle, between) | {"accuracy_validation": validation}
 
-    def discretise(self, strict: bool = True) -> Discretised | None:
-        """The genotype of the present alpha; None for one that the method refuses."""
-        with torch.no_grad():
-            normal, reduce = (w.double().tolist() for w in self._edge_weights(self.alphas))
+    def _at(self, edge_weights: EdgeWeights) -> Callable[[Tensor], Tensor]:
+        """The supernet's logits with these edge weights."""
+
+        def logits(x_BCHW: Tensor) -> Tensor:
+            out: Tensor = self.model.supernet(x_BCHW, *edge_weights)
+            return out
+
+        return logits
+
+    def discretise(self) -> Discretised | None:
+        """The genotype of the present parameters; None for one that the method refuses."""
         try:
-            return self.method.discretise(normal, reduce)
+            return self.method.discretise(*self._rows())
         except ValueError:
-            if strict:
-                raise
             return None
 
+    def _rows(self) -> tuple[Rows, Rows]:
+        normal, reduce = (w.double().tolist() for w in self._strengths())
+        return normal, reduce
+
+    def _searched(self) -> Searched:
+        """What a method may read its genotype from."""
+
+        def accuracy_at(edge_weights: EdgeWeights) -> float:
+            with evaluating(self.model):
+                return accuracy(
+                    self._at(edge_weights), self.bundle.images, self.bundle.v_index, self.bundle
+                )
+
+        return Searched(
+            parameters=self.parameters,
+            edge_weights=self._noiseless_weights(),
+            strengths=self._rows(),
+            supernet=self.model.supernet,
+            accuracy=accuracy_at,
+            validation=lambda: plain_batches(self.bundle, self.bundle.v_index),
+            generator=self.noise,
+        )
+
     def outcome(self) -> Outcome:
-        """Metrics of the last test and the genotype of the last alpha (not of the best)."""
-        found = self.discretise()
-        assert found is not None
+        """Metrics of the last test and the genotype of the last parameters (not of the best)."""
         tested = dict(self.tested)
-        recall = tested.pop("recall")
+        recall = tested.pop("recall", None)
+        found = self.method.finish(self._searched())
         size = self.bundle.image_size
         counts = {
             "num_params": count_params(self.model.supernet),
@@ -324,7 +374,7 @@ class SearchRun:
             metrics=tested | counts | {"epochs": self.epochs_done},
             genotype=found.genotype,
             facts=facts,
-            classes=class_rows(recall, self.bundle),
+            classes=class_rows(recall, self.bundle) if recall else [],
         )
 
     # Checkpoint
@@ -339,6 +389,7 @@ class SearchRun:
             "optimisers": [o.state_dict() for o in (self.sgd, self.adam, self.probe)],
             "schedules": {k: s.state_dict() for k, s in self.schedules.items()},
             "draws": self.draws.get_state(),
+            "noise": self.noise.get_state(),
             "passes": self.passes.state_dict(),
             "validation": self.validation.state_dict(),
             "meter": self.meter.state_dict(),
@@ -357,19 +408,12 @@ class SearchRun:
         for name, schedule in self.schedules.items():
             schedule.load_state_dict(state["schedules"][name])
         self.draws.set_state(state["draws"].cpu())
+        if "noise" in state:  # before methods could sample, nothing was drawn from it
+            self.noise.set_state(state["noise"].cpu())
         self.passes.load_state_dict(state["passes"])
         self.validation.load_state_dict(state["validation"])
         self.meter.load_state_dict(state["meter"])
         self._make_step()  # a recording would still read what the optimisers had before
-
-
-def _require_fp32(precision: str) -> None:
-    """The difference moves a weight by about 1e-4 of its size; bf16 and TF32 round more."""
-    if precision != "fp32":
-        raise ValueError(
-            f"search.recipe.precision: {precision} rounds away the finite difference of the "
-            "second order; use fp32, or hvp: exact"
-        )
 
 
 def _architecture_columns(found: Discretised | None) -> Row:

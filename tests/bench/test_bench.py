@@ -22,7 +22,6 @@ from nas_sweeps.bench.run import SCHEMA, makers_of, run
 from nas_sweeps.bench.steps import (
     COMPILED,
     GRAPHED,
-    KERNEL,
     OURS,
     OURS_GRAPHED,
     PLAIN,
@@ -34,7 +33,6 @@ from nas_sweeps.bench.steps import (
     variants,
 )
 from nas_sweeps.bench.table import show
-from nas_sweeps.space import kernel
 from tests.train.tape import Tapes
 
 TINY = Options(
@@ -138,35 +136,11 @@ def test_bytes_are_of_what_is_read_and_written_and_views_are_free() -> None:
     assert count(lambda: (x.T, x[3:], torch.empty(5))).operations == 0
 
 
-def test_a_kernels_work_counts_as_much_as_torchs() -> None:
-    x, weights = torch.ones(2, 3, 8, 8), [torch.ones(3, 1, 5, 5)] * 2
-    slopes = [torch.ones(2, 3, 8, 8)] * 2
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel, "_run", lambda name, x, weights, *_: [*weights])
-        ours = count(lambda: kernel.filter_gradients(x, weights, [5, 1, 1] * 2, slopes))
-
-    def theirs() -> None:
-        for w, d in zip(weights, slopes, strict=True):
-            shape = ([1, 1], [2, 2], [1, 1], False, [0, 0], 3, [False, True, False])
-            torch.ops.aten.convolution_backward(d, x, w, None, *shape)
-
-    assert ours.gflop == count(theirs).gflop > 0
-
-
 def test_only_the_variants_asked_for_are_measured_beside_the_first() -> None:
-    options = Options(only=("ours", "and kernel"), kernel=True)
-    assert variants(options, "first_order") == (PLAIN, OURS, KERNEL)
+    options = Options(only=("ours", "channels last"))
+    assert variants(options, "first_order") == (PLAIN, SUPERNETS[2], OURS)
     with pytest.raises(ValueError, match="--variant: unknown 'theirs'; first_order has 'alphas"):
         variants(Options(only=("theirs",)), "first_order")
-
-
-def test_a_kernel_that_cannot_be_had_is_one_message(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ValueError, match="--kernel: 'no-such-compiler' was not found"):
-        run(replace(TINY, kernel=True))
 
 
 def test_a_process_that_fails_ends_the_packing_with_a_message() -> None:
@@ -203,7 +177,6 @@ def test_quick_is_smaller() -> None:
         (["--task", "sleep"], "unknown 'sleep'"),
         (["--processes", "0"], "--processes: 0"),
         (["--device", "tpu"], "--device: unknown 'tpu'"),
-        (["--device", "cuda", "--kernel"], "--kernel: it computes on a CPU only"),
     ],
 )
 def test_a_bad_option_is_one_message(arguments: list[str], message: str) -> None:

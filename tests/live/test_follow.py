@@ -13,11 +13,12 @@ import pytest
 from rich.console import Console
 
 import nas_sweeps as ns
-from nas_sweeps.live import follow, known, sight
+from nas_sweeps.live import follow, known
 from nas_sweeps.live.follow import Follower
 from nas_sweeps.live.watch import watch
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.store import Origin, Result, Store
+from nas_sweeps.store import driver as driver_module
 from nas_sweeps.store.layout import Writer
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import Attempt, grid_digest
@@ -212,10 +213,10 @@ def test_a_driver_with_another_clock_is_seen_to_live_by_its_beats(
     file.publish_json(record)
     clock = [1000.0]
     times = SimpleNamespace(
-        time=lambda: file.files.stamp(file.key) / 1e9 + 7200, monotonic=lambda: clock[0]
+        time_ns=lambda: file.files.stamp(file.key) + 7200 * 10**9, monotonic=lambda: clock[0]
     )
-    monkeypatch.setattr(sight, "time", times)
-    looking = sight.Sight(store.layout)
+    monkeypatch.setattr(driver_module, "time", times)
+    looking = driver_module.DriverMonitor(store.layout)
     assert looking.driver() is None
     assert looking.doubtful
     clock[0] += 5

@@ -13,8 +13,20 @@ from golden_fill import fill, goldens, inp
 from pydantic import ValidationError
 from torch import Tensor
 
-from nas_sweeps import methods
-from nas_sweeps.methods import Method, build, contract, get, names, register, resolve, variant
+from nas_sweeps import registry as registries
+from nas_sweeps.losses import BarlowTwins, Joint, StepLoss, Supervised
+from nas_sweeps.methods import (
+    METHODS,
+    Method,
+    Progress,
+    build,
+    contract,
+    get,
+    names,
+    register,
+    resolve,
+    variant,
+)
 from nas_sweeps.methods.darts import DARTS
 from nas_sweeps.methods.fairdarts import FairDARTS
 from nas_sweeps.methods.ssf_nas import SSFNAS
@@ -22,14 +34,19 @@ from nas_sweeps.space.genotype import OPERATIONS
 from nas_sweeps.space.supernet import Supernet
 from nas_sweeps.trial import Barlow, MethodSpec
 
+START = Progress(torch.zeros((), dtype=torch.float64), 40)
 GATES = (-2.0, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0)
 
 
 def zero_one(kind: str, *alphas: Tensor, weight: float = 1.0) -> Tensor:
     method = build(resolve("fairdarts", {"zero_one": kind, "zero_one_weight": weight}))
-    loss = method.regulariser([method.edge_weights(alpha) for alpha in alphas])
+    loss = method.regulariser({}, tuple(alpha.sigmoid() for alpha in alphas), START)
     assert isinstance(loss, Tensor)
     return loss
+
+
+def golden_parameters(operations: int) -> dict[str, Tensor]:
+    return dict(zip(("normal", "reduce"), golden_alphas(operations), strict=True))
 
 
 # The registry
@@ -52,17 +69,15 @@ def test_an_unknown_method_is_answered_with_the_choices() -> None:
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[Method]]:
     """The registry as a copy that the test may change."""
-    copied = dict(contract.REGISTRY)
-    monkeypatch.setattr(contract, "REGISTRY", copied)
-    monkeypatch.setattr(methods, "REGISTRY", copied)
-    return copied
+    monkeypatch.setattr(METHODS, "known", dict(METHODS.known))
+    monkeypatch.setattr(METHODS, "_others_loaded", False)
+    return METHODS.known
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     """As if an installed package had this entry point."""
-    point = EntryPoint(name, value, methods.ENTRY_POINTS)
-    monkeypatch.setattr(methods, "entry_points", lambda group: [point])
-    monkeypatch.setattr(methods, "_load_outsiders", methods._load_outsiders.__wrapped__)
+    point = EntryPoint(name, value, "nas_sweeps.methods")
+    monkeypatch.setattr(registries, "entry_points", lambda group: [point])
 
 
 def test_a_name_cannot_be_taken_twice(registry: dict[str, type[Method]]) -> None:
@@ -91,7 +106,7 @@ def test_a_package_that_offers_something_else_is_named(
     registry: dict[str, type[Method]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer(monkeypatch, "gates", "nas_sweeps.methods.fairdarts")
-    with pytest.raises(ValueError, match=r"'gates'.*is not a Method"):
+    with pytest.raises(ValueError, match=r"'gates'.*is not a subclass of .*contract.Method"):
         names()
 
 
@@ -112,9 +127,9 @@ def test_the_example_in_the_contract_is_a_working_method(
         module.__dict__,
     )
     method = build(resolve("sharp_darts", {"temperature": 0.25}))
-    alpha = method.initial_alpha(14, torch.Generator().manual_seed(0))
-    weights = method.edge_weights(alpha).tolist()
-    assert len(method.discretise(weights, weights).genotype.normal) == 8
+    parameters = method.initial_parameters(14, torch.Generator().manual_seed(0))
+    normal, reduce = (w.tolist() for w in method.strengths(parameters, START))
+    assert len(method.discretise(normal, reduce).genotype.normal) == 8
     with pytest.raises(ValidationError, match="temperature"):
         resolve("sharp_darts", {"temperature": 0})
 
@@ -170,40 +185,44 @@ def test_only_ssf_nas_pretrains_by_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "objectives"),
+    ("where", "losses"),
     [
-        ("both", ("barlow", "barlow")),
-        ("w_only", ("barlow", "supervised")),
-        ("alpha_only", ("supervised", "barlow")),
-        ("joint", ("joint", "joint")),
+        ("both", (BarlowTwins(), BarlowTwins())),
+        ("w_only", (BarlowTwins(), Supervised())),
+        ("alpha_only", (Supervised(), BarlowTwins())),
+        ("joint", (Joint(other=BarlowTwins()), Joint(other=BarlowTwins()))),
     ],
 )
 def test_ssf_nas_replaces_the_loss_where_it_is_told(
-    where: Any, objectives: tuple[str, str]
+    where: Any, losses: tuple[StepLoss, StepLoss]
 ) -> None:
     method = SSFNAS(where=where)
-    assert (method.weight_objective, method.arch_objective) == objectives
+    assert (method.weight_loss, method.arch_loss) == losses
 
 
 def test_the_barlow_knobs_arrive_in_the_loss() -> None:
-    assert SSFNAS().barlow == Barlow()
+    assert SSFNAS().arch_loss == BarlowTwins(barlow=Barlow())
     knobs = {"lambda": 0.1, "dim": 128, "hidden": 64, "centered": False, "scale": 0.5}
-    method = build(resolve("ssf_nas", {f"barlow_{k}": v for k, v in knobs.items()}))
-    assert method.barlow == Barlow(lambda_=0.1, dim=128, hidden=64, centered=False, scale=0.5)
+    own = {f"barlow_{k}": v for k, v in knobs.items()} | {"probe_lr": 0.2}
+    method = build(resolve("ssf_nas", own))
+    barlow = Barlow(lambda_=0.1, dim=128, hidden=64, centered=False, scale=0.5)
+    assert method.weight_loss == BarlowTwins(barlow=barlow, probe_lr=0.2)
 
 
 # Edge weights and their start
 
 
 def test_darts_starts_almost_equal_and_normalises_an_edge() -> None:
-    alpha = DARTS().initial_alpha(5000, torch.Generator().manual_seed(0))
-    assert float(alpha.std()) == pytest.approx(1e-3, rel=0.02)
-    assert torch.allclose(DARTS().edge_weights(alpha).sum(-1), torch.ones(5000))
+    alphas = DARTS().initial_parameters(5000, torch.Generator().manual_seed(0))
+    for alpha in alphas.values():
+        assert float(alpha.std()) == pytest.approx(1e-3, rel=0.02)
+    for weights in DARTS().edge_weights(alphas, START):
+        assert torch.allclose(weights.sum(-1), torch.ones(5000))
 
 
 def test_fairdarts_starts_with_every_gate_half_open() -> None:
-    alpha = FairDARTS().initial_alpha(14, torch.Generator().manual_seed(0))
-    assert (FairDARTS().edge_weights(alpha) == 0.5).all()
+    alphas = FairDARTS().initial_parameters(14, torch.Generator().manual_seed(0))
+    assert all((w == 0.5).all() for w in FairDARTS().edge_weights(alphas, START))
 
 
 # The zero-one loss
@@ -265,9 +284,10 @@ def test_fairdarts_total_loss_on_the_supernet_is_golden(
 ) -> None:
     method = FairDARTS(zero_one=kind)
     supernet = fill(Supernet(4, 3, 10, method.operations))
-    weights = [method.edge_weights(alpha) for alpha in golden_alphas(7)]
+    parameters = golden_parameters(7)
+    weights = method.edge_weights(parameters, START)
     loss = F.cross_entropy(supernet(inp(4, 3, 16), *weights), torch.arange(4))
-    regulariser = method.regulariser(weights)
+    regulariser = method.regulariser(parameters, weights, START)
     assert isinstance(regulariser, Tensor)
     assert regulariser.item() == pytest.approx(10 * separate, abs=1e-11)
     assert (loss + regulariser).item() == pytest.approx(total, abs=1e-11)
@@ -283,7 +303,8 @@ def cells(edges: Any) -> set[tuple[str, int, int]]:
 @pytest.mark.parametrize("rule", ["darts_top2", "eq4_argmax"])
 def test_darts_reads_the_golden_genotypes(rule: Any) -> None:
     method = DARTS(rule=rule)
-    found = method.discretise(*(method.edge_weights(a).tolist() for a in golden_alphas(8)))
+    strengths = method.strengths(golden_parameters(8), START)
+    found = method.discretise(*(w.tolist() for w in strengths))
     golden = goldens()["genotypes"][rule]
     assert cells(found.genotype.normal) == cells(golden["normal"])
     assert cells(found.genotype.reduce) == cells(golden["reduce"])
@@ -301,7 +322,8 @@ def test_fairdarts_reads_the_golden_genotypes_whatever_the_gate_of_none(
     alphas = [4 * alpha for alpha in golden_alphas(7)]
     if num_operations == 8:
         alphas = [F.pad(alpha, (1, 0), value=9.0) for alpha in alphas]  # `none` wide open
-    found = method.discretise(*(method.edge_weights(a).tolist() for a in alphas))
+    strengths = method.strengths(dict(zip(("normal", "reduce"), alphas, strict=True)), START)
+    found = method.discretise(*(w.tolist() for w in strengths))
     golden = goldens()["genotypes"][f"fair_threshold_{variant}_{threshold}"]
     assert cells(found.genotype.normal) <= cells(golden["normal"])  # less dead ends
     if (variant, threshold) == ("sparse", 0.85):

@@ -8,6 +8,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+from nas_sweeps.numerics import Numerics
 from nas_sweeps.space.genotype import EDGES, OPERATIONS, Genotype
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.store import Origin, Result, Store
@@ -31,6 +32,14 @@ COUNTS = {"balance": (100, 100, 100), "exp": (100, 31, 10), "step": (100, 1, 1)}
 TIMES = {"started_at": "2025-01-02T03:04:05+00:00", "finished_at": "2025-01-02T04:04:05+00:00"}
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "ray": "2.60.0", "nas_sweeps": "0.1.0"}
 FINALS = {"darts": 0.5, "fairdarts": 0.55, "ssf_nas": 0.625}
+NUMERICS = Numerics(
+    device_kind="cuda",
+    device_model="NVIDIA H100",
+    threads=2,
+    precision="fp32",
+    form="arranged",
+    torch="2.15.0",
+)
 GENOTYPES = {"darts": "DARTS_V1", "fairdarts": "FairDARTS_a", "ssf_nas": "PC_DARTS"}
 HOSTILE = "<script>alert('x')</script>\n\"&$_{}|\\%# ümläut"
 
@@ -178,6 +187,8 @@ class Lab:
             "device": "NVIDIA H100",
             "versions": VERSIONS,
             "git_sha": "0123456789ab",
+            "numerics": NUMERICS,
+            "numerics_changed": "",
         }
         values["genotype"] = values["genotype"] if state == "done" else None
         who = {"trial_id": trial.trial_id, "phase": trial.phase, "attempt": attempt.number}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from nas_sweeps.report.compare import Comparison, compare
 from nas_sweeps.report.compare_text import compare_view
 from nas_sweeps.report.spread import interval
 from nas_sweeps.store import Origin, Store, load
-from tests.report.lab import BALANCE, EXP, HOSTILE, VERSIONS, Lab
+from tests.report.lab import BALANCE, EXP, HOSTILE, NUMERICS, VERSIONS, Lab
 
 
 @pytest.fixture
@@ -60,6 +61,37 @@ def test_a_result_that_differs_in_one_bit_is_named(labs: tuple[Lab, Lab]) -> Non
     row = found.differing.set_index("result").loc["accuracy_balanced"]
     assert row["b"] - row["a"] == 2**-40
     assert "genotype_id" not in set(found.differing["result"])
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"numerics": replace(NUMERICS, threads=1)}, "threads: 2 in A, 1 in B (1 trial)"),
+        ({"numerics": replace(NUMERICS, form="plain")}, "form: arranged in A, plain in B"),
+        ({"numerics": None}, "threads: 2 in A, unknown in B"),
+        (
+            {"numerics_changed": "threads: 1, then 2"},
+            "numerics_changed: no in A, threads: 1, then 2 in B",
+        ),
+    ],
+)
+def test_bits_are_spoken_of_only_where_numerics_are_equal(
+    labs: tuple[Lab, Lab], other: dict[str, object], said: str
+) -> None:
+    a, b = labs
+    a.search()
+    b.search(**other)
+    found = compared(labs)
+    assert found.differing.empty
+    assert (len(found.shared), found.alike) == (1, [])
+    text = shown(labs, width=200)
+    assert "to the last bit" not in text
+    assert "equal bits are not to be expected" in text
+    assert said in text
+    for lab in labs:
+        same = lab.search(seed=1)
+    assert compared(labs).alike == [same.trial_id]
+    assert "1 of them computed under equal numerics: equal in every result" in shown(labs, 200)
 
 
 def test_cells_are_compared_by_pairs_of_seeds(labs: tuple[Lab, Lab]) -> None:
@@ -118,7 +150,8 @@ def test_what_only_one_has_is_listed_with_its_state(labs: tuple[Lab, Lab]) -> No
 def test_environments_that_differ_are_shown(labs: tuple[Lab, Lab]) -> None:
     a, b = labs
     a.search()
-    b.search(versions=VERSIONS | {"torch": "2.16.0"}, host="node2")
+    numerics = replace(NUMERICS, torch="2.16.0")
+    b.search(versions=VERSIONS | {"torch": "2.16.0"}, host="node2", numerics=numerics)
     found = compared(labs).environment.set_index("what")
     assert found.loc["torch_version"].tolist() == ["2.15.0", "2.16.0"]
     other = found[found["a"] != found["b"]]

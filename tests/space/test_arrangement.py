@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nas_sweeps.space import kernel
 from nas_sweeps.space.genotype import OPERATIONS
 from nas_sweeps.space.plain import PlainSupernet
 from nas_sweeps.space.supernet import Supernet
@@ -112,7 +111,7 @@ def agree(ours: Sequence[Tensor], oracle: Sequence[Tensor], names: Sequence[str]
 
 @pytest.mark.parametrize("name", CASES)
 def test_logits_every_gradient_and_every_statistic_are_the_oracles(
-    name: str, form: kernel.Form
+    name: str, every_map_is_large: None
 ) -> None:
     twins = Twins(CASES[name])
     losses, gradients = [], []
@@ -155,14 +154,10 @@ def test_inference_mode_tests_images() -> None:
     torch.testing.assert_close(ours, oracle)
 
 
-@pytest.mark.parametrize(
-    ("name", "form"),
-    [("softmax8", "plain"), ("sigmoid7", "plain"), ("odd", "plain"), ("odd", "compiled")],
-    indirect=["form"],
-)
+@pytest.mark.parametrize("name", ["softmax8", "sigmoid7", "odd"])
 @pytest.mark.parametrize("order", ["first", "fd", "exact"])
 def test_architecture_gradients_of_either_order_are_the_oracles(
-    name: str, order: str, form: kernel.Form
+    name: str, order: str, every_map_is_large: None
 ) -> None:
     twins, results = Twins(CASES[name]), []
     for net in (twins.arranged, twins.plain):
@@ -232,7 +227,7 @@ def test_a_batch_of_one_pixel_is_refused_by_both() -> None:
             twins.loss(net)
 
 
-def test_float32_is_as_near_to_float64_as_the_plain_form_is(form: kernel.Form) -> None:
+def test_float32_is_as_near_to_float64_as_the_plain_form_is(every_map_is_large: None) -> None:
     case = Case(channels=4, batch=8, side=(16, 16))
     exact, single = Twins(case), Twins(case, torch.float32)
     truth = torch.autograd.grad(exact.loss(exact.plain), exact.alphas)
@@ -283,9 +278,8 @@ def test_a_forward_pass_keeps_less_than_half_of_what_the_plain_one_keeps() -> No
     assert kept[0] < kept[1] / 2
 
 
-@pytest.mark.parametrize("form", ["plain"], indirect=True)
 def test_architecture_step_computes_no_gradient_of_a_filter(
-    monkeypatch: pytest.MonkeyPatch, form: kernel.Form
+    monkeypatch: pytest.MonkeyPatch, every_map_is_large: None
 ) -> None:
     from nas_sweeps.space import depthwise
 

@@ -6,7 +6,7 @@ from golden_fill import checksum, fill, goldens, inp
 from torch import Tensor, nn
 
 from nas_sweeps.space.genotype import Edge, Genotype
-from nas_sweeps.space.network import Network, _drop_path, count_macs, count_params
+from nas_sweeps.space.network import DropPath, Network, count_macs, count_params
 from nas_sweeps.space.published import PUBLISHED
 
 FORWARDS = goldens()["evalnet_inp_4_3_32"]
@@ -184,7 +184,7 @@ def test_drop_path_on_edges_spares_identities_and_on_nodes_does_not() -> None:
 
 
 def test_drop_path_drops_whole_images_and_keeps_the_mean() -> None:
-    out = _drop_path(0.25, torch.Generator().manual_seed(0))(torch.ones(4000, 2, 3, 3))
+    out = DropPath(0.25, torch.Generator().manual_seed(0))(torch.ones(4000, 2, 3, 3))
     values = out.flatten(1)
     assert (values == values[:, :1]).all()
     assert set(values.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 from nas_sweeps.store import Store
-from nas_sweeps.store import lease as lease_module
-from nas_sweeps.store.lease import DEAD_S, Held, Lease, Watch, current_driver
+from nas_sweeps.store import driver as driver_module
+from nas_sweeps.store.driver import DEAD_S, DriverMonitor
+from nas_sweeps.store.lease import Held, Lease, Watch
 
 GONE = 2**22 + 1  # beyond Linux's largest pid
 
@@ -35,11 +37,12 @@ def watch(lease: Lease) -> Watch:
     return Watch(lease.layout, lease.key, every_s=0)
 
 
-def age(monkeypatch: pytest.MonkeyPatch, store: Store, seconds: float) -> None:
-    """The file system's clock moves on while nobody beats."""
-    now = store.layout.files.now()
-    kind = type(store.layout.files)
-    monkeypatch.setattr(kind, "now", lambda self: now + int(seconds * 1e9))
+def age(lease: Lease, seconds: float) -> None:
+    """Its last beat was so long ago, by the file system's clock."""
+    assert lease.writer is not None
+    path = Path(lease.layout.driver(lease.writer))
+    then = path.stat().st_mtime_ns - int(seconds * 1e9)
+    os.utime(path, ns=(then, then))
 
 
 def test_the_second_driver_is_told_who_holds_the_store(store: Store) -> None:
@@ -60,26 +63,22 @@ def test_a_dead_process_of_this_host_is_taken_over_at_once(store: Store) -> None
         assert store.layout.drivers() == [lease.writer]
 
 
-def test_a_silent_driver_of_another_host_is_taken_over_after_a_while(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_driver_of_another_host_is_taken_over_after_a_while(store: Store) -> None:
     silent = Lease(store.layout, "silent")
     silent._take()
     record(silent, host="elsewhere", pid=GONE)
     with pytest.raises(Held, match="elsewhere"):
         Lease(store.layout, "next").__enter__()
-    age(monkeypatch, store, DEAD_S + 1)
+    age(silent, DEAD_S + 1)
     with Lease(store.layout, "next") as lease:
         assert store.layout.drivers() == [lease.writer]
 
 
-def test_a_driver_that_was_thought_dead_learns_that_it_holds_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_driver_that_was_thought_dead_learns_that_it_holds_nothing(store: Store) -> None:
     suspended = Lease(store.layout, "suspended")
     suspended._take()
     record(suspended, host="elsewhere", pid=GONE)
-    age(monkeypatch, store, DEAD_S + 1)
+    age(suspended, DEAD_S + 1)
     with Lease(store.layout, "next") as lease:
         assert not suspended.holds()
         assert lease.holds()
@@ -140,8 +139,8 @@ def test_a_worker_notices_a_driver_that_beats_no_more(
     record(lease, host="elsewhere")
     worker = watch(lease)
     assert worker.verdict() is None
-    start = lease_module.time.monotonic()
-    monkeypatch.setattr(lease_module.time, "monotonic", lambda: start + DEAD_S + 1)
+    start = driver_module.time.monotonic()
+    monkeypatch.setattr(driver_module.time, "monotonic", lambda: start + DEAD_S + 1)
     assert worker.verdict() == "its driver is dead"
 
 
@@ -166,16 +165,16 @@ def test_a_watch_looks_once_in_a_while(store: Store, monkeypatch: pytest.MonkeyP
     with Lease(store.layout, "grid") as lease:
         looks = []
         worker = Watch(lease.layout, lease.key, every_s=1000)
-        monkeypatch.setattr(worker, "_look", lambda now: looks.append(now))
+        monkeypatch.setattr(worker, "_look", lambda: looks.append(1))
         for _ in range(5):
             worker.verdict()
         assert len(looks) == 1
 
 
 def test_status_sees_who_runs_a_store(store: Store) -> None:
-    assert current_driver(store.layout) is None
+    assert DriverMonitor(store.layout).driver() is None
     with Lease(store.layout, "my grid"):
-        driver = current_driver(store.layout)
+        driver = DriverMonitor(store.layout).driver()
         assert driver is not None
         assert "my grid" in driver.who
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nas_sweeps.losses.functions import CosineClassifier
 from nas_sweeps.space.genotype import EDGES, Genotype
+from nas_sweeps.space.precision import precision
 from nas_sweeps.store.schemas import EPOCH_FILE
-from nas_sweeps.train.common import TrainingDiverged, precision, predict, stream
-from nas_sweeps.train.losses import CosineClassifier
+from nas_sweeps.train.common import TrainingDiverged, predict, stream
 from nas_sweeps.train.search import SearchRun
 from tests.train.tiny_runs import (
     CPU,
@@ -65,8 +66,8 @@ def test_a_search_row_has_the_weights_of_all_operations(name: str) -> None:
     operations = row["operations"].split(",")
     assert operations == list(run.method.operations)
     weights = torch.tensor(row["edge_weights"]).reshape(2, len(EDGES), len(operations))
-    for cell, alpha in zip(weights, run.alphas, strict=True):
-        assert torch.equal(cell, run.method.edge_weights(alpha).detach())
+    found = run.method.edge_weights(run.parameters, run.noiseless)
+    assert all(torch.equal(a, b) for a, b in zip(weights, found, strict=True))
 
 
 def test_the_learning_rate_falls_along_the_cosine() -> None:
@@ -133,9 +134,8 @@ def test_the_architecture_moves_before_the_weights() -> None:
 
 
 def architecture_step(run: SearchRun) -> None:
-    method = run.method
-    train = run._batch(bundle().t_index[:8], method.weight_objective, run.on_t)
-    held_out = run._batch(bundle().v_index[:8], method.arch_objective, run.on_v)
+    train = run._batch(bundle().t_index[:8], run.weight_loss, run.on_t)
+    held_out = run._batch(bundle().v_index[:8], run.arch_loss, run.on_v)
     run._architecture_step(train, held_out)
 
 
@@ -174,14 +174,21 @@ def test_streams_are_independent() -> None:
     assert len({stream(seed, name) for seed in range(50) for name in ("order", "augment")}) == 100
 
 
-def test_precision_is_put_back() -> None:
-    before = torch.backends.cudnn.allow_tf32
-    with precision("fp32", CPU):
-        assert not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cudnn.allow_tf32 == before
-    with precision("bf16", CPU):
-        assert torch.is_autocast_enabled("cpu")
-    assert not torch.is_autocast_enabled("cpu")
+@pytest.mark.parametrize("kind", ["fp32", "tf32", "bf16"])
+def test_steps_and_tests_are_computed_in_the_recipes_precision(kind: str) -> None:
+    seen = set()
+
+    def look(stem: torch.nn.Module, *_: object) -> None:
+        tf32 = {torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32}
+        assert len(tf32) == 1
+        seen.add((stem.training, *tf32, torch.is_autocast_enabled("cpu")))
+
+    for run in (search_run("fairdarts", precision=kind), retrain_run(precision=kind)):
+        seen.clear()
+        net = run.model.supernet if isinstance(run, SearchRun) else run.network
+        net.stem.register_forward_pre_hook(look)
+        run.run_epoch()
+        assert seen == {(mode, kind != "fp32", kind == "bf16") for mode in (True, False)}
 
 
 def test_bf16_trains_and_tests_the_weights_of_now() -> None:

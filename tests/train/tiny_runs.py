@@ -42,7 +42,11 @@ SEARCHES = {
     "ssf_nas joint": ("ssf_nas", SMALL_BARLOW | {"where": "joint"}),
     "ssf_nas w_only": ("ssf_nas", SMALL_BARLOW | {"where": "w_only"}),
     "ssf_nas alpha_only": ("ssf_nas", SMALL_BARLOW | {"where": "alpha_only"}),
+    "pc_darts": ("pc_darts", {"partial_channels": 2, "warmup_epochs": 1}),
+    "beta_darts": ("beta_darts", {}),
+    "gdas": ("gdas", {}),
 }
+UNTRAINED = {"random": ("random", {})}
 RETRAINS = {
     "plain": {},
     "all the trimmings": {"drop_path": 0.3, "cutout": 3, "loss": "ldam"},
@@ -68,7 +72,7 @@ def search_run(
     device: torch.device = CPU,
     **recipe: object,
 ) -> SearchRun:
-    method, knobs = SEARCHES[name]
+    method, knobs = (SEARCHES | UNTRAINED)[name]
     trial = SearchTrial(
         data=DATA,
         distribution=EXP,

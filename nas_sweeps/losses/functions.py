@@ -1,4 +1,4 @@
-"""Losses: cross-entropy and its long-tailed variants by name, and Barlow Twins.
+"""The losses' formulas, classifiers that suit them, and Barlow Twins with its projector.
 
 Shapes: B batch, K classes, F features, N batch of views, D projector outputs.
 """
@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_sweeps.trial import Loss
+from nas_sweeps.losses.contract import Head
+from nas_sweeps.trial import Barlow
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+OnLogits = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) to a scalar
 
 EFFECTIVE_BETA = 0.9999  # LDAM cifar_train.py; Cui et al. 2019, arXiv 1901.05555
 FOCAL_GAMMA = 1.0  # LDAM losses.py; Lin et al. 2017 prefer 2 for detection
@@ -24,41 +25,7 @@ LDAM_MARGIN = 0.5  # LDAM losses.py: the margin of the rarest class
 LDAM_SCALE = 30.0  # LDAM losses.py: s
 
 
-def supervised_loss(name: Loss, counts: Sequence[int]) -> LossFunction:
-    """The loss ``(logits_BK, labels_B) -> scalar`` that a recipe names.
-
-    ``counts`` are the training images per class of the split the loss is used on. ``ldam``
-    expects cosines for logits: see ``cosine_classifier``. Half-precision logits are raised to
-    float32 first.
-
-    Raises:
-        ValueError: a class without images, for a loss that divides by its count.
-    """
-    if name not in ("ce", "focal", "ghm") and min(counts) < 1:
-        empty = [k for k, n in enumerate(counts) if n < 1]
-        raise ValueError(
-            f"loss: '{name}' weighs classes by their counts, and class {empty[0]} has no training "
-            "image; choose 'ce', or raise mu or n_max"
-        )
-    loss = _loss(name, counts)
-    return lambda logits_BK, labels_B: loss(_full(logits_BK), labels_B)
-
-
-def _loss(name: Loss, counts: Sequence[int]) -> LossFunction:
-    if name == "ce":
-        return F.cross_entropy
-    if name == "focal":
-        return focal
-    if name == "ghm":
-        return ghm
-    if name == "ldam":
-        return _ldam(ldam_margins(counts))
-    if name == "logit_adjust":
-        return _logit_adjusted(counts)
-    return _weighted(class_weights(name, counts))
-
-
-def class_weights(name: Loss, counts: Sequence[int]) -> list[float]:
+def class_weights(name: str, counts: Sequence[int]) -> list[float]:
     """Class weights that sum to K: ``inv_freq``, ``inv_sqrt`` or ``effective`` (number)."""
     if name == "effective":  # (1 - beta) / (1 - beta^n), Cui et al. 2019
         raw = [(1 - EFFECTIVE_BETA) / -math.expm1(n * math.log(EFFECTIVE_BETA)) for n in counts]
@@ -72,14 +39,15 @@ def ldam_margins(counts: Sequence[int]) -> list[float]:
     return [LDAM_MARGIN * (min(counts) / n) ** 0.25 for n in counts]
 
 
-def _weighted(weights: Sequence[float]) -> LossFunction:
+def weighted(weights: Sequence[float]) -> OnLogits:
     """Cross-entropy as torch weighs it: divided by the sum of the images' weights."""
-    weights_K = _constant(weights)
+    weights_K = constant(weights)
     return lambda logits_BK, labels_B: F.cross_entropy(logits_BK, labels_B, weights_K(logits_BK))
 
 
-def _ldam(margins: Sequence[float]) -> LossFunction:
-    margins_K = _constant(margins)
+def ldam(margins: Sequence[float]) -> OnLogits:
+    """Cross-entropy of scaled cosines, that of the own class less its margin (LDAM losses.py)."""
+    margins_K = constant(margins)
 
     def loss(cosines_BK: Tensor, labels_B: Tensor) -> Tensor:
         classes_K = torch.arange(cosines_BK.shape[1], device=labels_B.device)
@@ -89,13 +57,13 @@ def _ldam(margins: Sequence[float]) -> LossFunction:
     return loss
 
 
-def _logit_adjusted(counts: Sequence[int]) -> LossFunction:
+def logit_adjusted(counts: Sequence[int]) -> OnLogits:
     """Logits plus log priors: Menon et al. 2021, arXiv 2007.07314, at tau = 1."""
-    priors_K = _constant([math.log(n / sum(counts)) for n in counts])
+    priors_K = constant([math.log(n / sum(counts)) for n in counts])
     return lambda logits_BK, labels_B: F.cross_entropy(logits_BK + priors_K(logits_BK), labels_B)
 
 
-def _constant(values: Sequence[float]) -> Callable[[Tensor], Tensor]:
+def constant(values: Sequence[float]) -> Callable[[Tensor], Tensor]:
     """The values with the device and dtype of a given tensor, copied to each device once."""
 
     @lru_cache
@@ -141,6 +109,11 @@ def cosine_classifier(classifier: nn.Linear) -> CosineClassifier:
     return cosine
 
 
+def make_head(kind: Head, classifier: nn.Linear) -> nn.Linear:
+    """The classifier that a loss needs, of the same size as ``classifier``."""
+    return cosine_classifier(classifier) if kind == "cosine" else classifier
+
+
 class Projector(nn.Sequential):
     """Three linear layers, BatchNorm and ReLU between, no biases (barlowtwins main.py)."""
 
@@ -164,7 +137,7 @@ def barlow_twins(z_a_ND: Tensor, z_b_ND: Tensor, *, lambda_: float, centered: bo
     in float32 at least, autocast or not.
     """
     with torch.autocast(z_a_ND.device.type, enabled=False):
-        a_ND, b_ND = (_unit_columns(_full(z), centered) for z in (z_a_ND, z_b_ND))
+        a_ND, b_ND = (_unit_columns(full(z), centered) for z in (z_a_ND, z_b_ND))
         c_DD = a_ND.T @ b_ND
         diagonal_D = c_DD.diagonal()
         off_DD = c_DD - diagonal_D.diag()
@@ -177,5 +150,22 @@ def _unit_columns(z_ND: Tensor, centered: bool) -> Tensor:
     return F.normalize(z_ND, dim=0)
 
 
-def _full(x: Tensor) -> Tensor:
+def full(x: Tensor) -> Tensor:
+    """At least float32."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+class BarlowHead(nn.Module):
+    """The projector and the scaled loss, so that it stands beside a cross-entropy."""
+
+    def __init__(self, features: int, barlow: Barlow) -> None:
+        super().__init__()
+        self.barlow = barlow
+        self.projector = Projector(features, barlow.hidden, barlow.dim)
+
+    def forward(self, features_a_BF: Tensor, features_b_BF: Tensor) -> Tensor:
+        """Each view has BatchNorm statistics of its own, as in barlowtwins main.py."""
+        z_a, z_b = self.projector(features_a_BF), self.projector(features_b_BF)
+        barlow = self.barlow
+        loss = barlow_twins(z_a, z_b, lambda_=barlow.lambda_, centered=barlow.centered)
+        return loss * (barlow.scale or 1 / barlow.dim)

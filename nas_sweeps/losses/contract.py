@@ -1,0 +1,55 @@
+"""What the loops ask of a supervised loss, and the registry of losses. No torch at import.
+
+A loss is a frozen dataclass below ``Loss``; its name is what ``recipe.loss`` may say::
+
+    @register("smoothed")
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Smoothed(Loss):
+        def prepare(self, counts):
+            from torch.nn.functional import cross_entropy
+
+            return lambda logits, labels, progress: cross_entropy(
+                logits, labels, label_smoothing=0.1
+            )
+
+Another package offers one through the entry-point group ``nas_sweeps.losses``.
+
+Shapes: B batch, K classes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from nas_sweeps.progress import Progress
+from nas_sweeps.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LossFunction = Callable[["Tensor", "Tensor", Progress], "Tensor"]  # logits (B, K), labels (B,)
+Head = Literal["linear", "cosine"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss(ABC):
+    """A loss on labels, chosen by name in a recipe of the search or of the retraining."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
+    needs_counts: ClassVar[bool] = False  # whether every class must have a training image
+    head: ClassVar[Head] = "linear"  # ``cosine``: logits are cosines, in [-1, 1]
+
+    @abstractmethod
+    def prepare(self, counts: Sequence[int]) -> LossFunction:
+        """The loss for training images of which a class has so many: the split it is used on.
+
+        The function returns a scalar. It is called with float32 logits at least, and with the
+        progress of the epochs that use labels.
+        """
+
+
+LOSSES: Registry[Loss] = Registry("loss", Loss, "nas_sweeps.losses")
+register = LOSSES.register

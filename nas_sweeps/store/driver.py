@@ -1,0 +1,133 @@
+"""Whether a driver lives: the one place that says so, and it only reads.
+
+A driver renews its record every few seconds (``lease``). Whoever looks on has no clock in common
+with it, and asking a file system for its time would mean to write there. So a beat that is seen
+to change is a sign of life by any clock; until one is seen, the file's time is compared with the
+best clock at hand, and an old one may only mean that the clocks differ.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import suppress
+from typing import Any
+
+from nas_sweeps.store.files import File
+from nas_sweeps.store.layout import Layout, Writer
+
+BEAT_S = 5.0
+DEAD_S = 60.0  # without a beat; a driver of this host is known to be dead at once
+PATIENCE_S = 3 * BEAT_S  # in which a driver that lives has been seen to beat
+
+
+class Driver:
+    """What a driver's record says, for those who are not it."""
+
+    def __init__(self, file: File, record: dict[str, Any], age_s: float) -> None:
+        self.file, self.record, self.age_s = file, record, age_s
+
+    @property
+    def lives(self) -> bool:
+        """As far as this machine can tell."""
+        if self.here and not is_alive(self.record.get("pid")):
+            return False
+        return abs(self.age_s) < DEAD_S  # a beat of the future is no sign of life either
+
+    @property
+    def here(self) -> bool:
+        """Whether it is, or was, a process of this host."""
+        return bool(self.record.get("host") == socket.gethostname())
+
+    @property
+    def who(self) -> str:
+        r = self.record
+        return (
+            f"a run of grid '{r.get('doing')}' works on it: host {r.get('host')}, process "
+            f"{r.get('pid')}, last heartbeat {self.age_s:.0f} s ago, since {r.get('since')}"
+        )
+
+
+class Heartbeat:
+    """One driver's record, looked at again and again."""
+
+    def __init__(self, file: File) -> None:
+        self.file = file
+        self.first = self._at = time.monotonic()  # first look, and when it was last seen to change
+        self._stamp: int | None = None
+        self._record: dict[str, Any] = {}
+
+    def look(self, now_ns: int | None) -> Driver:
+        """As it is now.
+
+        Args:
+            now_ns: the time by which a beat that was not seen to change is judged, in ns by the
+                clock of the file system or the nearest there is; None: as if it had just come.
+
+        Raises:
+            FileNotFoundError: the driver has left.
+            OSError: the file system does not answer; ``last`` says what was known.
+        """
+        stamp = self.file.files.stamp(self.file.key)
+        if stamp != self._stamp:
+            now = time.monotonic()
+            known = self._stamp is not None or now_ns is None
+            self._at = now if known else now - ((now_ns or 0) - stamp) / 1e9
+            if self._stamp is None:
+                self.first = now
+            self._stamp = stamp
+            self._record = self.file.read_json() or self._record
+        return self.last()
+
+    def last(self) -> Driver:
+        """As it was when it was last seen."""
+        return Driver(self.file, self._record, time.monotonic() - self._at)
+
+    @property
+    def unsure(self) -> bool:
+        """Whether it is too early to say that it does not beat: its clock may be another."""
+        return not self.last().here and time.monotonic() - self.first < PATIENCE_S
+
+
+class DriverMonitor:
+    """Looks for the driver that runs a store, once or again and again."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.doubtful: Driver | None = None  # none was seen to live, and this one may
+        self._heartbeats: dict[Writer, Heartbeat] = {}
+
+    def driver(self) -> Driver | None:
+        """The newest one that lives and holds the store."""
+        self.doubtful = None
+        for writer in reversed(self.layout.drivers()):
+            found = self.look(writer)
+            if found is None or not found.record.get("held"):
+                continue
+            if found.lives:
+                return found
+            if self.doubtful is None and self._heartbeats[writer].unsure:
+                self.doubtful = found
+        return None
+
+    def look(self, writer: Writer) -> Driver | None:
+        """One driver, dead or alive; None where it has left or its record cannot be read."""
+        if writer not in self._heartbeats:
+            self._heartbeats[writer] = Heartbeat(self.layout.driver(writer))
+        with suppress(OSError):
+            found = self._heartbeats[writer].look(time.time_ns())
+            return found if found.record else None
+        return None
+
+
+def is_alive(pid: Any) -> bool:
+    """Whether a process of this host is there."""
+    if not isinstance(pid, int):
+        return False
+    with suppress(PermissionError):  # somebody else's process, but there
+        try:
+            os.kill(pid, 0)
+        except (ProcessLookupError, OverflowError, ValueError):
+            return False
+    return True

@@ -1,0 +1,28 @@
+"""Contract tests that the author of a method, a loss or a sampler runs on it. They need pytest.
+
+In a test file of yours::
+
+    import pytest
+    from nas_sweeps.testing import MethodContract
+
+
+    @pytest.mark.parametrize("name", ["sharp_darts"])
+    class TestSharpDARTS(MethodContract):
+        pass
+
+The names are those that an entry point of yours, or your module when it is imported, registers.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite(
+    "nas_sweeps.testing.losses", "nas_sweeps.testing.methods", "nas_sweeps.testing.samplers"
+)
+
+from nas_sweeps.testing.losses import LossContract  # noqa: E402  what they assert is shown
+from nas_sweeps.testing.methods import MethodContract  # noqa: E402
+from nas_sweeps.testing.samplers import SamplerContract  # noqa: E402
+
+__all__ = ["LossContract", "MethodContract", "SamplerContract"]
