@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from nas_sweeps.chain import Chain, Entry, Outcome
 from nas_sweeps.grid import Plan
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.ledger import Store
-from nas_sweeps.store.records import Result
+from nas_sweeps.store.records import Result, Settled
 
 
-def outcome_of(result: Result) -> Outcome:
+def outcome_of(result: Result | Settled) -> Outcome:
     """What the chain has to know of a result."""
-    done = result.state == "done"
+    settled = Settled.of(result) if isinstance(result, Result) else result
+    done = settled.state == "done"
     return Outcome(
-        state=result.state,
-        genotype=Genotype(*result.genotype) if done and result.genotype else None,
-        accuracy_validation=result.metrics.get("accuracy_validation"),
+        state=settled.state,
+        genotype=Genotype(*settled.genotype) if done and settled.genotype else None,
+        accuracy_validation=settled.accuracy_validation,
     )
 
 
@@ -31,6 +32,7 @@ def standing(
     *,
     retry: Retry = "none",
     chosen: Callable[[Entry], bool] | None = None,
+    settled: Mapping[str, Settled] | None = None,
 ) -> Chain:
     """A plan's chain after everything that the store has settled.
 
@@ -38,19 +40,21 @@ def standing(
         retry: which failures count as trials that never ran: ``lost`` those that were nobody's
             mistake (a worker that died, no memory, no space), ``failed`` all of them.
         chosen: as for ``Chain``.
+        settled: what ``store.settled()`` says, where that is known already.
     """
+    settled = store.settled() if settled is None else settled
     return Chain(
         plan,
         {
             trial_id: outcome_of(result)
-            for trial_id, result in store.results().items()
+            for trial_id, result in settled.items()
             if not _again(result, retry)
         },
         chosen,
     )
 
 
-def _again(result: Result, retry: Retry) -> bool:
+def _again(result: Settled, retry: Retry) -> bool:
     return result.state == "failed" and (
         retry == "failed" or (retry == "lost" and result.transient)
     )

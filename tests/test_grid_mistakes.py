@@ -30,8 +30,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("data.long_tailed_test", "balance", "data.long_tailed_test: 'balance' is not known; choose "
      "from match, {exp: 0.1}, {step: 0.1}"),
     ("search.methods", ["darts", "fair_dart", {"fairdarts": {"zeroone": "l1"}}],
-     "search.methods[1]: unknown method 'fair_dart'; choose from darts, fairdarts, ssf_nas "
-     "(did you mean fairdarts?)"),
+     "search.methods[1]: unknown method 'fair_dart'; choose from beta_darts, darts, fairdarts, "
+     "gdas, pc_darts, random, ssf_nas (did you mean fairdarts?)"),
     ("search.distributions", [{"exp": [0.1, 100]}, "stepp"],
      "search.distributions[0].exp[1]: 100 is not a mu, the tail-to-head ratio in (0, 1]; for an "
      "imbalance ratio of 100 write 0.01"),
@@ -39,7 +39,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("search.recipe.epochs", "40", "search.recipe.epochs: '40' is not a whole number"),
     ("search.recipe.layers", 2, "search.recipe.layers: 2 is out of range; it must be at least 3"),
     ("search.recipe.preset", "papre", "search.recipe.preset: unknown preset 'papre'; choose from "
-     "paper, darts, fairdarts (did you mean paper?)"),
+     "paper, darts, fairdarts, pc_darts (did you mean paper?)"),
     ("search.resources.gpus", 1.5, "search.resources.gpus: 1.5 GPUs cannot be shared out; above 1 "
      "write a whole number"),
     ("retrain.recipe.lr", float("inf"), "retrain.recipe.lr: 'inf' is not a number"),

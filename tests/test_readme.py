@@ -35,15 +35,36 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_method_of_the_readme_can_be_planned() -> None:
-    (example,) = [block for block in blocks("python") if "@register" in block]
-    code = example + (
-        "\nimport nas_sweeps as ns\n"
-        "grid = ns.Grid.from_dict({'data': {'dataset': 'digits'}, 'search': {'methods': "
-        "[{'sharp_darts': {'temperature': 0.1}}], 'distributions': ['balance'], 'seeds': [0]}})\n"
-        "assert dict(ns.plan(grid).searches[0].method.knobs)['temperature'] == 0.1\n"
+USE_OF_THE_EXAMPLES = """
+import sys
+
+import nas_sweeps as ns
+
+recipe = {"channels": 2, "layers": 3, "epochs": 2, "batch_size": 8}
+recipe |= {"loss": "smoothed", "sampler": "with_replacement"}
+grid = ns.Grid.from_dict({
+    "data": {"dataset": "digits", "image_size": 8, "n_max": 10, "test_n_max": 3},
+    "search": {
+        "methods": [{"sharp_darts": {"temperature": 0.1}}],
+        "distributions": [{"exp": 0.4}],
+        "recipe": recipe,
+    },
+    "retrain": {"recipe": recipe},
+})
+assert dict(ns.plan(grid).searches[0].method.knobs)["temperature"] == 0.1
+summary = ns.run(grid, sys.argv[1], executor="inline", console="none")
+assert summary.complete, summary
+"""
+
+
+def test_the_method_the_loss_and_the_sampler_of_the_readme_run(tmp_path: Path) -> None:
+    examples = [block for block in blocks("python") if "register(" in block]
+    assert len(examples) == 2
+    program = tmp_path / "program.py"
+    program.write_text("\n".join([*examples, USE_OF_THE_EXAMPLES]))
+    done = subprocess.run(
+        [sys.executable, program, tmp_path / "store"], capture_output=True, text=True
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -15,7 +15,8 @@ import nas_sweeps as ns
 from nas_sweeps.standing import standing
 from nas_sweeps.store import Store, gather
 from nas_sweeps.store.layout import TrialFiles
-from nas_sweeps.store.schemas import SCHEMA_VERSION, SCHEMAS
+from nas_sweeps.store.records import SCHEMA_VERSION
+from nas_sweeps.store.schemas import SCHEMAS
 from tests.fixtures.make_store import GRID
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -16,9 +16,9 @@ from nas_sweeps.live.pace import Pace, Parts, kind_at, left_s, parts_of
 from nas_sweeps.live.snapshot import Running, Spent
 from nas_sweeps.standing import outcome_of
 from nas_sweeps.store.layout import AttemptFiles, TrialFiles
-from nas_sweeps.store.ledger import is_live, read_attempt, read_origins, read_result
 from nas_sweeps.store.records import AttemptRecord, Result
 from nas_sweeps.store.sealed import unseal
+from nas_sweeps.store.trial_files import is_live, read_attempt, read_origins, read_result
 from nas_sweeps.trial import trial_from_json
 
 News = Literal["epoch", "done", "failed"]

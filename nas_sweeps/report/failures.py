@@ -23,9 +23,9 @@ def failures_view(store: str) -> Iterator[RenderableType]:
     """
     keeper = Store(store).require()
     groups: dict[str, list[Result]] = {}
-    for result in keeper.results().values():
-        if result.state == "failed":
-            groups.setdefault(result.cause, []).append(result)
+    failed = [t for t, settled in keeper.settled().items() if settled.state == "failed"]
+    for result in filter(None, map(keeper.result, failed)):
+        groups.setdefault(result.cause, []).append(result)
     if not groups:
         yield f"nothing failed in {keeper}"
         return

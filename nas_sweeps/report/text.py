@@ -23,8 +23,9 @@ from nas_sweeps.live.lines import span
 from nas_sweeps.standing import standing
 from nas_sweeps.store.driver import DriverMonitor
 from nas_sweeps.store.layout import TrialFiles
-from nas_sweeps.store.ledger import Store, grid_digest, read_attempt
+from nas_sweeps.store.ledger import Store, grid_digest
 from nas_sweeps.store.records import State
+from nas_sweeps.store.trial_files import read_attempt
 from nas_sweeps.trial import SearchTrial
 
 

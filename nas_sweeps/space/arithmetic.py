@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from nas_sweeps.space.genotype import OPERATIONS
 from nas_sweeps.space.precision import precision
 
 if TYPE_CHECKING:
+    from nas_sweeps.space.lanes.ready import Need
     from nas_sweeps.trial import Precision
 
 
@@ -62,6 +63,10 @@ LIMITS = {
         "gradient": 1.0,
     },
 }
+# Images, and pixels. Maps of 17 x 15, then 9 x 8 and 5 x 4; on a CPU, large enough for every way
+# of ``depthwise``.
+SUPERNETS = ((17, (17, 15)),)
+NETWORKS = ((3, (33, 35)), (4, (32, 32)))
 SEED = 0
 MUCH = 10.0
 
@@ -86,11 +91,16 @@ class Checked:
         )
 
 
-def check(device: torch.device, kind: Precision, form: Form) -> Checked:
+def check(
+    device: torch.device,
+    kind: Precision,
+    form: Form,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Checked:
     """Compute everything on ``device`` and hold it against float64.
 
     Draws from no generator of the caller's. Operations are checked by themselves first, then the
-    supernet and an evaluation network in ``form``.
+    supernet and an evaluation network in ``form``. ``tell`` is told of kernels that are compiled.
 
     Raises:
         WrongArithmetic: something is farther off than rounding explains.
@@ -102,6 +112,8 @@ def check(device: torch.device, kind: Precision, form: Form) -> Checked:
             errors = list(_alone(device, kind, threads))
             wrong = _first_miss(errors, kind)
             if wrong is None:
+                if form == "triton" and device.type == "cuda":
+                    _compile(device, kind, tell)
                 errors += _networks(device, form)
                 wrong = _blamed(errors, device, kind, form)
     if wrong is not None:
@@ -130,11 +142,30 @@ def _alone(device: torch.device, kind: Precision, threads: int) -> Iterator[Erro
             yield from comparison.compare_operation(one, batch, pixels, device, maps, on)
 
 
+def _compile(device: torch.device, kind: Precision, tell: Callable[[str], None]) -> None:
+    """All kernels at once, and not one after the other when they are launched."""
+    from nas_sweeps.space.lanes.ready import warm_up  # Triton is imported where it is used
+
+    warm_up(needs(kind), device, tell=tell)
+
+
+def needs(kind: Precision) -> list[Need]:
+    """What the check computes by kernels."""
+    from nas_sweeps.space.lanes.ready import Need
+
+    supernet, network = comparison.supernet_in("triton"), comparison.network_in("triton")
+    return [
+        Need(net, batch, batch, (3, *pixels), kind)
+        for net, sizes in ((supernet, SUPERNETS), (network, NETWORKS))
+        for batch, pixels in sizes
+    ]
+
+
 def _networks(device: torch.device, form: Form) -> Iterator[Error]:
-    for batch, pixels in ((3, (11, 9)), (16, (16, 16))):
+    for batch, pixels in SUPERNETS:
         errors = comparison.compare_supernets(form, OPERATIONS, batch, pixels, device)
         yield from _placed(errors, f"the {form} supernet")
-    for batch, pixels in ((3, (33, 35)), (4, (32, 32))):
+    for batch, pixels in NETWORKS:
         errors = comparison.compare_networks(form, batch, pixels, device)
         yield from _placed(errors, f"the {form} evaluation network")
 

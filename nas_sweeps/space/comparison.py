@@ -53,7 +53,7 @@ class Alone(NamedTuple):
     channels: int  # that it reads
 
 
-SIZES = ((3, 4, (9, 7)), (15, 8, (32, 32)), (16, 16, (16, 16)))  # images, channels, pixels
+SIZES = ((3, 4, (9, 7)), (15, 8, (32, 32)), (4, 16, (16, 16)))  # images, channels, pixels
 
 
 def operations_alone(channels: int) -> Iterator[Alone]:
@@ -147,6 +147,13 @@ class Side(NamedTuple):
         return torch.cat([logits_BK for logits_BK in out if logits_BK is not None])
 
 
+def supernet_in(form: Form, operations: Sequence[str] = OPERATIONS) -> Supernet:
+    """A small one, of three cells."""
+    net = Supernet(_channels(form), 3, CLASSES, operations)
+    net.form = form
+    return net
+
+
 def compare_supernets(
     form: Form,
     operations: Sequence[str],
@@ -155,8 +162,7 @@ def compare_supernets(
     device: torch.device,
 ) -> Iterator[Error]:
     """A supernet in ``form`` with the plain one."""
-    ours = Supernet(_channels(form), 3, CLASSES, operations)
-    ours.form = form
+    ours = supernet_in(form, operations)
     plain = PlainSupernet(_channels(form), 3, CLASSES, operations)
     plain.load_state_dict(ours.state_dict())
     alphas = torch.randn(2, len(EDGES), len(operations))
@@ -172,14 +178,18 @@ GENOTYPE = Genotype(
 )
 
 
+def network_in(form: Form) -> Network:
+    """A small one, with every operation and an auxiliary head; without ``arranged`` it is plain."""
+    net = Network(GENOTYPE, _channels(form), 3, CLASSES, auxiliary=True)
+    net.form = "triton" if form == "triton" else "plain"
+    return net
+
+
 def compare_networks(
     form: Form, batch: int, pixels: tuple[int, int], device: torch.device
 ) -> Iterator[Error]:
     """An evaluation network, with every operation and an auxiliary head, with the plain one."""
-    ours, plain = (
-        Network(GENOTYPE, _channels(form), 3, CLASSES, auxiliary=True) for _ in ("ours", "plain")
-    )
-    ours.form = "triton" if form == "triton" else "plain"
+    ours, plain = network_in(form), network_in("plain")
     plain.load_state_dict(ours.state_dict())
     yield from _compare(ours, plain, [], batch, pixels, device)
 

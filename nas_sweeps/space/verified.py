@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -41,7 +42,13 @@ class Subject:
     code: str  # digest of this room's files: of what is checked, and of the check
 
 
-def verify(device: torch.device, kind: Precision, form: Form, folder: Path) -> Checked | None:
+def verify(
+    device: torch.device,
+    kind: Precision,
+    form: Form,
+    folder: Path,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Checked | None:
     """Check ``device`` unless a record in ``folder`` says that it has passed.
 
     Returns:
@@ -62,7 +69,7 @@ def verify(device: torch.device, kind: Precision, form: Form, folder: Path) -> C
     if subject in _passed or _read(record) == asdict(subject):
         _passed.add(subject)
         return None
-    checked = check(device, kind, form)
+    checked = check(device, kind, form, tell)
     _passed.add(subject)
     with suppress(OSError):
         text = {"subject": asdict(subject), "passed": asdict(checked)}

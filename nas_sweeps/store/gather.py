@@ -6,6 +6,7 @@ read and checked, and ``Part.read`` decodes them when somebody asks.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nas_sweeps.store.files import warn_skipped
+from nas_sweeps.store.index import Index, read_index
 from nas_sweeps.store.layout import Layout
+from nas_sweeps.store.records import SCHEMA_VERSION, Settled
 from nas_sweeps.store.rows import TrialRows, genotype_rows, read_trial
 from nas_sweeps.store.schemas import (
     GENOTYPES,
-    READABLE,
-    SCHEMA_VERSION,
     SCHEMAS,
     TRIALS,
     build,
@@ -29,6 +30,7 @@ from nas_sweeps.store.schemas import (
     upgrade,
 )
 from nas_sweeps.store.sealed import Checked, check
+from nas_sweeps.trial import Origin
 
 PARTS = ("epochs", "classes", "attempts", "alphas")  # tables of rows that belong to a trial
 USUAL = tuple(name for name in SCHEMAS if name != "alphas")
@@ -71,6 +73,34 @@ class Gathered:
     parts: dict[str, Part]
     stamps: dict[str, int]  # of each trial's folder: up to then its rows are right; 0: never
     torn: set[str] = field(default_factory=set)  # trials of which something cannot be read
+    current: bool = False  # everything comes from the compacted tables, which are of this version
+
+    def settled(self) -> dict[str, Settled]:
+        """Of every settled trial what decides what runs next."""
+        columns = ["trial_id", "state", "transient", "accuracy_validation", "genotype_id"]
+        cells: dict[str, list[list[Any]]] = {}
+        for row in self.genotypes.to_pylist():
+            cell = cells.setdefault(row["genotype_id"], [[], []])[row["cell"] == "reduce"]
+            cell.append([row["operation"], row["source"], row["node"]])
+        return {
+            row["trial_id"]: Settled(
+                state=row["state"],
+                transient=bool(row["transient"]),
+                genotype=cells.get(row["genotype_id"]),
+                accuracy_validation=row["accuracy_validation"],
+            )
+            for row in self.trials.select(columns).to_pylist()
+            if row["state"] in ("done", "failed")
+        }
+
+    def origins(self) -> set[tuple[str, str]]:
+        """Who asked for which retrain: ids and keys of origins."""
+        rows = self.trials.select(["trial_id", "origins"]).to_pylist()
+        return {
+            (row["trial_id"], Origin.from_json(origin).key)
+            for row in rows
+            for origin in json.loads(row["origins"] or "[]")
+        }
 
     def table(
         self, name: str, columns: Sequence[str] | None = None, trial_ids: pa.Array | None = None
@@ -87,14 +117,18 @@ class Gathered:
         return table if columns is None else table.select(list(columns))
 
 
-def gather(layout: Layout, names: Collection[str] = USUAL) -> Gathered:
-    """Every trial's rows in these tables, read once from a store that may be written meanwhile."""
-    index = _index(layout)
+def gather(layout: Layout, names: Collection[str] = USUAL, index: Index | None = None) -> Gathered:
+    """Every trial's rows in these tables, read once from a store that may be written meanwhile.
+
+    Args:
+        index: of a listing at hand; None: the store is listed now.
+    """
+    index = index or read_index(layout)
     # The stamp is taken before any file is opened: a later change gives a later stamp.
-    listed = {files.trial_id: (files, s) for files, s in layout.trials(index.get("trials", {}))}
+    listed = {files.trial_id: (files, stamp) for files, stamp in index.listed}
     stamps = {trial_id: stamp for trial_id, (_, stamp) in listed.items()}
-    old = _compacted(layout, index, {"trials", "genotypes", *names})
-    known = index["trials"] if old else {}
+    old = _compacted(layout, index.value, {"trials", "genotypes", *names})
+    known = index.value["trials"] if old else {}
     kept = {t for t, stamp in stamps.items() if known.get(t) == stamp}
     fresh = []
     for trial_id, (files, _) in listed.items():
@@ -109,12 +143,8 @@ def gather(layout: Layout, names: Collection[str] = USUAL) -> Gathered:
         for name in PARTS
         if name in names
     }
-    return Gathered(trials, genotypes, parts, stamps, torn)
-
-
-def _index(layout: Layout) -> dict[str, Any]:
-    index = layout.index.read_json()
-    return index if index is not None and index.get("schema") in READABLE else {}
+    current = bool(old) and not fresh and some is None and index.value["schema"] == SCHEMA_VERSION
+    return Gathered(trials, genotypes, parts, stamps, torn, current)
 
 
 def _compacted(layout: Layout, index: dict[str, Any], names: set[str]) -> dict[str, Checked]:

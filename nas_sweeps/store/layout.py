@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from nas_sweeps.store.files import NOTHING_KNOWN, File, Files
 
@@ -123,6 +124,7 @@ class TrialFiles:
     files: Files
     trial_id: str
     names: tuple[str, ...]
+    results: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def folder(self) -> str:
@@ -161,9 +163,14 @@ class TrialFiles:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The names in a store."""
+    """The names in a store.
+
+    ``results`` keeps what was read of results, by key, for those who ask for them again and
+    again: an attempt publishes one result and never changes it. None: they are read anew.
+    """
 
     files: Files
+    results: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.files.where("").rstrip("/")
@@ -211,7 +218,8 @@ class Layout:
 
     def trial(self, trial_id: str) -> TrialFiles:
         """A trial's files, by one listing of its folder."""
-        return TrialFiles(self.files, trial_id, self.files.names(f"trials/{trial_id}"))
+        names = self.files.names(f"trials/{trial_id}")
+        return TrialFiles(self.files, trial_id, names, self.results)
 
     def trials(self, known: Mapping[str, int] = NOTHING_KNOWN) -> Iterator[tuple[TrialFiles, int]]:
         """Every trial with the stamp of its folder, sorted.
@@ -221,4 +229,4 @@ class Layout:
         """
         for name, folder in self.files.tree("trials", known).items():
             if name.startswith(("s-", "r-")):
-                yield TrialFiles(self.files, name, folder.names), folder.stamp
+                yield TrialFiles(self.files, name, folder.names, self.results), folder.stamp

@@ -12,22 +12,26 @@ import json
 import secrets
 import socket
 from dataclasses import asdict
-from datetime import UTC, datetime
 from os import getpid
 from pathlib import Path
 from typing import Any
 
-from nas_sweeps.store.driver import is_alive
-from nas_sweeps.store.files import File, open_files, warn_skipped
-from nas_sweeps.store.layout import FOLDERS, AttemptFiles, Layout, TrialFiles, Writer
-from nas_sweeps.store.records import METRICS, AttemptRecord, Result, State
+from nas_sweeps.store.files import File, open_files
+from nas_sweeps.store.index import Index, read_index
+from nas_sweeps.store.layout import FOLDERS, AttemptFiles, Layout, Writer
+from nas_sweeps.store.records import METRICS, AttemptRecord, Result, Settled, State
+from nas_sweeps.store.trial_files import (
+    all_checkpoints,
+    now,
+    read_newest_result,
+    read_origins,
+    read_result,
+    read_state,
+)
 from nas_sweeps.trial import Origin, Trial, trial_from_json
 
 LAYOUT_VERSION = 2  # of the files of a store: see ``layout``
 TRIAL_FILE_VERSION = 1
-# A worker beats between steps, at least once in half a minute if its steps are shorter than
-# that. The longest step foreseen, second order on a slow CPU, takes a few minutes.
-STALE_S = 1800.0
 KEPT = 2  # checkpoints of a trial that is not done: should the latest be damaged, there is one more
 
 
@@ -42,14 +46,17 @@ class AlreadyDone(RuntimeError):
 class Store:
     """A store of trials in a folder, or at a URI, which need not exist yet to be asked about.
 
+    Args:
+        remember: keep results that were read, for who asks often and not for long.
+
     Raises:
         ValueError: no name, or a URI of no known file system.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, *, remember: bool = False) -> None:
         if not str(root).strip():
             raise ValueError("store: its name is empty; name a folder")
-        self.layout = Layout(open_files(root))
+        self.layout = Layout(open_files(root), {} if remember else None)
         self._done: set[str] = set()  # final, so never read again
 
     @property
@@ -142,6 +149,11 @@ class Store:
             return
         asked = {"schema": TRIAL_FILE_VERSION, "variant": variant}
         files.spec.publish_json(asked | {"spec": json.loads(trial.to_json())})
+
+    def asked(self, trial_id: str) -> bool:
+        """Whether a trial was asked for."""
+        files = self.layout.trial(trial_id)
+        return files.spec.name in files.names
 
     def spec(self, trial_id: str) -> Trial:
         """Raises ``ValueError`` where there is no such trial, or its file cannot be read."""
@@ -249,6 +261,26 @@ class Store:
         found = ((files.trial_id, read_newest_result(files)) for files, _ in self.layout.trials())
         return {trial_id: result for trial_id, result in found if result is not None}
 
+    def settled(self, index: Index | None = None) -> dict[str, Settled]:
+        """How every settled trial ended, as far as it decides what runs next.
+
+        Of trials that did not change since the tables were compacted nothing is read but the
+        index of the tables.
+
+        Args:
+            index: of a listing at hand; None: the store is listed now.
+        """
+        index = index or read_index(self.layout)
+        found: dict[str, Settled] = {}
+        for files, stamp in index.listed:
+            held = index.settled.get(files.trial_id) if index.holds(files.trial_id, stamp) else None
+            if held is None:
+                result = read_newest_result(files)
+                held = None if result is None else Settled.of(result)
+            if held is not None:
+                found[files.trial_id] = held
+        return found
+
     def find(self, start: str) -> str:
         """The one trial whose id begins so. Raises ValueError for none and for several."""
         found = [f.trial_id for f, _ in self.layout.trials() if f.trial_id.startswith(start)]
@@ -327,75 +359,3 @@ class Attempt:
 def grid_digest(text: str) -> str:
     """By which a resolved grid is kept."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def all_checkpoints(trial: TrialFiles) -> list[Any]:
-    """Of every attempt, the latest first."""
-    return [c for attempt in reversed(trial.attempts) for c in attempt.checkpoints()]
-
-
-def read_state(files: TrialFiles) -> State:
-    """A trial's state, from its newest attempt."""
-    newest = files.newest
-    if newest is None:
-        return State.WAITING
-    result = read_result(newest)
-    return state_of(result, None if result else read_attempt(newest))
-
-
-def state_of(result: Result | None, attempt: AttemptRecord | None) -> State:
-    """A trial's state from what its newest attempt's files say."""
-    if result is not None:
-        return State(result.state)
-    return State.RUNNING if attempt is not None and is_live(attempt) else State.WAITING
-
-
-def read_newest_result(files: TrialFiles) -> Result | None:
-    """The result that counts; None while there is none."""
-    return None if files.newest is None else read_result(files.newest)
-
-
-def read_result(files: AttemptFiles) -> Result | None:
-    """None for none, or (with a warning) for one that cannot be read."""
-    value = files.result.read_json() if files.holds(files.result) else None
-    try:
-        return None if value is None else Result.from_json(value)
-    except ValueError as error:
-        warn_skipped(files.result, error)
-        return None
-
-
-def read_attempt(files: AttemptFiles) -> AttemptRecord | None:
-    """None for none, or (with a warning) for one that cannot be read."""
-    value = files.record.read_json()
-    try:
-        return None if value is None else AttemptRecord.from_json(value)
-    except ValueError as error:
-        warn_skipped(files.record, f"not an attempt: {error}")
-        return None
-
-
-def read_origins(files: TrialFiles) -> tuple[Origin, ...]:
-    """In the order of their keys; one that cannot be read is reported and left out."""
-    found: list[Origin] = []
-    for file in files.origins:
-        value = file.read_json()
-        try:
-            found += [] if value is None else [Origin.from_json(value)]
-        except ValueError as error:
-            warn_skipped(file, error)
-    return tuple(found)
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def is_live(attempt: AttemptRecord) -> bool:
-    """Whether an attempt still runs, as far as this machine can tell."""
-    if attempt.state != "running":
-        return False
-    if attempt.host == socket.gethostname() and not is_alive(attempt.pid):
-        return False
-    age = datetime.fromisoformat(now()) - datetime.fromisoformat(attempt.heartbeat)
-    return age.total_seconds() < STALE_S

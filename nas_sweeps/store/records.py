@@ -28,6 +28,11 @@ ACCURACIES = (
 COUNTS = ("epochs", "num_params", "macs")
 METRICS = frozenset(ACCURACIES + COUNTS)
 
+# Of the tables, raised when a column is new, gone, or changes its meaning; and which versions of
+# compacted tables are read, ``schemas.upgrade`` making of them what it takes.
+SCHEMA_VERSION = 5
+READABLE = range(4, SCHEMA_VERSION + 1)
+
 
 class State(enum.StrEnum):
     """How far a trial is.
@@ -140,6 +145,25 @@ class Result:
         for time in (result.started_at, result.finished_at):
             datetime.fromisoformat(time)
         return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """Of a result, what decides what runs next: the index of the tables keeps it of every trial."""
+
+    state: Literal["done", "failed"]
+    transient: bool = False
+    genotype: list[Any] | None = None  # as in ``Result``
+    accuracy_validation: float | None = None
+
+    @classmethod
+    def of(cls, result: Result) -> Settled:
+        return cls(
+            state=result.state,
+            transient=result.transient,
+            genotype=result.genotype,
+            accuracy_validation=result.metrics.get("accuracy_validation"),
+        )
 
 
 def _with_nan(numbers: Any) -> Any:

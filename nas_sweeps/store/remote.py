@@ -67,7 +67,7 @@ class RemoteFiles:
         return {
             name: Folder(
                 tuple(sorted(info.base_name for info in infos)),
-                max(info.mtime_ns or 0 for info in infos),
+                max(info.mtime_ns or 0 for info in infos) + len(infos),  # also when one is removed
             )
             for name, infos in sorted(below.items())
         }

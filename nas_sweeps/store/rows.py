@@ -15,13 +15,6 @@ import pyarrow.compute as pc
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.files import File, warn_skipped
 from nas_sweeps.store.layout import AttemptFiles, TrialFiles
-from nas_sweeps.store.ledger import (
-    is_live,
-    read_attempt,
-    read_origins,
-    read_result,
-    state_of,
-)
 from nas_sweeps.store.records import ACCURACIES, COUNTS, AttemptRecord, Result
 from nas_sweeps.store.schemas import (
     ALPHAS,
@@ -34,6 +27,13 @@ from nas_sweeps.store.schemas import (
     conform,
 )
 from nas_sweeps.store.sealed import unseal
+from nas_sweeps.store.trial_files import (
+    is_live,
+    read_attempt,
+    read_origins,
+    read_result,
+    state_of,
+)
 from nas_sweeps.trial import Distribution, Origin, RetrainTrial, SearchTrial, Trial, trial_from_json
 
 Row = dict[str, Any]

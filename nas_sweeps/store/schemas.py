@@ -16,9 +16,6 @@ import pyarrow as pa
 
 from nas_sweeps.store.records import ACCURACIES
 
-SCHEMA_VERSION = 5  # raised when a column is new, gone, or changes its meaning
-READABLE = range(4, SCHEMA_VERSION + 1)  # of these, ``upgrade`` makes what it takes
-
 TEXT = pa.string()
 REPEATED = pa.dictionary(pa.int32(), pa.string())  # strings that recur over many rows
 COUNT = pa.int64()

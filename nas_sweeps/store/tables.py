@@ -16,9 +16,11 @@ import pyarrow as pa
 
 from nas_sweeps.store.files import File
 from nas_sweeps.store.gather import gather
+from nas_sweeps.store.index import index_of
 from nas_sweeps.store.layout import AttemptFiles, Layout
 from nas_sweeps.store.ledger import Store
-from nas_sweeps.store.schemas import CLASSES, EPOCH_FILE, SCHEMA_VERSION, SCHEMAS, build
+from nas_sweeps.store.records import SCHEMA_VERSION
+from nas_sweeps.store.schemas import CLASSES, EPOCH_FILE, SCHEMAS, build
 from nas_sweeps.store.sealed import seal
 
 # A folder that changed less than this before a compaction may change again without its time
@@ -47,17 +49,19 @@ def _write_rows(
 def compact(store: Store | str | Path) -> None:
     """Write ``tables/*.parquet`` anew from what changed since they were last written.
 
+    Where nothing did, nothing is written.
+
     Raises:
         ValueError: there is no store.
     """
     layout = layout_of(store)
     settled_before = layout.files.now() - _RACY_NS
     gathered = gather(layout, SCHEMAS)
-    index = {
-        "schema": SCHEMA_VERSION,
-        "compaction": uuid4().hex,
-        "trials": {t: s if s < settled_before else 0 for t, s in gathered.stamps.items()},
-    }
+    if gathered.current:
+        return
+    stamps = {t: s if s < settled_before else 0 for t, s in gathered.stamps.items()}
+    index = {"schema": SCHEMA_VERSION, "compaction": uuid4().hex, "trials": stamps}
+    index |= index_of({t: s for t, s in gathered.settled().items() if stamps[t]})
     metadata = {"compaction": index["compaction"], "schema": str(SCHEMA_VERSION)}
     whole = {
         name: seal(gathered.table(name).replace_schema_metadata(metadata), "lz4")
@@ -66,15 +70,6 @@ def compact(store: Store | str | Path) -> None:
     for name, data in whole.items():  # half of them published is a compaction that never was
         layout.table(name).publish(data)
     layout.index.publish_json(index)
-
-
-def damaged(store: Store | str | Path) -> set[str]:
-    """Trials of which rows or the spec are lost: neither their files nor the tables hold them.
-
-    Raises:
-        ValueError: there is no store.
-    """
-    return gather(layout_of(store)).torn
 
 
 def layout_of(store: Store | str | Path) -> Layout:

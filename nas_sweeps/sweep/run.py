@@ -17,9 +17,10 @@ from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
 from nas_sweeps.standing import Retry, standing
 from nas_sweeps.store import Store, compact
+from nas_sweeps.store.gather import gather
+from nas_sweeps.store.index import read_index
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import grid_digest
-from nas_sweeps.store.tables import damaged
 from nas_sweeps.sweep.executor import MAX_RETRIES, NO_CLUSTER, Executor, Job
 from nas_sweeps.sweep.foretold import Foretold
 from nas_sweeps.sweep.only import chosen_by
@@ -94,35 +95,42 @@ def run(
         Interrupted: by a signal; a KeyboardInterrupt that knows its exit code.
     """
     keeper = Store(store if store is not None else Path("runs") / grid.name)
+    reader = Store(keeper.root, remember=True)  # until the trials start: reads each result once
     if executor == "inline" and address is not None:
         raise ValueError(NO_CLUSTER)
     require(track, executor, keeper.root)
     measured = None if source is None else Store(source).require()
     planned = plan(grid)
     chosen = chosen_by(only, planned) if only is not None else None
-    _check_images(standing(planned, keeper, retry=retry, chosen=chosen), grid.places)
+    _check_images(standing(planned, reader, retry=retry, chosen=chosen), grid.places)
     keeper.create()
     digest = grid_digest(grid.to_json())
     with Lease(keeper.layout, grid.name, grid=digest, only=only) as lease:
         keeper.tidy()
-        # Those of this plan alone: only they are handed out, and so written, again.
-        for trial_id in damaged(keeper) & standing(planned, keeper, chosen=chosen).trial_ids():
-            keeper.reopen(trial_id)
-        chain = standing(planned, keeper, retry=retry, chosen=chosen)
+        held = read_index(reader.layout)
+        gathered, settled = gather(reader.layout, (), held), reader.settled(held)
+        if gathered.torn:
+            # Those of this plan alone: only they are handed out, and so written, again.
+            ours = standing(planned, keeper, chosen=chosen, settled=settled).trial_ids()
+            for trial_id in gathered.torn & ours:
+                keeper.reopen(trial_id)
+                settled.pop(trial_id, None)
+        chain = standing(planned, keeper, retry=retry, chosen=chosen, settled=settled)
         job = _job(grid, planned, chain, keeper, lease, console)
         job.max_retries, job.fail_fast = max_retries, fail_fast
         assert lease.writer is not None
         job.foretold = Foretold(grid, chain, keeper, lease.writer, digest, measured)
         keeper.keep_grid(grid.to_json())
-        _link(chain, keeper)
+        linked = gathered.origins()
+        _link(chain, keeper, linked, gathered.stamps.__contains__)
         try:
             with stopped_by_signals(job.stop, last_resort, job.watcher.stopping):
                 _work(job, _executor(executor, address, slots, track))
         finally:
             if lease.holds():
                 job.foretold.end()
-                _link(chain, keeper)
-                compact(keeper)
+                _link(chain, keeper, linked, keeper.asked)
+                compact(keeper if job.started else reader)
     return Summary(keeper, chain.counts(), job.started, job.stopping)
 
 
@@ -168,15 +176,21 @@ def _check_images(chain: Chain, places: Places) -> None:
     require_whole_batches(waiting, lambda *key: counts[key])
 
 
-def _link(chain: Chain, store: Store) -> None:
+def _link(
+    chain: Chain, store: Store, linked: set[tuple[str, str]], there: Callable[[str], bool]
+) -> None:
     """Write down who else asked for retrains that are in the store already.
 
     A retrain is keyed by its genotype: a later search, or another grid, may find the same one.
+
+    Args:
+        linked: retrains and keys of origins that are known to be written down; grows.
+        there: whether a trial is in the store.
     """
     for retrain_id, origin in chain.links():
-        files = store.layout.trial(retrain_id)
-        if files.spec.name in files.names:
+        if (retrain_id, origin.key) not in linked and there(retrain_id):
             store.link(retrain_id, origin)
+            linked.add((retrain_id, origin.key))
 
 
 def _executor(

@@ -24,7 +24,7 @@ from ray import tune
 from nas_sweeps.live.lines import name_of
 from nas_sweeps.store import Store
 from nas_sweeps.store.files import LocalFiles
-from nas_sweeps.store.ledger import read_origins
+from nas_sweeps.store.trial_files import read_origins
 from nas_sweeps.trial import Trial, trial_from_json
 
 NEEDS = {  # said where a tracker cannot be set up

@@ -26,8 +26,9 @@ from nas_sweeps.space.verified import verify
 from nas_sweeps.store import Result, Store
 from nas_sweeps.store.files import File
 from nas_sweeps.store.layout import Checkpoint
-from nas_sweeps.store.ledger import KEPT, AlreadyDone, Attempt, Overtaken, all_checkpoints
+from nas_sweeps.store.ledger import KEPT, AlreadyDone, Attempt, Overtaken
 from nas_sweeps.store.tables import write_classes, write_epochs
+from nas_sweeps.store.trial_files import all_checkpoints
 from nas_sweeps.sweep.checkpoint import Content, Damaged, digest, encode, not_usable, read
 from nas_sweeps.sweep.failures import is_transient
 from nas_sweeps.sweep.machine import (
@@ -48,6 +49,7 @@ from nas_sweeps.train.common import (
 from nas_sweeps.train.form import form_of
 from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.train.search import SearchRun
+from nas_sweeps.train.warming import warm_up_run
 from nas_sweeps.trial import Places, Resources, SearchTrial, Trial
 
 OnEpoch = Callable[[Row], None]
@@ -186,7 +188,7 @@ class _Worker:
         kind, folder = self.trial.recipe.precision, arithmetic_folder(self.places)
         form, reason = form_of(self.trial, self.device)
         self.log.info("the network is computed in its %s form: %s", form, reason)
-        if checked := verify(self.device, kind, form, folder):
+        if checked := verify(self.device, kind, form, folder, self._mention):
             self.log.info("arithmetic of %s in %s: %s", self.device.type, kind, checked)
         reset_peak_memory(self.device)
         if self.device.type == "cuda":
@@ -200,6 +202,7 @@ class _Worker:
         self._between_steps(verdict)
         bundle = prepare(trial.data, trial.distribution, self.places, self.device)
         run = self._restored(bundle)
+        warm_up_run(run, self._mention, lambda: self._between_steps(verdict))
         attempt.beat(
             device=device_name(self.device),
             numerics=self.numerics[-1],
@@ -243,6 +246,11 @@ class _Worker:
         """Something that is to stand in the log, in the attempts table and on the terminal."""
         self.log.warning("%s", note)
         self.notes.append(note)
+
+    def _mention(self, text: str) -> None:
+        """Something that takes a while, and is no reason to worry."""
+        self.log.info("%s", text)
+        self.notes.append(text)
 
     def _news(self) -> dict[str, str]:
         """Notes that the driver has not been told yet."""

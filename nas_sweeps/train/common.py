@@ -34,7 +34,7 @@ EPOCH_ACCURACIES = (  # those of a test that every epoch's row carries
     "accuracy_long_tailed",
     "accuracy_macro",
 )
-EVAL_BATCH = {"cpu": 500, "cuda": 8192}  # images; bounds the memory of a pass, not its result
+EVAL_BATCH = {"cpu": 500, "cuda": 2048}  # images: bounds the memory of a pass, not its result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,8 +324,16 @@ def set_gradients(weights: Sequence[Tensor], gradients: Sequence[Tensor | None])
     """Each in the memory order of its weight: fused optimisers go through both as they lie."""
     for weight, gradient in zip(weights, gradients, strict=True):
         if gradient is not None and gradient.stride() != weight.stride():
-            gradient = torch.empty_like(weight).copy_(gradient)
+            if _lies_alike(gradient, weight):  # but for sizes of 1, whose strides say nothing
+                gradient = gradient.as_strided(weight.shape, weight.stride())
+            else:
+                gradient = torch.empty_like(weight).copy_(gradient)
         weight.grad = gradient
+
+
+def _lies_alike(a: Tensor, b: Tensor) -> bool:
+    strides = zip(a.stride(), b.stride(), a.shape, strict=True)
+    return a.shape == b.shape and all(x == y for x, y, size in strides if size > 1)
 
 
 def step_schedule(schedule: LRScheduler) -> None:

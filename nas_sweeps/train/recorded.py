@@ -13,7 +13,8 @@ without Python. So what is recorded must be a function of tensors alone:
 A step that asks anyway (that of somebody's own method, say) is noticed before it is recorded,
 and runs as it is, with the reason logged. The first calls of every shape are rehearsals: real
 steps, after which optimisers have their state and libraries their workspaces. The last, smaller
-batch of an epoch is another shape, with a recording of its own in the same memory.
+batch of an epoch is another shape, and a step called with fewer inputs (a search's warm-up, without
+a batch of V) is another step; each has a recording of its own in the same memory.
 
 On a CPU nothing is recorded: a step there is a call. ``NAS_SWEEPS_GRAPHS=off`` makes it one on
 a GPU too, which changes how fast a trial is and, but for rounding, nothing else.

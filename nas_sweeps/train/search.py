@@ -13,7 +13,6 @@ detached features with an optimiser of its own, so labels never reach the weight
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -30,8 +29,7 @@ from nas_sweeps.data.batches import Endless, Passes
 from nas_sweeps.data.bundle import Bundle
 from nas_sweeps.losses import StepLoss, supervised_loss
 from nas_sweeps.losses.contract import LOSSES
-from nas_sweeps.methods import EdgeWeights, Progress, Rows, Searched
-from nas_sweeps.space.discretise import Discretised
+from nas_sweeps.methods import EdgeWeights, Progress
 from nas_sweeps.space.genotype import EDGES
 from nas_sweeps.space.network import count_macs, count_params
 from nas_sweeps.space.precision import precision
@@ -49,7 +47,6 @@ from nas_sweeps.train.common import (
     evaluating,
     generator,
     nothing,
-    plain_batches,
     sampled,
     seeded,
     set_gradients,
@@ -58,6 +55,7 @@ from nas_sweeps.train.common import (
 )
 from nas_sweeps.train.form import form_of
 from nas_sweeps.train.objective import Batch, OnLogits, SearchModel, make_batch
+from nas_sweeps.train.reading import Reading
 from nas_sweeps.train.recorded import Means, Recorder, Step, default_recorder
 from nas_sweeps.trial import SearchTrial
 
@@ -91,6 +89,9 @@ class SearchRun:
         self._make_model()
         self._make_optimisers()
         self._make_streams()
+        self.reading = Reading(
+            self.method, self.parameters, self.noiseless, self.model, bundle, self.noise
+        )
         self._make_step()
         self.meter = Meter(device)  # of the epoch that is under way or comes next
 
@@ -191,7 +192,7 @@ class SearchRun:
                 if epoch % recipe.test_every == 0 or epoch == self.epochs_total:
                     self.tested = self._test(between)
                     row |= {k: v for k, v in self.tested.items() if k in EPOCH_ACCURACIES}
-            row |= self._weight_columns() | _architecture_columns(self.discretise())
+            row |= self._weight_columns() | self.reading.columns()
             row |= self.meter.row()
         self._turn()
         return row
@@ -299,71 +300,24 @@ class SearchRun:
 
     # What it found
 
-    @torch.no_grad()
-    def _strengths(self) -> EdgeWeights:
-        return self.method.strengths(self.parameters, self.noiseless)
-
-    @torch.no_grad()
-    def _noiseless_weights(self) -> EdgeWeights:
-        return self.method.edge_weights(self.parameters, self.noiseless)
-
     def _weight_columns(self) -> Row:
-        """What every operation weighs on every edge, flat: cell x edge x operation."""
-        flat = torch.stack(self._strengths()).flatten()
+        """How strong every operation is on every edge, flat: cell x edge x operation."""
+        flat = torch.stack(self.reading.strengths()).flatten()
         return {"operations": ",".join(self.method.operations), "edge_weights": flat.tolist()}
 
     def _test(self, between: Callable[[], None]) -> Row:
-        logits = self._at(self._noiseless_weights())
+        logits = self.reading.at(self.reading.edge_weights())
         with evaluating(self.model):
             validation = accuracy(
                 logits, self.bundle.images, self.bundle.v_index, self.bundle, between
             )
             return evaluate(logits, self.bundle, between) | {"accuracy_validation": validation}
 
-    def _at(self, edge_weights: EdgeWeights) -> Callable[[Tensor], Tensor]:
-        """The supernet's logits with these edge weights."""
-
-        def logits(x_BCHW: Tensor) -> Tensor:
-            out: Tensor = self.model.supernet(x_BCHW, *edge_weights)
-            return out
-
-        return logits
-
-    def discretise(self) -> Discretised | None:
-        """The genotype of the present parameters; None for one that the method refuses."""
-        try:
-            return self.method.discretise(*self._rows())
-        except ValueError:
-            return None
-
-    def _rows(self) -> tuple[Rows, Rows]:
-        normal, reduce = (w.double().tolist() for w in self._strengths())
-        return normal, reduce
-
-    def _searched(self) -> Searched:
-        """What a method may read its genotype from."""
-
-        def accuracy_at(edge_weights: EdgeWeights) -> float:
-            with evaluating(self.model):
-                return accuracy(
-                    self._at(edge_weights), self.bundle.images, self.bundle.v_index, self.bundle
-                )
-
-        return Searched(
-            parameters=self.parameters,
-            edge_weights=self._noiseless_weights(),
-            strengths=self._rows(),
-            supernet=self.model.supernet,
-            accuracy=accuracy_at,
-            validation=lambda: plain_batches(self.bundle, self.bundle.v_index),
-            generator=self.noise,
-        )
-
     def outcome(self) -> Outcome:
         """Metrics of the last test and the genotype of the last parameters (not of the best)."""
         tested = dict(self.tested)
         recall = tested.pop("recall", None)
-        found = self.method.finish(self._searched())
+        found = self.method.finish(self.reading.searched())
         size = self.bundle.image_size
         counts = {
             "num_params": count_params(self.model.supernet),
@@ -414,22 +368,6 @@ class SearchRun:
         self.validation.load_state_dict(state["validation"])
         self.meter.load_state_dict(state["meter"])
         self._make_step()  # a recording would still read what the optimisers had before
-
-
-def _architecture_columns(found: Discretised | None) -> Row:
-    if found is None:
-        return {}
-    genotype = found.genotype
-    return {
-        "alpha_entropy_normal": found.entropy_normal,
-        "alpha_entropy_reduce": found.entropy_reduce,
-        "margin_normal": found.margin_normal,
-        "margin_reduce": found.margin_reduce,
-        "num_skip_normal": genotype.count("skip_connect"),
-        "num_skip_reduce": genotype.count("skip_connect", reduction=True),
-        "genotype_id": genotype.genotype_id,
-        "genotype": json.dumps([genotype.normal, genotype.reduce]),
-    }
 
 
 @contextmanager

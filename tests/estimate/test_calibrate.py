@@ -15,6 +15,7 @@ from nas_sweeps.estimate.calibrate import REPEATS, Timed, calibrate
 from nas_sweeps.estimate.forecast import forecast
 from nas_sweeps.estimate.rates import Images, Rates
 from nas_sweeps.grid import Grid
+from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import Distribution, SearchTrial
 from tests.sweep.tiny import TINY
 
@@ -31,6 +32,35 @@ def tiny(**search: Any) -> Grid:
 
 def nothing_known() -> Rates:
     return Rates((), Images(), {})
+
+
+def test_a_warm_up_is_timed_and_then_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short run that ended in its warm-up would say nothing of an architecture step."""
+    ran: list[str] = []
+    epoch = SearchRun.run_epoch
+
+    def noted(run: SearchRun) -> dict[str, Any]:
+        row = epoch(run)
+        ran.append(row["stage"])
+        return row
+
+    monkeypatch.setattr(SearchRun, "run_epoch", noted)
+    recipe = {"channels": 2, "layers": 3, "epochs": 40, "batch_size": 8}
+    knobs = {"partial_channels": 2, "warmup_epochs": 30}
+    grid = tiny(methods=[{"pc_darts": knobs}], recipe=recipe)
+    (search,) = ns.plan(grid).searches
+    known = Timed()
+    bundle = prepare(search.data, search.distribution, grid.places, "cpu")
+    known.samples, _ = room._time(search, bundle, torch.device("cpu"))
+    assert ran == ["warmup"] * (1 + REPEATS) + ["search"] * (1 + REPEATS)
+    assert [s.kind.stage for s in known.samples] == ["warmup"] * REPEATS + ["search"] * REPEATS
+    cost = known.rates(nothing_known()).cost(search)
+    assert cost is not None
+    means = [
+        sum(s.epoch_s for s in part) / REPEATS
+        for part in (known.samples[:REPEATS], known.samples[REPEATS:])
+    ]
+    assert cost.seconds.mid == pytest.approx(30 * means[0] + 10 * means[1])
 
 
 class Clockwork:

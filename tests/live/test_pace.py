@@ -27,6 +27,21 @@ GRID = ns.Grid.from_dict(
 )
 
 
+def test_a_search_has_the_stages_of_its_method() -> None:
+    tree = GRID.model_dump(mode="json")
+    tree["search"] |= {
+        "methods": ["darts", {"pc_darts": {"warmup_epochs": 3}}, "random"],
+        "recipe": {"epochs": 7},
+    }
+    found = [parts_of(search) for search in ns.plan(ns.Grid.from_dict(tree)).searches]
+    assert [[(kind.stage, n) for kind, n in parts] for parts in found] == [
+        [("search", 7)],
+        [("warmup", 3), ("search", 4)],
+        [],
+    ]
+    assert Pace().seconds(found[2]) == 0.0
+
+
 def test_nothing_is_known_before_anything_was_measured() -> None:
     assert Pace().epoch_s(SEARCH) is None
     assert remaining_s(Pace(), [], {((SEARCH, 1),): 1}, 1) is None

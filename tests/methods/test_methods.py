@@ -62,7 +62,7 @@ def test_the_three_methods_of_the_paper_are_there_in_order() -> None:
 
 
 def test_an_unknown_method_is_answered_with_the_choices() -> None:
-    with pytest.raises(ValueError, match="'fair_dart'; choose from darts, fairdarts, ssf_nas"):
+    with pytest.raises(ValueError, match="'fair_dart'; choose from beta_darts, darts, fair"):
         resolve("fair_dart", {})
 
 

@@ -22,7 +22,7 @@ class Checks:
         self.made: list[tuple[str, str]] = []
         self.wrong = False
 
-    def __call__(self, device: torch.device, kind: str, form: str) -> Checked:
+    def __call__(self, device: torch.device, kind: str, form: str, tell: object) -> Checked:
         self.made.append((kind, form))
         if self.wrong:
             raise WrongArithmetic("off")

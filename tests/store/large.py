@@ -24,8 +24,10 @@ import pyarrow as pa
 from nas_sweeps.space.genotype import EDGES, OPERATIONS
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.store import Store
+from nas_sweeps.store.index import index_of
+from nas_sweeps.store.records import SCHEMA_VERSION, Settled
 from nas_sweeps.store.rows import genotype_rows
-from nas_sweeps.store.schemas import SCHEMA_VERSION, SCHEMAS, build
+from nas_sweeps.store.schemas import SCHEMAS, build
 from nas_sweeps.store.sealed import seal
 from nas_sweeps.trial import Data, Distribution, MethodSpec, SearchRecipe, SearchTrial
 
@@ -70,9 +72,10 @@ def write_large(folder: Path, trials: int, epochs: int, weighed: int = 0) -> Sto
     for name, table in tables.items():
         store.layout.table(name).publish(seal(table.replace_schema_metadata(metadata)))
     stamps = {files.trial_id: stamp for files, stamp in store.layout.trials()}
-    store.layout.index.publish_json(
-        {"schema": SCHEMA_VERSION, "compaction": token, "trials": stamps}
-    )
+    found = [[list(edge) for edge in cell] for cell in (GENOTYPE.normal, GENOTYPE.reduce)]
+    done = Settled(state="done", genotype=found, accuracy_validation=0.5)
+    index = {"schema": SCHEMA_VERSION, "compaction": token, "trials": stamps}
+    store.layout.index.publish_json(index | index_of(dict.fromkeys(ids, done)))
     return store
 
 

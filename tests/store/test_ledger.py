@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas_sweeps.store import Origin, Result, State, Store, ledger
+from nas_sweeps.store import Origin, Result, State, Store, ledger, trial_files
 from nas_sweeps.store.layout import Writer
 from nas_sweeps.store.ledger import AlreadyDone, Attempt, Overtaken
 from nas_sweeps.store.reading import load
@@ -125,18 +125,20 @@ def test_a_stale_heartbeat_of_another_host_counts_as_waiting(
     trial = lab.search()
     lab.begin(trial, host="elsewhere", pid=GONE)
     assert lab.store.state(trial.trial_id) is State.RUNNING
-    monkeypatch.setattr(ledger, "now", later)
+    for module in (ledger, trial_files):
+        monkeypatch.setattr(module, "now", later)
     assert lab.store.state(trial.trial_id) is State.WAITING
 
 
 def later() -> str:
-    return (datetime.now(UTC) + timedelta(seconds=ledger.STALE_S + 1)).isoformat()
+    return (datetime.now(UTC) + timedelta(seconds=trial_files.STALE_S + 1)).isoformat()
 
 
 def test_a_beat_keeps_an_attempt_alive(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     trial = lab.search()
     attempt = lab.begin(trial)
-    monkeypatch.setattr(ledger, "now", later)
+    for module in (ledger, trial_files):
+        monkeypatch.setattr(module, "now", later)
     assert lab.store.state(trial.trial_id) is State.WAITING
     attempt.beat()
     assert lab.store.state(trial.trial_id) is State.RUNNING

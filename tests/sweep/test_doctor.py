@@ -6,10 +6,14 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import nas_sweeps as ns
 from nas_sweeps.cli import app
+from nas_sweeps.space import arithmetic
+from nas_sweeps.space.arithmetic import Checked, WrongArithmetic
+from nas_sweeps.space.comparison import Error
 from nas_sweeps.store import Store
 from nas_sweeps.sweep import doctor
 from nas_sweeps.sweep.doctor import Finding, examine
@@ -17,6 +21,19 @@ from nas_sweeps.sweep.run import run
 from tests.sweep.tiny import TINY
 
 Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(autouse=True)
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Precisions that were checked; the check itself has its tests, and takes seconds."""
+    made: list[str] = []
+
+    def check(device: torch.device, kind: str, form: str) -> Checked:
+        made.append(kind)
+        return Checked(946, Error("skip_connect", "output", 1e-6, "operation"), 1.5)
+
+    monkeypatch.setattr(arithmetic, "check", check)
+    return made
 
 
 def grid(**sections: object) -> ns.Grid:
@@ -152,3 +169,27 @@ def test_a_node_with_another_store_or_other_images_says_so(tmp_path: Path) -> No
         answer = look_around(Asked(store=str(tmp_path), token=token), gpus=0)
     assert answer["problems"] == []
     assert "can be written to" in answer["text"]
+
+
+def test_arithmetic_is_checked_in_every_precision_of_the_grid(
+    checks: list[str],
+) -> None:
+    recipes = {
+        phase: TINY[phase] | {"recipe": TINY[phase]["recipe"] | {"precision": kind}}
+        for phase, kind in (("search", "fp32"), ("retrain", "tf32"))
+    }
+    finding = found(None, grid(**recipes))["arithmetic"]
+    assert finding.good
+    assert finding.text.startswith("cpu, arranged form, fp32: 946 comparisons with float64, at ")
+    assert "; tf32: " in finding.text
+    assert checks == ["fp32", "tf32"]
+
+
+def test_arithmetic_that_is_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(*_: object) -> Checked:
+        raise WrongArithmetic("avg_pool_3x3, gradient of the input, cpu: 46 % off")
+
+    monkeypatch.setattr(arithmetic, "check", check)
+    finding = found(None)["arithmetic"]
+    assert not finding.good
+    assert finding.text == "avg_pool_3x3, gradient of the input, cpu: 46 % off"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
+from nas_sweeps.losses import LOSSES, Loss, LossFunction, Progress
 from nas_sweeps.losses.functions import CosineClassifier
 from nas_sweeps.space.genotype import EDGES, Genotype
 from nas_sweeps.space.precision import precision
@@ -38,6 +40,51 @@ def test_a_resumed_retrain_has_the_same_bits(name: str) -> None:
     second.load_state_dict(through_a_file(first.state_dict()))
     rows += finish(second)
     Finished.of(second, rows).assert_same_bits(undisturbed(name))
+
+
+def test_a_method_may_look_at_the_supernet_and_the_validation_half() -> None:
+    run = search_run("darts", epochs=1)
+    run.run_epoch()
+    found = run.reading.searched()
+    right, seen = 0, 0
+    run.model.eval()
+    for x, labels in found.validation():
+        right += int((found.supernet(x, *found.edge_weights).argmax(1) == labels).sum())
+        seen += len(labels)
+    assert seen == len(bundle().v_index)
+    assert found.accuracy(found.edge_weights) == right / seen
+    assert run.tested["accuracy_validation"] == right / seen
+    weights = tuple(torch.zeros_like(w) for w in found.edge_weights)
+    assert found.accuracy(weights) < 0.5, "it is computed at the weights it is given"
+
+
+def test_a_loss_is_told_the_epochs_that_use_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[float, int]] = []
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Noting(Loss):
+        def prepare(self, counts: Sequence[int]) -> LossFunction:
+            def loss(logits: torch.Tensor, labels: torch.Tensor, at: Progress) -> torch.Tensor:
+                told.append((float(at.epoch), at.epochs))
+                return logits.square().mean()
+
+            return loss
+
+    monkeypatch.setattr(LOSSES, "known", LOSSES.known | {"noting": Noting})
+    for run in (search_run("darts", loss="noting"), retrain_run("barlow then all", loss="noting")):
+        told.clear()
+        finish(run)
+        assert sorted(set(told)) == [(0.0, 2), (1.0, 2)]
+
+
+def test_a_checkpoint_from_before_methods_could_sample_goes_on() -> None:
+    first, second = search_run("fairdarts"), search_run("fairdarts")
+    rows = [timeless(first.run_epoch())]
+    state = through_a_file(first.state_dict())
+    del state["noise"]
+    second.load_state_dict(state)
+    rows += finish(second)
+    Finished.of(second, rows).assert_same_bits(undisturbed("fairdarts"))
 
 
 def test_a_seed_decides_everything_and_another_seed_something_else() -> None:

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from nas_sweeps.space.lanes.backward import run_backward
 from nas_sweeps.space.lanes.forward import run_forward
+from nas_sweeps.space.lanes.launch import type_of_noted_maps
 from nas_sweeps.space.lanes.shape import Shape
 from nas_sweeps.space.lanes.table import INPUTS, Table
 from nas_sweeps.space.lanes.weights import Layout
@@ -52,7 +53,9 @@ def run_cell(
 
 def _map_type(s_BCHW: Tensor) -> torch.dtype:
     kind = s_BCHW.device.type
-    if kind != "meta" and torch.is_autocast_enabled(kind):
+    if kind == "meta":
+        return type_of_noted_maps() or s_BCHW.dtype
+    if torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
     return s_BCHW.dtype
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
+
 
 class Launch(NamedTuple):
     """A kernel, its arguments in order, and its keyword arguments."""
@@ -20,6 +22,7 @@ class Launch(NamedTuple):
 
 
 _noted: list[Launch] | None = None
+_noted_maps: torch.dtype | None = None
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **keywords: Any) -> None:
@@ -31,12 +34,21 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **keywords: Any)
 
 
 @contextmanager
-def noting() -> Iterator[list[Launch]]:
-    """Inside, launches are noted in the list and not done."""
-    global _noted
+def noting(maps: torch.dtype | None = None) -> Iterator[list[Launch]]:
+    """Inside, launches are noted in the list and not done.
+
+    Autocast knows no meta device, so ``maps`` says which type it would give to the maps of a cell
+    there; None is that of the cell's inputs.
+    """
+    global _noted, _noted_maps
     assert _noted is None, "launches are noted once at a time"
-    _noted = []
+    _noted, _noted_maps = [], maps
     try:
         yield _noted
     finally:
-        _noted = None
+        _noted, _noted_maps = None, None
+
+
+def type_of_noted_maps() -> torch.dtype | None:
+    """What ``noting`` was told; None outside of it too."""
+    return _noted_maps

@@ -9,12 +9,15 @@ tests compile all variants too.
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
 import os
+import pickle
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, suppress
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +25,6 @@ from torch import Tensor
 
 from nas_sweeps.space.lanes.launch import Launch, noting
 
-_log = logging.getLogger(__name__)
 ALIGNED = 16  # bytes: what Triton may assume of a pointer
 
 
@@ -58,9 +60,12 @@ class Compiled(NamedTuple):
     shared: int  # bytes of shared memory a program
 
 
-def variants(step: Callable[[], Any]) -> list[Variant]:
-    """The distinct variants of all kernels that ``step`` launches, on the meta device."""
-    with noting() as launches:
+def variants(step: Callable[[], Any], maps: torch.dtype | None = None) -> list[Variant]:
+    """The distinct variants of all kernels that ``step`` launches, on the meta device.
+
+    ``maps`` is the type that autocast would give to maps, or None.
+    """
+    with noting(maps) as launches:
         step()
     return sorted(set(map(_variant, launches)), key=str)
 
@@ -145,21 +150,93 @@ def compile_all(
 ) -> list[Compiled]:
     """Compile variants in processes of their own; ``on_each`` is told how many are done.
 
+    The processes import this package and nothing of the caller's: multiprocessing would run a
+    script again that has no ``if __name__ == "__main__"``.
+
     Raises:
         RuntimeError: a kernel does not compile; the message names it and its variant.
     """
-    context = multiprocessing.get_context("spawn")
-    count = min(len(wanted), workers or os.cpu_count() or 1)
+    count = min(len(wanted), workers or cpus())
     out: list[Compiled] = []
     if not wanted:
         return out
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
-        jobs = {pool.submit(compile_variant, one, target): one for one in wanted}
-        for done, job in enumerate(as_completed(jobs), 1):
-            try:
-                out.append(job.result())
-            except Exception as error:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise RuntimeError(f"{jobs[job]} does not compile: {error}") from error
-            on_each(done, out[-1])
+    with ExitStack() as ending, ThreadPoolExecutor(count) as threads:
+        idle: SimpleQueue[_Compiler] = SimpleQueue()
+        for _ in range(count):
+            idle.put(ending.enter_context(_Compiler(target)))
+        jobs = {threads.submit(_compile_by, idle, one): one for one in wanted}
+        try:
+            for done, job in enumerate(as_completed(jobs), 1):
+                answer = job.result()
+                if not isinstance(answer, Compiled):
+                    raise RuntimeError(f"{jobs[job]} does not compile: {answer}")
+                out.append(answer)
+                on_each(done, answer)
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
     return out
+
+
+def cpus() -> int:
+    """That this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _compile_by(idle: SimpleQueue[_Compiler], variant: Variant) -> Compiled | str:
+    compiler = idle.get()
+    try:
+        return compiler.ask(variant)
+    finally:
+        idle.put(compiler)
+
+
+class _Compiler:
+    """A process that compiles one variant after the other, and ends with this one's pipe."""
+
+    def __init__(self, target: Target) -> None:
+        code = f"from {__name__} import _serve; _serve({target.capability})"
+        paths = os.pathsep.join(path or os.curdir for path in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": paths},
+        )
+
+    def __enter__(self) -> _Compiler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()  # Triton writes its cache by renaming: nothing is left half done
+        self._process.communicate()
+
+    def ask(self, variant: Variant) -> Compiled | str:
+        """What came of it; in words where it does not compile."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None, "it is a pipe"
+        assert stdout is not None, "it is a pipe"
+        try:
+            pickle.dump(variant, stdin)
+            stdin.flush()
+            answer: Compiled | str = pickle.load(stdout)
+        except (EOFError, OSError):
+            return f"the compiler ended with exit code {self._process.wait()}"
+        return answer
+
+
+def _serve(capability: int) -> None:
+    """A compiler's life: variants from standard input, answers to what was standard output."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever is printed is no answer
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            variant = pickle.load(sys.stdin.buffer)
+            try:
+                answer: Compiled | str = compile_variant(variant, Target(capability))
+            except Exception as error:
+                answer = f"{type(error).__name__}: {error}"
+            pickle.dump(answer, answers)
+            answers.flush()
