@@ -17,7 +17,6 @@ from nas_sweeps.cli import app
 from nas_sweeps.data.cache import cache_folder, downloads_folder
 from nas_sweeps.paths import user_path
 from nas_sweeps.report.page import write_report
-from nas_sweeps.space import kernel
 from nas_sweeps.store import Store
 from nas_sweeps.store.export import export
 from nas_sweeps.sweep.doctor import examine
@@ -122,11 +121,9 @@ def test_without_a_home_what_needs_none_works(
 ) -> None:
     monkeypatch.setenv("NAS_SWEEPS_CACHE", str(tmp_path / "cache"))
     assert cache_folder(Places()) == tmp_path / "cache"
-    for variable in ("XDG_CACHE_HOME", "TORCH_EXTENSIONS_DIR", "NAS_SWEEPS_KERNEL"):
-        monkeypatch.delenv(variable, raising=False)
-    kernel._chosen.cache_clear()
-    assert (kernel.outlook(), kernel.form()) == ("plain", "plain")
-    kernel._chosen.cache_clear()
+    (tmp_path / "g.yaml").write_text(GRID)
+    grid = ns.load_grid(tmp_path / "g.yaml")
+    assert ns.run(grid, tmp_path / "store", executor="inline", console="none").complete
 
 
 def test_without_a_home_what_needs_one_says_to_set_it(

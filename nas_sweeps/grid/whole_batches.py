@@ -20,8 +20,8 @@ def too_large_batches(
 ) -> list[str]:
     """A line for each kind of trial whose batch is larger than its training set.
 
-    Only Barlow Twins asks for whole batches, for its statistics. Such a trial would fail in its
-    first epoch.
+    Only losses such as Barlow Twins ask for whole batches, for their statistics. Such a trial
+    would fail in its first epoch.
 
     Args:
         entries: planned trials.
@@ -79,11 +79,12 @@ class _Kind:
             return None
         return (
             f"{self.phase} {self.who} {distribution}: {self.phase}.recipe.batch_size is "
-            f"{self.batch_size}, and Barlow Twins needs a whole batch of the {images} training "
+            f"{self.batch_size}, and its loss takes whole batches only, of {images} training "
             f"images; set it to at most {images}, or take more images"
         )
 
     def _wants_whole(self) -> bool:
         if self.method is None:
             return self.pretrained
-        return methods.build(self.method).weight_loss.whole_batches
+        method = methods.build(self.method)
+        return method.trains and method.weight_loss.whole_batches
