@@ -10,7 +10,7 @@ from typing import Literal
 from rich.console import Console
 
 from nas_sweeps import methods
-from nas_sweeps.chain import Chain, Phase
+from nas_sweeps.chain import Chain, Entry, Phase
 from nas_sweeps.data.bundle import prepare
 from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.grid.whole_batches import require_whole_batches
@@ -21,6 +21,7 @@ from nas_sweeps.store.gather import gather
 from nas_sweeps.store.index import read_index
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import grid_digest
+from nas_sweeps.store.schemas import SCHEMAS
 from nas_sweeps.sweep.executor import MAX_RETRIES, NO_CLUSTER, Executor, Job
 from nas_sweeps.sweep.foretold import Foretold
 from nas_sweeps.sweep.only import chosen_by
@@ -107,30 +108,24 @@ def run(
     digest = grid_digest(grid.to_json())
     with Lease(keeper.layout, grid.name, grid=digest, only=only) as lease:
         keeper.tidy()
-        held = read_index(reader.layout)
-        gathered, settled = gather(reader.layout, (), held), reader.settled(held)
-        if gathered.torn:
-            # Those of this plan alone: only they are handed out, and so written, again.
-            ours = standing(planned, keeper, chosen=chosen, settled=settled).trial_ids()
-            for trial_id in gathered.torn & ours:
-                keeper.reopen(trial_id)
-                settled.pop(trial_id, None)
-        chain = standing(planned, keeper, retry=retry, chosen=chosen, settled=settled)
+        start = _start(planned, reader, retry, chosen)
+        chain = start.chain
         job = _job(grid, planned, chain, keeper, lease, console)
         job.max_retries, job.fail_fast = max_retries, fail_fast
         assert lease.writer is not None
         job.foretold = Foretold(grid, chain, keeper, lease.writer, digest, measured)
         keeper.keep_grid(grid.to_json())
-        linked = gathered.origins()
-        _link(chain, keeper, linked, gathered.stamps.__contains__)
+        known = len(start.linked)
+        _link(chain, keeper, start.linked, start.trials.__contains__)
         try:
             with stopped_by_signals(job.stop, last_resort, job.watcher.stopping):
                 _work(job, _executor(executor, address, slots, track))
         finally:
             if lease.holds():
                 job.foretold.end()
-                _link(chain, keeper, linked, keeper.asked)
-                compact(keeper if job.started else reader)
+                _link(chain, keeper, start.linked, keeper.asked)
+                if job.started or len(start.linked) > known or not start.compacted:
+                    compact(keeper if job.started else reader)
     return Summary(keeper, chain.counts(), job.started, job.stopping)
 
 
@@ -174,6 +169,40 @@ def _check_images(chain: Chain, places: Places) -> None:
         for key in {(entry.data, entry.distribution) for entry in waiting}
     }
     require_whole_batches(waiting, lambda *key: counts[key])
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a run finds in its store."""
+
+    chain: Chain
+    trials: set[str]
+    linked: set[tuple[str, str]]  # retrains, and keys of origins that asked for them
+    compacted: bool  # the tables hold everything
+
+
+def _start(
+    planned: Plan, store: Store, retry: Retry, chosen: Callable[[Entry], bool] | None
+) -> _Start:
+    """Read a store by one listing and its tables, and reopen trials of which something is lost.
+
+    All tables are checked, since what one of them has lost is looked for in the trials' files: a
+    trial whose rows are in neither is run again, from its last checkpoint.
+    """
+    index = read_index(store.layout)
+    gathered, settled = gather(store.layout, SCHEMAS, index), store.settled(index)
+    if gathered.torn:
+        # Those of this plan alone: only they are handed out, and so written, again.
+        ours = standing(planned, store, chosen=chosen, settled=settled).trial_ids()
+        for trial_id in gathered.torn & ours:
+            store.reopen(trial_id)
+            settled.pop(trial_id, None)
+    return _Start(
+        chain=standing(planned, store, retry=retry, chosen=chosen, settled=settled),
+        trials=set(gathered.stamps),
+        linked=gathered.origins(),
+        compacted=gathered.current,
+    )
 
 
 def _link(

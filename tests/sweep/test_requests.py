@@ -15,6 +15,7 @@ from nas_sweeps.standing import outcome_of, standing
 from nas_sweeps.store import Result, Store, ledger
 from nas_sweeps.store.files import NOTHING_KNOWN, LocalFiles
 from nas_sweeps.store.tables import write_classes, write_epochs
+from nas_sweeps.sweep.inline import InlineExecutor
 from nas_sweeps.sweep.run import run
 from nas_sweeps.trial import RetrainTrial, Trial
 from tests.store.conftest import CELL, OTHER, TIMES
@@ -134,7 +135,7 @@ def test_what_it_asks_does_not_grow_with_the_trials_of_compacted_tables(
         names = Counter((what, key.partition("/")[0]) for what, key in asked.elements())
         counts.append(names)
         assert not [key for what, key in asked if key.startswith("trials/")]
-        assert asked["read", "tables/index.json"] <= 3
+        assert asked["read", "tables/index.json"] == asked["tree", "trials"] == 2
         assert not asked["publish", "tables"], "nothing is new in them"
     assert counts[0] == counts[1]
     assert counts[0].total() < 60
@@ -171,3 +172,22 @@ def test_a_retrain_that_a_later_search_finds_too_is_linked_to_both(
     nothing_to_do(a_grid, tmp_path)
     assert origin.exists()
     assert len(list(tmp_path.glob("trials/r-*/origin-*.json"))) == before + 1
+
+
+def test_rows_that_neither_a_table_nor_the_trial_holds_are_known_to_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the table is one that a plan does not need."""
+    a_grid = finished(tmp_path, seeds=1)
+    for trial in (tmp_path / "trials").iterdir():
+        os.utime(trial, ns=(10**18, 10**18))
+    ns.compact(tmp_path)
+    first = sorted(tmp_path.glob("trials/s-*/*.epochs.parquet"))[0]
+    for path in (first, tmp_path / "tables" / "alphas.parquet"):
+        path.write_bytes(path.read_bytes()[:-9])
+    opened: list[str] = []
+    monkeypatch.setattr(Store, "reopen", lambda self, trial_id: opened.append(trial_id))
+    monkeypatch.setattr(InlineExecutor, "run", lambda *_: None)
+    with pytest.warns(UserWarning, match="unreadable"):
+        run(a_grid, tmp_path, executor="inline", console="none")
+    assert opened == [first.parent.name]
