@@ -70,11 +70,12 @@ class _Forward:
         """z of these lanes, and the moments of P z (whose map is stored where it must be)."""
         (lo, hi), work, shape, maps = lanes, self.work, self.work.shape, self.maps
         X, step, size = work.states(maps, state)
+        moments = shape.dot and work.training
         launch(
             filters.depthwise, (shape.row_tiles, hi - lo, shape.blocks),
             X, step, work.packed.F, work.packed.P, maps.Z, self.partial, work.TAB, lo, shape.batch,
             shape.tile_rows, self.tiles, RELU=state is not None,
-            STATS=shape.dot and work.training, PREC=work.dot["PREC"],
+            STATS=moments, PREC=work.dot["PREC"] if moments else "ieee",
             **size, **work.out, **shape.tile, **work.common,
         )  # fmt: skip
         if shape.dot or lo == hi:

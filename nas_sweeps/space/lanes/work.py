@@ -55,7 +55,8 @@ class Work:
             "num_warps": 4,
             "enable_fp_fusion": True,  # said, because Triton's default is about to change
         }
-        self.dot = {"DOT": shape.dot, "PREC": products_of(shape.maps)}
+        # Without a product it is one variant, however products are rounded.
+        self.dot = {"DOT": shape.dot, "PREC": products_of(shape.maps) if shape.dot else "ieee"}
         self.at_node = {
             "PIX": shape.out_height * shape.out_width,
             "OC": self.OC,

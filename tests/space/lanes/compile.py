@@ -84,7 +84,9 @@ def wanted(every: bool) -> list[warm.Variant]:
     variants = sorted(found, key=str)
     if every:
         return variants
-    return list({v.kernel: v for v in reversed(variants)}.values())
+    # Those that multiply, where there is a choice: they are the hardest to compile.
+    variants.sort(key=lambda v: ("DOT", True) in v.keywords)
+    return list({v.kernel: v for v in variants}.values())
 
 
 def main() -> None:
