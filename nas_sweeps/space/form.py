@@ -61,13 +61,18 @@ def choose_form(
 
 def _checked(asked: str, supernet: bool, why_not: str | None) -> Form:
     """The form that was asked for, or plain for a network that does not have it anywhere."""
-    if asked not in FORMS:
-        raise ValueError(f"{SWITCH}: unknown choice '{asked}'; choose from {', '.join(FORMS)}")
+    require_known(asked)
     if asked == "triton" and why_not is not None:
         raise ValueError(f"{SWITCH}=triton: {why_not}; unset it, or use plain")
     if asked == "arranged" and not supernet:
         return "plain"
     return next(form for form in FORMS if form == asked)
+
+
+def require_known(asked: str | None) -> None:
+    """Raises ``ValueError`` for what names no form."""
+    if asked is not None and asked not in FORMS:
+        raise ValueError(f"{SWITCH}: unknown choice '{asked}'; choose from {', '.join(FORMS)}")
 
 
 def _why_no_triton(device: torch.device, differentiated_twice: bool) -> str | None:

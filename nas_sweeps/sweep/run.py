@@ -10,7 +10,7 @@ from typing import Literal
 from rich.console import Console
 
 from nas_sweeps import methods
-from nas_sweeps.chain import Chain, Entry, Phase
+from nas_sweeps.chain import PHASES, Chain, Entry, Phase
 from nas_sweeps.data.bundle import prepare
 from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.grid.whole_batches import require_whole_batches
@@ -28,6 +28,7 @@ from nas_sweeps.sweep.only import chosen_by
 from nas_sweeps.sweep.progress import Progress, Silence
 from nas_sweeps.sweep.stopping import stopped_by_signals
 from nas_sweeps.sweep.tracking import Tracker, require
+from nas_sweeps.train.form import check_switches
 from nas_sweeps.trial import Places
 
 
@@ -100,6 +101,7 @@ def run(
     if executor == "inline" and address is not None:
         raise ValueError(NO_CLUSTER)
     require(track, executor, keeper.root)
+    check_switches(on_cpu=any(not grid.resources(phase).gpus for phase in PHASES))
     measured = None if source is None else Store(source).require()
     planned = plan(grid)
     chosen = chosen_by(only, planned) if only is not None else None
