@@ -14,7 +14,6 @@ import torch
 from rich.console import Console
 
 from nas_sweeps.bench.count import Work, count
-from nas_sweeps.bench.images import image_steps
 from nas_sweeps.bench.measure import (
     Rates,
     Taken,
@@ -178,6 +177,8 @@ def makers_of(options: Options, task: str) -> dict[str, Callable[[Options], Step
 
 
 def _image_step(options: Options, task: str, name: str) -> Step:
+    from nas_sweeps.bench.images import image_steps  # torchvision is imported where it is used
+
     return image_steps(options, task)[name]
 
 

@@ -33,10 +33,10 @@ LIMITS_S = {  # on a GPU; a machine that is slower loses the last parts, not the
     "environment": 30,
     "warm-up": 90,
     "arithmetic": 40,
-    "tests": 120,
-    "benchmark": 120,
+    "tests": 115,
+    "benchmark": 150,
     "profile": 30,
-    "tiles": 100,
+    "tiles": 80,
     "epochs": 70,
     "trial": 60,
 }
