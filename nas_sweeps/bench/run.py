@@ -236,7 +236,7 @@ def _counted(work: Work, step_s: float, machine: Rates) -> Row:
 def _start(options: Options, say: Say) -> list[Row]:
     """From the start of a trial's process, a row for each phase."""
     say(TITLES["start"])
-    names = ("device", "precision", "channels", "layers", "batch", "image_size")
+    names = ("device", "precision", "channels", "layers", "batch", "image_size", "threads")
     subject = Subject(**{name: getattr(options, name) for name in names})
     rows = []
     for phase, seconds in seconds_by_phase(subject).items():

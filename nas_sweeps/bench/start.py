@@ -38,6 +38,7 @@ class Subject:
     image_size: int = 32
     epochs: int = 0  # 0: until the step is recorded
     n_max: int | None = None
+    threads: int = 2  # of the CPU
 
 
 def seconds_by_phase(subject: Subject) -> dict[str, float]:
@@ -94,7 +95,7 @@ def main(given: str) -> None:
 
     clock.phase("imports")
     trial, places = trial_of(subject), Places(path=subject.path)
-    device = choose_device(Resources(gpus=float(subject.device == "cuda"), cpus=2))
+    device = choose_device(Resources(gpus=float(subject.device == "cuda"), cpus=subject.threads))
     assert device.type == subject.device, "torch sees another device than was asked for"
     verify(device, trial.recipe.precision, form_of(trial, device).form, arithmetic_folder(places))
     torch.zeros(1, device=device)

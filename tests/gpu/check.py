@@ -70,6 +70,7 @@ class Ended:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts that are asked for; 0 where each was done."""
     options = read(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # parts end with it
     out: Path = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     ended: list[Ended] = []

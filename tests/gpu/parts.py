@@ -355,6 +355,7 @@ def cell_pass(net: Any, k: int, sizes: Options, device: str) -> Callable[[], obj
 
 def epochs(part: Part) -> None:
     """An epoch of each method, and of each genotype's network, by the command that users type."""
+    sizes = part.options
     grid: dict[str, Any] = {
         "data": {"path": part.images} if part.images else {"dataset": "digits", "image_size": 32},
         "search": {
@@ -362,7 +363,7 @@ def epochs(part: Part) -> None:
             "distributions": [{"exp": 0.1}],
             "seeds": [0],
             "recipe": {"epochs": 1},
-            "resources": {"gpus": int(part.device == "cuda"), "cpus": 2},
+            "resources": {"gpus": int(part.device == "cuda"), "cpus": sizes.threads},
         },
         "retrain": {"recipe": {"epochs": 1}, "barlow": {"epochs": 1}},
     }
@@ -407,7 +408,7 @@ def trial(part: Part) -> None:
     from nas_sweeps.bench.start import Subject, seconds_by_phase
 
     sizes = part.options
-    names = ("channels", "layers", "batch", "image_size")
+    names = ("channels", "layers", "batch", "image_size", "threads")
     kind = "tf32" if part.device == "cuda" else "fp32"
     subject = Subject(device=part.device, precision=kind, path=part.images, epochs=3)
     if part.tiny:
