@@ -28,7 +28,7 @@ def bench(
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Only this one; repeatable. {', '.join(TASKS)}. Unasked: all but the last."
+            help=f"Only this one; repeatable. {', '.join(TASKS)}. Unasked: the first six."
         ),
     ] = None,
     variant: Annotated[
@@ -46,7 +46,9 @@ def bench(
     steps: Annotated[int, typer.Option(help="Of packing: timed steps of each.")] = DEFAULT.steps,
     memory: Annotated[bool, typer.Option(help="Also peak memory.")] = True,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = DEFAULT.device,
-    precision: Annotated[str, typer.Option(help="fp32, tf32 or bf16.")] = DEFAULT.precision,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="fp32, tf32, bf16; repeatable. Unasked: fp32.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the table here, as Parquet.")] = None,
 ) -> None:
     """Time the supernet that searches run against the plain form of the same computation.
@@ -55,7 +57,7 @@ def bench(
 
     nas-sweeps bench --task first_order --out bench.parquet
 
-    nas-sweeps bench --device cuda --precision bf16
+    nas-sweeps bench --device cuda --precision tf32 --precision bf16 --task ssf_nas
     """
     chosen: dict[str, Any] = {
         "channels": channels,
@@ -75,7 +77,7 @@ def bench(
         "steps": steps,
         "memory": memory,
         "device": device,
-        "precision": precision,
+        "precisions": tuple(precision or DEFAULT.precisions),
     }
     try:
         options = Options(**chosen)

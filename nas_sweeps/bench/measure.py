@@ -13,6 +13,7 @@ On CUDA the clock is wall time between synchronisations, the memory that of torc
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping
@@ -109,3 +110,46 @@ def _peak_here(options: Options, make: Callable[[Options], Step]) -> float:
     before = peak_memory_gib(device)
     step()
     return peak_memory_gib(device) - before
+
+
+def first_call(step: Step) -> float:
+    """GiB that a step's first call, its recording included, needs of a CUDA device."""
+    device = torch.device("cuda")
+    reset_peak_memory(device)
+    before = torch.cuda.memory_allocated()
+    step()
+    torch.cuda.synchronize()
+    return peak_memory_gib(device) - before / 2**30
+
+
+def kernels_of(step: Step) -> int:
+    """How many a CUDA device ran, copies and fills included; those of a graph one by one."""
+    return sum(one.launches for one in profiled(step, "cuda"))
+
+
+class Spent(NamedTuple):
+    """What a kernel took in all of its launches; on a CPU, an operation of torch."""
+
+    name: str
+    launches: int
+    us: float
+
+
+def profiled(step: Step, device: str) -> list[Spent]:
+    """What a device did in a step, by torch's profiler, longest first."""
+    from torch.profiler import ProfilerActivity, profile
+
+    on_cuda = device == "cuda"
+    kind = ProfilerActivity.CUDA if on_cuda else ProfilerActivity.CPU
+    with profile(activities=[kind]) as seen:
+        step()
+        settle(device)
+    field = "self_device_time_total" if on_cuda else "self_cpu_time_total"
+    spent = [Spent(e.key, e.count, float(getattr(e, field))) for e in seen.key_averages()]
+    return sorted((one for one in spent if one.us > 0), key=lambda one: -one.us)
+
+
+def empty_cache() -> None:
+    """Give back what steps that are gone have held."""
+    gc.collect()
+    torch.cuda.empty_cache()

@@ -8,10 +8,21 @@ from typing import Literal, get_args
 from nas_sweeps.trial import Precision
 
 Task = Literal[
-    "first_order", "second_order", "evaluation", "retrain", "augmentation", "views", "packing"
+    "first_order",
+    "second_order",
+    "evaluation",
+    "retrain",
+    "augmentation",
+    "views",
+    "ssf_nas",
+    "retrain_darts",
+    "test_pass",
+    "start",
+    "packing",
 ]
 TASKS: tuple[Task, ...] = get_args(Task)
-UNASKED = TASKS[:-1]  # many processes at once may take all of a machine's memory
+# The others are for GPUs: minutes a step on a CPU, or many processes that may take all memory.
+UNASKED = TASKS[:6]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +31,10 @@ class Options:
 
     Attributes:
         channels, layers, batch, image_size: of the supernet and of what it is fed.
-        retrain_channels, retrain_layers, retrain_batch: of the evaluation network. The recipe of
-            DARTS train.py, 36, 20 and 96, takes minutes a step on a CPU.
+        retrain_channels, retrain_layers, retrain_batch: of the evaluation network.
+        darts_channels, darts_layers, darts_batch: of the task retrain_darts, the recipe of DARTS
+            train.py, which takes minutes a step on a CPU.
+        test_images: of the task test_pass.
         threads: of a CPU.
         repeats: timed runs of every variant, after one that is not counted.
         tasks: which to measure, in this order.
@@ -30,7 +43,7 @@ class Options:
         memory: also measure peak memory, one child process for each number.
         processes: of the task packing, one row each; each has ``process_threads`` threads and
             makes ``steps`` timed steps.
-        precision: of all variants, as in a recipe.
+        precisions: as in a recipe; all variants in one, then in the next.
     """
 
     channels: int = 16
@@ -40,6 +53,10 @@ class Options:
     retrain_channels: int = 16
     retrain_layers: int = 8
     retrain_batch: int = 64
+    darts_channels: int = 36
+    darts_layers: int = 20
+    darts_batch: int = 96
+    test_images: int = 10_000
     threads: int = 2
     repeats: int = 3
     tasks: tuple[Task, ...] = UNASKED
@@ -50,7 +67,16 @@ class Options:
     process_threads: int = 1
     steps: int = 3
     device: Literal["cpu", "cuda"] = "cpu"
-    precision: Precision = "fp32"
+    precisions: tuple[Precision, ...] = ("fp32",)
+
+    @property
+    def precision(self) -> Precision:
+        """The one that is measured now."""
+        return self.precisions[0]
+
+    def each_precision(self) -> list[Options]:
+        """These options for one precision at a time."""
+        return [replace(self, precisions=(one,)) for one in self.precisions]
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -61,9 +87,10 @@ class Options:
             self._at_least_one("processes", count)
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"--device: unknown '{self.device}'; choose from cpu, cuda")
-        if self.precision not in get_args(Precision):
-            names = ", ".join(get_args(Precision))
-            raise ValueError(f"--precision: unknown '{self.precision}'; choose from {names}")
+        for kind in self.precisions:
+            if kind not in get_args(Precision):
+                names = ", ".join(get_args(Precision))
+                raise ValueError(f"--precision: unknown '{kind}'; choose from {names}")
         if unknown := sorted(set(self.tasks) - set(TASKS)):
             raise ValueError(f"--task: unknown '{unknown[0]}'; choose from {', '.join(TASKS)}")
 
@@ -83,6 +110,10 @@ class Options:
             retrain_channels=8,
             retrain_layers=4,
             retrain_batch=16,
+            darts_channels=8,
+            darts_layers=4,
+            darts_batch=16,
+            test_images=256,
             repeats=1,
             memory=False,
             processes=tuple(n for n in self.processes if n <= 4),

@@ -16,7 +16,8 @@ import torch
 
 from nas_sweeps.bench.measure import settle
 from nas_sweeps.bench.options import Options
-from nas_sweeps.bench.steps import OURS, OURS_GRAPHED, make_step
+from nas_sweeps.bench.steps import make_step
+from nas_sweeps.bench.variants import OURS, OURS_GRAPHED
 
 START_S = 600.0  # for processes to import torch and to make one step
 

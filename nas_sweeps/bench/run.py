@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,22 @@ import torch
 from rich.console import Console
 
 from nas_sweeps.bench.count import Work, count
-from nas_sweeps.bench.images import image_steps
-from nas_sweeps.bench.measure import Rates, Taken, peak_of_step, rates, take_turns
+from nas_sweeps.bench.measure import (
+    Rates,
+    Taken,
+    empty_cache,
+    first_call,
+    kernels_of,
+    peak_of_step,
+    rates,
+    take_turns,
+)
 from nas_sweeps.bench.options import Options
 from nas_sweeps.bench.packing import packed_s
-from nas_sweeps.bench.steps import PASSES, UNCOUNTED, Step, gflop, images_of, make_step, variants
+from nas_sweeps.bench.start import Subject, seconds_by_phase
+from nas_sweeps.bench.steps import PASSES, Step, gflop, images_of, make_step
 from nas_sweeps.bench.table import TITLES, show
+from nas_sweeps.bench.variants import UNCOUNTED, variants
 from nas_sweeps.paths import user_path
 from nas_sweeps.publish import publish, require_writable
 
@@ -26,7 +37,8 @@ _F, _I, _S = pa.float64(), pa.int64(), pa.string()
 SCHEMA = pa.schema(
     [
         ("task", _S),
-        ("variant", _S),
+        ("variant", _S),  # of the task start, a phase
+        ("form", _S),  # of the network, where there is one
         ("step_s", _F),  # CPU seconds of all threads; on CUDA, and of packing, wall seconds
         ("cpu_s", _F),
         ("wall_s", _F),
@@ -36,6 +48,7 @@ SCHEMA = pa.schema(
         ("mem_ratio", _F),
         ("gflop", _F),  # useful: those of the plain form's convolutions and linear layers
         ("gemm_share", _F),  # useful FLOPs a second over the rate of a large matrix product
+        ("kernels", _I),  # on CUDA, that the device ran in a step
         ("operations", _I),  # dispatched in a step, as count.py says
         ("counted_gflop", _F),  # of this variant, everything that is a product
         ("counted_gbyte", _F),
@@ -56,6 +69,7 @@ SCHEMA = pa.schema(
         ("torch", _S),
     ]
 )
+_log = logging.getLogger(__name__)
 Row = dict[str, Any]
 Say = Callable[[str], None]
 
@@ -74,15 +88,7 @@ def run(options: Options, out: Path | None = None, console: Console | None = Non
     console = console or Console()
     torch.set_num_threads(options.threads)
     with console.status("") as status:
-        # Other processes first: this one keeps what a large step took, and would double it.
-        peaks = {task: _peaks(options, task, status.update) for task in options.tasks}
-        packed = _packing(options, status.update) if "packing" in options.tasks else []
-        machine, rows = rates(options.device), []
-        for task in options.tasks:
-            if task != "packing":
-                rows += _task(options, task, machine, peaks[task], status.update)
-        rows += packed
-    rows = [dict.fromkeys(SCHEMA.names) | _setting(options, row, machine) | row for row in rows]
+        rows = [row for one in options.each_precision() for row in _all(one, status.update)]
     show(rows, console)
     if out is not None:
         with publish(out) as scratch:
@@ -90,8 +96,23 @@ def run(options: Options, out: Path | None = None, console: Console | None = Non
     return rows
 
 
+def _all(options: Options, say: Say) -> list[Row]:
+    """Every task in one precision."""
+    # Other processes first: this one keeps what a large step took, and would double it.
+    peaks = {task: _peaks(options, task, say) for task in options.tasks}
+    packed = _packing(options, say) if "packing" in options.tasks else []
+    started = _start(options, say) if "start" in options.tasks else []
+    machine, rows = rates(options.device), []
+    for task in options.tasks:
+        if task not in ("packing", "start"):
+            measure = _on_cuda if options.device == "cuda" and task in PASSES else _task
+            rows += measure(options, task, machine, peaks[task], say)
+    rows += started + packed
+    return [dict.fromkeys(SCHEMA.names) | _setting(options, row, machine) | row for row in rows]
+
+
 def _peaks(options: Options, task: str, say: Say) -> dict[str, float]:
-    if not options.memory or task not in PASSES:
+    if not options.memory or task not in PASSES or options.device == "cuda":
         return {}
     peaks = {}
     for name, make in makers_of(options, task).items():
@@ -117,6 +138,32 @@ def _task(
     return _rows(options, task, times, works, peaks, machine)
 
 
+def _on_cuda(
+    options: Options, task: str, machine: Rates, peaks: dict[str, float], say: Say
+) -> list[Row]:
+    """One variant after the other, as the device's memory holds one; what fails has no row."""
+    times: dict[str, Taken] = {}
+    kernels: dict[str, int] = {}
+    for name, make in makers_of(options, task).items():
+        say(f"{TITLES[task]}: {name}")
+        try:
+            peaks[name], times[name], kernels[name] = _alone(options, make)
+        except Exception as error:  # memory, most often: the others are still worth their time
+            say(f"{TITLES[task]}: {name}: {type(error).__name__}: {error}")
+            _log.warning("%s, %s: %s", TITLES[task], name, error)
+        empty_cache()
+    rows = _rows(options, task, times, {}, peaks, machine) if times else []
+    return [row | {"kernels": kernels.get(row["variant"])} for row in rows]
+
+
+def _alone(options: Options, make: Callable[[Options], Step]) -> tuple[float, Taken, int]:
+    """GiB, seconds and kernels of one step, of which nothing is left."""
+    step = make(options)
+    peak = first_call(step)
+    times = take_turns({"": step}, options.repeats, options.device, lambda: None)
+    return peak, times[""], kernels_of(step)
+
+
 def makers_of(options: Options, task: str) -> dict[str, Callable[[Options], Step]]:
     """How to make the step of every variant; picklable, and the first is the reference."""
     if task not in PASSES:
@@ -130,6 +177,8 @@ def makers_of(options: Options, task: str) -> dict[str, Callable[[Options], Step
 
 
 def _image_step(options: Options, task: str, name: str) -> Step:
+    from nas_sweeps.bench.images import image_steps  # torchvision is imported where it is used
+
     return image_steps(options, task)[name]
 
 
@@ -150,18 +199,27 @@ def _rows(
         row = {
             "task": task,
             "variant": name,
+            "form": _form(options, task, name),
             "step_s": step_s,
             "cpu_s": taken.cpu_s,
             "wall_s": taken.wall_s,
             "ratio": base_s / step_s,
             "images_per_s": images_of(options, task) / step_s,
             "peak_mem_gib": peak,
-            "mem_ratio": peaks[first] / peak if peak else None,
+            "mem_ratio": peaks[first] / peak if peak and first in peaks else None,
             "gflop": useful,
             "gemm_share": useful / step_s / machine.gemm_gflops if useful else None,
         }
         rows.append(row | (_counted(works[name], step_s, machine) if name in works else {}))
     return rows
+
+
+def _form(options: Options, task: str, name: str) -> str | None:
+    if task not in PASSES:
+        return None
+    supernet = task not in ("retrain", "retrain_darts")
+    known = {variant.name: variant for variant in variants(options, task)}
+    return known[name].form_on(options.device, supernet)
 
 
 def _counted(work: Work, step_s: float, machine: Rates) -> Row:
@@ -173,6 +231,18 @@ def _counted(work: Work, step_s: float, machine: Rates) -> Row:
         "floor_s": floor_s,
         "floor_share": floor_s / step_s,
     }
+
+
+def _start(options: Options, say: Say) -> list[Row]:
+    """From the start of a trial's process, a row for each phase."""
+    say(TITLES["start"])
+    names = ("device", "precision", "channels", "layers", "batch", "image_size", "threads")
+    subject = Subject(**{name: getattr(options, name) for name in names})
+    rows = []
+    for phase, seconds in seconds_by_phase(subject).items():
+        row = {"task": "start", "variant": phase, "step_s": seconds, "wall_s": seconds}
+        rows.append(row | {"repeats": 1})
+    return rows
 
 
 def _packing(options: Options, say: Say) -> list[Row]:
@@ -198,7 +268,7 @@ def _packing(options: Options, say: Say) -> list[Row]:
 
 
 def _setting(options: Options, row: Row, machine: Rates) -> Row:
-    prefix = "retrain_" if row["task"] == "retrain" else ""
+    prefix = {"retrain": "retrain_", "retrain_darts": "darts_"}.get(row["task"], "")
     sizes = {name: getattr(options, prefix + name) for name in ("channels", "layers", "batch")}
     names = ("image_size", "threads", "repeats", "device", "precision")
     others = {name: getattr(options, name) for name in names}

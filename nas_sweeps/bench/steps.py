@@ -1,11 +1,4 @@
-"""The steps that are timed, for every variant of the supernet.
-
-``plain`` is the reference: one module after another in torch's default memory layout, and an
-architecture step that, like ``loss.backward()`` in DARTS architect.py, computes the gradients of
-the weights too. ``alphas only`` is plain but for those gradients, ``channels last`` but for the
-layout, ``and alphas only`` is both, ``and compiled`` is that under ``torch.compile``. ``ours`` is
-what a search runs. On CUDA ``… graphed`` are the same recorded as CUDA graphs, which is what a
-trial there runs.
+"""The steps that are timed, for every variant (``variants.py``).
 
 B images, S x S pixels.
 """
@@ -13,7 +6,6 @@ B images, S x S pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -22,9 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas_sweeps.bench.options import Options
+from nas_sweeps.bench.trials import trial_step
+from nas_sweeps.bench.variants import OF_TRIALS, Variant
 from nas_sweeps.space.genotype import EDGES
 from nas_sweeps.space.network import Network, count_macs
-from nas_sweeps.space.plain import PlainSupernet
 from nas_sweeps.space.precision import precision
 from nas_sweeps.space.published import published
 from nas_sweeps.space.supernet import Supernet
@@ -40,37 +33,11 @@ PASSES = {  # forward passes, counting a backward pass as two
     "second_order": 12,
     "evaluation": 1,
     "retrain": 3,
+    "ssf_nas": 12,
+    "retrain_darts": 3,
+    "test_pass": 1,
 }
 LR, MOMENTUM, DECAY = 0.025, 0.9, 3e-4  # DARTS train_search.py
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to compute the same thing."""
-
-    name: str
-    arranged: bool = False
-    channels_last: bool = True
-    alphas_only: bool = True
-    compiled: bool = False
-    graphed: bool = False
-
-
-PLAIN = Variant("plain", channels_last=False, alphas_only=False)
-OURS = Variant("ours", arranged=True)
-ALPHAS_ONLY = Variant("alphas only", channels_last=False)
-SUPERNETS = (
-    PLAIN,
-    ALPHAS_ONLY,
-    Variant("channels last", alphas_only=False),
-    Variant("and alphas only"),
-    OURS,
-)
-COMPILED = Variant("and compiled", compiled=True)
-GRAPHED = Variant("and graphed", graphed=True)
-OURS_GRAPHED = Variant("ours, graphed", arranged=True, graphed=True)
-UNCOUNTED = {v.name for v in (COMPILED, GRAPHED, OURS_GRAPHED)}  # they dispatch nothing to count
-NETWORKS = (PLAIN, Variant("ours"))  # an evaluation network has one form, in two layouts
 
 
 class Search:
@@ -79,8 +46,9 @@ class Search:
     def __init__(self, options: Options, variant: Variant) -> None:
         torch.manual_seed(0)
         self.variant = variant
-        kind = Supernet if variant.arranged else PlainSupernet
-        self.net = _placed(kind(options.channels, options.layers, 10), options, variant)
+        net = Supernet(options.channels, options.layers, 10)
+        net.form = variant.form_on(options.device, supernet=True)
+        self.net = _placed(net, options, variant)
         self.names = [name for name, _ in self.net.named_parameters()]
         self.weights: list[Tensor] = list(self.net.parameters())
         self.alphas = [
@@ -194,6 +162,7 @@ class Retrain:
             10,
             auxiliary=True,
         )
+        net.form = variant.form_on(options.device, supernet=False)
         self.net = _placed(net, options, variant)
         self.images, self.labels = _batch(options, variant, options.retrain_batch)
         self.sgd = _sgd(self.net.parameters(), variant)
@@ -206,35 +175,10 @@ class Retrain:
         clip_and_step(loss, list(self.net.parameters()), self.sgd, 5.0)
 
 
-def variants(options: Options, task: str) -> tuple[Variant, ...]:
-    """Those that a task knows; the first is what ratios are taken against.
-
-    Raises:
-        ValueError: none of those asked for is among them.
-    """
-    first, *others = _known(options, task)
-    chosen = [one for one in others if one.name in options.only or not options.only]
-    if not chosen:
-        names = ", ".join(f"'{one.name}'" for one in others)
-        raise ValueError(f"--variant: unknown '{options.only[0]}'; {task} has {names}")
-    return first, *chosen
-
-
-def _known(options: Options, task: str) -> tuple[Variant, ...]:
-    cuda = options.device == "cuda"
-    if task == "retrain":
-        return *NETWORKS, *((OURS_GRAPHED,) if cuda else ())
-    compiled = (COMPILED,) if options.compile else ()
-    if task == "evaluation":  # without gradients there is less to choose from
-        return PLAIN, Variant("channels last"), *compiled, OURS
-    *plain, ours = SUPERNETS
-    if cuda:
-        return *plain, *compiled, GRAPHED, ours, OURS_GRAPHED
-    return *plain, *compiled, ours
-
-
 def make_step(options: Options, task: str, variant: Variant) -> Step:
     """The step of one variant, ready to be called again and again."""
+    if task in OF_TRIALS:
+        return trial_step(options, task, variant)
     owner = Retrain(options, variant) if task == "retrain" else Search(options, variant)
     step: Step = getattr(owner, "step" if task == "retrain" else task)
     if variant.graphed:
@@ -267,19 +211,30 @@ def _graphed(step: Step, sgd: torch.optim.Optimizer, options: Options) -> Step:
 
 def images_of(options: Options, task: str) -> int:
     """How many images one step trains or tests on: a bilevel step takes two batches."""
+    if task == "test_pass":
+        return options.test_images
+    if task == "retrain_darts":
+        return options.darts_batch
     batch = options.retrain_batch if task == "retrain" else options.batch
-    return batch * (2 if task in ("first_order", "second_order", "packing") else 1)
+    return batch * (2 if task in ("first_order", "second_order", "ssf_nas", "packing") else 1)
 
 
 def gflop(options: Options, task: str) -> float:
-    """Counted from multiply-accumulates of convolutions and linear layers, two operations each."""
+    """Counted from multiply-accumulates of convolutions and linear layers, two operations each.
+
+    A step of SSF-NAS takes two views of each batch; its projector is not counted.
+    """
+    net: Network | Supernet
     if task == "retrain":
         net = Network(published("DARTS_V2"), options.retrain_channels, options.retrain_layers, 10)
-        macs = count_macs(net, options.image_size)
+    elif task == "retrain_darts":
+        net = Network(published("DARTS_V2"), options.darts_channels, options.darts_layers, 10)
     else:
-        macs = count_macs(Supernet(options.channels, options.layers, 10), options.image_size)
-    batch = options.retrain_batch if task == "retrain" else options.batch
-    return 2e-9 * macs * batch * PASSES[task]
+        net = Supernet(options.channels, options.layers, 10)
+    images = {"retrain": options.retrain_batch, "retrain_darts": options.darts_batch}
+    images["test_pass"] = options.test_images
+    macs = count_macs(net, options.image_size)
+    return 2e-9 * macs * images.get(task, options.batch) * PASSES[task]
 
 
 def _placed(net: Net, options: Options, variant: Variant) -> Net:

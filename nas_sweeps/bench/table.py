@@ -18,21 +18,31 @@ TITLES = {
     "retrain": "retraining",
     "augmentation": "crop, flip",
     "views": "Barlow views",
+    "ssf_nas": "SSF-NAS",
+    "retrain_darts": "DARTS' own",
+    "test_pass": "test pass",
+    "start": "start",
     "packing": "packing",
 }
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
     """Print times; then, where there are such rows, what was counted; then packing."""
-    timed = [row for row in rows if row["task"] != "packing"]
+    timed = [row for row in rows if row["task"] not in ("start", "packing")]
+    started = [row for row in rows if row["task"] == "start"]
     counted = [row for row in timed if row["operations"] is not None]
     packed = [row for row in rows if row["task"] == "packing"]
     if timed:
         console.print(_table(timed, ("s", "faster", "wall s", "img/s", "GiB", "less"), _times))
+        if any(row["kernels"] for row in timed):
+            console.print(_table(timed, ("form", "kernels"), _kernels))
         console.print(_clocks(timed[0]), soft_wrap=True, highlight=False)
     if counted:
         console.print(_table(counted, ("ops", "GFLOP", "GB", "GEMM", "floor s", "of s"), _works))
         console.print(_counts(counted[0]), soft_wrap=True, highlight=False)
+    if started:
+        console.print(_table(started, ("s",), lambda row: (_seconds(row["wall_s"]),)))
+        console.print(_starting(started[0]), soft_wrap=True, highlight=False)
     if packed:
         console.print(_table(packed, ("at once", "steps/h", "in all", "each"), _packs))
         console.print(_packing(packed[0]), soft_wrap=True, highlight=False)
@@ -45,11 +55,18 @@ def _table(rows: Sequence[Row], columns: Sequence[str], cells: Cells) -> Table:
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for row, before in zip(rows, [None, *rows], strict=False):
-        first = before is None or before["task"] != row["task"]
+        first = before is None or _group(before) != _group(row)
         if first:
             table.add_section()
-        table.add_row(TITLES[row["task"]] if first else "", row["variant"], *cells(row))
+        name = " ".join(_group(row)) if first else ""
+        table.add_row(name, row["variant"], *cells(row))
     return table
+
+
+def _group(row: Row) -> tuple[str, ...]:
+    """The task, and its precision where it is not the default."""
+    kind = row.get("precision")
+    return (TITLES[row["task"]], *((kind,) if kind not in (None, "fp32") else ()))
 
 
 def _times(row: Row) -> tuple[str, ...]:
@@ -61,6 +78,10 @@ def _times(row: Row) -> tuple[str, ...]:
         _maybe(row["peak_mem_gib"], "{:.2f}"),
         _maybe(row["mem_ratio"], "{:.2f}x"),
     )
+
+
+def _kernels(row: Row) -> tuple[str, ...]:
+    return row["form"] or "", _maybe(row["kernels"], "{:,}")
 
 
 def _works(row: Row) -> tuple[str, ...]:
@@ -97,6 +118,13 @@ def _counts(row: Row) -> str:
         f"GEMM: useful FLOPs at the rate of a matrix product, {row['gemm_gflops']:.0f} GFLOP/s. "
         f"floor: counted FLOPs at that rate, or bytes at a copy's, {row['copy_gbytes']:.0f} GB/s; "
         "ops: dispatched, without views."
+    )
+
+
+def _starting(row: Row) -> str:
+    return (
+        f"Seconds of a search's process by phase, {row['device']}, {row['precision']}, B="
+        f"{row['batch']}, C={row['channels']}, L={row['layers']}."
     )
 
 

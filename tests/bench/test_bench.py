@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 from typer.testing import CliRunner
 
-from nas_sweeps.bench import steps
+from nas_sweeps.bench import steps, trials
 from nas_sweeps.bench.command import bench
 from nas_sweeps.bench.count import count
 from nas_sweeps.bench.images import image_steps
@@ -19,20 +19,20 @@ from nas_sweeps.bench.measure import peak_of_step
 from nas_sweeps.bench.options import TASKS, Options, Task
 from nas_sweeps.bench.packing import packed_s
 from nas_sweeps.bench.run import SCHEMA, makers_of, run
-from nas_sweeps.bench.steps import (
+from nas_sweeps.bench.start import BEFORE
+from nas_sweeps.bench.steps import Search, gflop, make_step
+from nas_sweeps.bench.table import show
+from nas_sweeps.bench.variants import (
     COMPILED,
     GRAPHED,
     OURS,
     OURS_GRAPHED,
     PLAIN,
+    PLAIN_GRAPHED,
     SUPERNETS,
-    Search,
     Variant,
-    gflop,
-    make_step,
     variants,
 )
-from nas_sweeps.bench.table import show
 from tests.train.tape import Tapes
 
 TINY = Options(
@@ -42,6 +42,10 @@ TINY = Options(
     retrain_channels=2,
     retrain_layers=3,
     retrain_batch=4,
+    darts_channels=2,
+    darts_layers=3,
+    darts_batch=4,
+    test_images=8,
     processes=(2,),
     steps=1,
     threads=1,
@@ -60,7 +64,7 @@ def _one_thread() -> Iterator[None]:
 
 
 # The auxiliary head of the retrain step needs images of 29 pixels; the others do not.
-SIZES = {task: 32 if task == "retrain" else 8 for task in TASKS}
+SIZES = {task: 32 if task.startswith("retrain") else 8 for task in TASKS}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -73,8 +77,11 @@ def test_every_variant_of_a_task_has_a_row_on_screen_and_in_the_file(
     table = pq.read_table(tmp_path / "bench.parquet")
     assert table.schema.equals(SCHEMA)
     assert table.to_pylist() == rows
-    assert rows[0]["ratio"] == 1
-    assert rows[-1]["variant"] == "ours"
+    if task == "start":
+        assert [row["variant"] for row in rows] == [*BEFORE]
+    else:
+        assert rows[0]["ratio"] == 1
+        assert rows[-1]["variant"] == "ours"
     text = console.export_text()
     assert all(row["variant"] in text for row in rows)
     assert all(row["step_s"] > 0 and row["wall_s"] > 0 for row in rows)
@@ -113,7 +120,8 @@ def test_no_row_is_cut_on_eighty_columns() -> None:
     row |= {"variant": "and alphas only", "operations": 39_528, "images_per_s": 105_790}
     row |= {"counted_gflop": 231.0, "counted_gbyte": 74.6, "gemm_share": 0.24, "floor_share": 0.21}
     row |= {"peak_mem_gib": 10.2, "mem_ratio": 2.9, "ratio": 4.41, "processes": 16, "batch": 64}
-    row |= {"device": "cpu", "torch": "2.15.0"}
+    row |= {"device": "cpu", "torch": "2.15.0", "precision": "fp32", "form": "arranged"}
+    row |= {"kernels": 40_029}
     console = Console(record=True, width=80)
     show([row | {"task": task} for task in TASKS], console)
     assert "…" not in console.export_text()
@@ -189,12 +197,21 @@ def test_a_bad_option_is_one_message(arguments: list[str], message: str) -> None
     assert message in result.output
 
 
-@pytest.mark.parametrize(("task", "variant"), [("first_order", GRAPHED), ("retrain", OURS_GRAPHED)])
+@pytest.mark.parametrize(
+    ("task", "variant"),
+    [
+        ("first_order", GRAPHED),
+        ("retrain", OURS_GRAPHED),
+        ("ssf_nas", PLAIN_GRAPHED),
+        ("retrain_darts", OURS_GRAPHED),
+    ],
+)
 def test_a_graphed_variant_replays_its_step(
     task: Task, variant: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tapes = Tapes()
-    monkeypatch.setattr(steps, "CudaGraphs", lambda: tapes)
+    for module in (steps, trials):
+        monkeypatch.setattr(module, "CudaGraphs", lambda: tapes)
     step = make_step(replace(TINY, image_size=SIZES[task]), task, variant)
     step()
     assert (tapes.recorded, tapes.replays) == (1, 0)
@@ -204,12 +221,25 @@ def test_a_graphed_variant_replays_its_step(
 
 def test_graphs_are_for_cuda() -> None:
     names = [v.name for v in variants(replace(TINY, device="cuda"), "first_order")]
-    assert names[-3:] == ["and graphed", "ours", "ours, graphed"]
+    assert names[-4:] == ["and graphed", "arranged", "ours", "ours, graphed"]
+    assert PLAIN_GRAPHED in variants(replace(TINY, device="cuda"), "ssf_nas")
     assert "ours, graphed" not in [v.name for v in variants(TINY, "first_order")]
 
 
 def test_precision_is_that_of_the_step() -> None:
-    step = make_step(replace(TINY, image_size=8, precision="bf16"), "evaluation", OURS)
+    step = make_step(replace(TINY, image_size=8, precisions=("bf16",)), "evaluation", OURS)
     assert step().dtype == torch.bfloat16
     with pytest.raises(ValueError, match=r"--precision: unknown 'half'; choose from fp32, tf32"):
-        replace(TINY, precision="half")
+        replace(TINY, precisions=("fp32", "half"))
+
+
+def test_every_precision_has_rows_of_its_own() -> None:
+    options = replace(TINY, image_size=8, tasks=("evaluation",), precisions=("fp32", "bf16"))
+    rows = run(options, console=Console(record=True, width=80))
+    assert [row["precision"] for row in rows] == ["fp32"] * 3 + ["bf16"] * 3
+    assert [row["form"] for row in rows] == ["plain", "plain", "arranged"] * 2
+
+
+def test_a_form_asked_for_is_the_form_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_SWEEPS_FORM", "plain")
+    assert Search(replace(TINY, image_size=8), OURS).net.form == "plain"

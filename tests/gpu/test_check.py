@@ -1,0 +1,54 @@
+"""The check for ten minutes on a GPU: every part starts, and none hangs or stops the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.gpu import check
+from tests.gpu.parts import PARTS
+
+
+def checked(out: Path, *arguments: str) -> tuple[int, str]:
+    code = check.main(["--out", str(out), "--device", "cpu", *arguments])
+    return code, (out / "page.txt").read_text()
+
+
+def test_every_part_has_a_limit_and_they_fit_into_the_time() -> None:
+    assert list(check.LIMITS_S) == list(PARTS)
+    assert check.ALL_S < 8 * 60
+
+
+def test_a_part_that_fails_is_said_and_the_next_one_runs(tmp_path: Path) -> None:
+    asked = ("--images", str(tmp_path / "nowhere"), "--part", "trial", "--part", "environment")
+    code, page = checked(tmp_path, *asked)
+    assert code == 1
+    assert "trial        failed" in page
+    assert "environment  done" in page
+    rows = pq.read_table(tmp_path / "figures.parquet").to_pylist()
+    assert {row["part"] for row in rows} == {"environment"}
+    assert all(row["date"] and "torch" in row["versions"] for row in rows)
+
+
+def test_a_part_that_takes_too_long_is_ended_and_said(tmp_path: Path) -> None:
+    code, page = checked(tmp_path, "--part", "arithmetic", "--part-limit", "1")
+    assert code == 1
+    assert "arithmetic   out of time" in page
+
+
+def test_without_time_a_part_is_not_started(tmp_path: Path) -> None:
+    code, page = checked(tmp_path, "--part", "environment", "--limit", "0")
+    assert code == 1
+    assert "no time was left to start it" in page
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_part_works_on_a_cpu(tmp_path: Path) -> None:
+    code, page = checked(tmp_path, "--limit", "1700", "--part-limit", "300")
+    assert code == 0, page
+    rows = pq.read_table(tmp_path / "figures.parquet").to_pylist()
+    assert {row["part"] for row in rows} == set(PARTS)
+    assert all(row["value"] is None or row["value"] >= 0 for row in rows)
