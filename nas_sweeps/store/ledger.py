@@ -19,7 +19,7 @@ from typing import Any
 from nas_sweeps.store.files import File, open_files
 from nas_sweeps.store.index import Index, read_index
 from nas_sweeps.store.layout import FOLDERS, AttemptFiles, Layout, Writer
-from nas_sweeps.store.records import METRICS, AttemptRecord, Result, Settled, State
+from nas_sweeps.store.records import METRICS, AttemptRecord, AttemptState, Result, Settled, State
 from nas_sweeps.store.trial_files import (
     all_checkpoints,
     now,
@@ -183,7 +183,7 @@ class Store:
             AlreadyDone: the trial has a result that says done.
         """
         before = self.layout.trial(trial_id)
-        if read_state(before) is State.DONE:
+        if read_state(before) == State.DONE:
             raise AlreadyDone(trial_id)
         number = 1 + max((attempt.number for attempt in before.attempts), default=0)
         record = AttemptRecord(
@@ -195,7 +195,7 @@ class Store:
         # on it cannot, because this attempt is newer.
         if before.newest is not None:
             last = read_result(AttemptFiles(self.layout.trial(trial_id), before.newest.writer))
-            if last is not None and last.state == "done":
+            if last is not None and last.state == State.DONE:
                 attempt.files.record.remove()
                 raise AlreadyDone(trial_id)
         self.layout.files.tidy(before.folder)
@@ -226,7 +226,7 @@ class Store:
             result = Result(
                 trial_id=trial.trial_id,
                 phase=trial.phase,
-                state="failed",
+                state=State.FAILED,
                 attempt=attempt.number,
                 started_at=now(),
                 finished_at=now(),
@@ -249,7 +249,7 @@ class Store:
         for files, _ in self.layout.trials():
             done = files.trial_id in self._done
             found[files.trial_id] = State.DONE if done else read_state(files)
-        self._done.update(t for t, state in found.items() if state is State.DONE)
+        self._done.update(t for t, state in found.items() if state == State.DONE)
         return found
 
     def result(self, trial_id: str) -> Result | None:
@@ -335,13 +335,13 @@ class Attempt:
         except Overtaken:
             return False
         self.publish(
-            state=result.state,
+            state=AttemptState(result.state),
             error_class=result.error_class,
             error_message=result.error_message,
             **facts,
         )
         self.files.result.publish_json(asdict(result))
-        self.discard(keep=1 if result.state == "done" else KEPT)
+        self.discard(keep=1 if result.state == State.DONE else KEPT)
         return True
 
     def discard(self, keep: int) -> None:

@@ -15,7 +15,14 @@ import pyarrow.compute as pc
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.files import File, warn_skipped
 from nas_sweeps.store.layout import AttemptFiles, TrialFiles
-from nas_sweeps.store.records import ACCURACIES, COUNTS, AttemptRecord, Result
+from nas_sweeps.store.records import (
+    ACCURACIES,
+    COUNTS,
+    AttemptRecord,
+    AttemptState,
+    Result,
+    State,
+)
 from nas_sweeps.store.schemas import (
     ALPHAS,
     ATTEMPTS,
@@ -85,7 +92,7 @@ def read_trial(files: TrialFiles) -> TrialRows:
     row: Row = {
         "trial_id": files.trial_id,
         "phase": "search" if files.trial_id.startswith("s-") else "retrain",
-        "state": state_of(result, attempt).value,
+        "state": state_of(result, attempt),
         "genotype_id": genotype.genotype_id if genotype else None,
         "parents": [],
         "attempt": newest.number if newest else None,
@@ -103,7 +110,7 @@ def read_trial(files: TrialFiles) -> TrialRows:
     row |= _result_columns(result) if result else {}
     attempts = [_attempt_row(of, record, of == newest) for of, record in records]
     whole = epochs_whole and classes_whole and (spec is not None or not records)
-    if result is not None and result.state == "done":
+    if result is not None and result.state == State.DONE:
         # A search that trains nothing has neither.
         trained = result.metrics.get("epochs") != 0
         whole = whole and (len(epochs) > 0 and len(classes) > 0) == trained
@@ -133,8 +140,8 @@ def _attempt_row(files: AttemptFiles, record: AttemptRecord | None, newest: bool
     row: Row = {"trial_id": files.trial.trial_id, "attempt": files.number}
     if record is None:
         return row
-    lost = record.state == "running" and not (newest and is_live(record))
-    state = "lost" if lost else record.state
+    lost = record.state == AttemptState.RUNNING and not (newest and is_live(record))
+    state = AttemptState.LOST if lost else record.state
     costs = {key: record.cost.get(key) for key in COSTS}
     times = {key: _time(getattr(record, key)) for key in ("started_at", "heartbeat")}
     facts = {key: getattr(record, key) for key in ATTEMPT_FACTS}
@@ -264,7 +271,7 @@ def _result_columns(result: Result) -> Row:
         "device": result.device,
         "error_class": result.error_class,
         "error_message": result.error_message,
-        "transient": result.transient if result.state == "failed" else None,
+        "transient": result.transient if result.state == State.FAILED else None,
         "fallback_used": _if_a(bool, result.genotype_facts.get("fallback_used")),
         "discretisation_rule": _if_a(str, result.genotype_facts.get("rule")),
         "git_sha": result.git_sha,

@@ -9,7 +9,7 @@ from typing import Any
 from nas_sweeps.store.driver import is_alive
 from nas_sweeps.store.files import warn_skipped
 from nas_sweeps.store.layout import AttemptFiles, TrialFiles
-from nas_sweeps.store.records import AttemptRecord, Result, State
+from nas_sweeps.store.records import AttemptRecord, AttemptState, Result, State
 from nas_sweeps.trial import Origin
 
 # A worker beats between steps, at least once in half a minute if its steps are shorter than
@@ -34,7 +34,7 @@ def read_state(files: TrialFiles) -> State:
 def state_of(result: Result | None, attempt: AttemptRecord | None) -> State:
     """A trial's state from what its newest attempt's files say."""
     if result is not None:
-        return State(result.state)
+        return result.state
     return State.RUNNING if attempt is not None and is_live(attempt) else State.WAITING
 
 
@@ -89,7 +89,7 @@ def now() -> str:
 
 def is_live(attempt: AttemptRecord) -> bool:
     """Whether an attempt still runs, as far as this machine can tell."""
-    if attempt.state != "running":
+    if attempt.state != AttemptState.RUNNING:
         return False
     if attempt.host == socket.gethostname() and not is_alive(attempt.pid):
         return False
