@@ -18,7 +18,7 @@ def outcome_of(result: Result | Settled) -> Outcome:
     done = settled.state == State.DONE
     return Outcome(
         state=settled.state,
-        genotype=Genotype(*settled.genotype) if done and settled.genotype else None,
+        genotype=Genotype.from_json(settled.genotype) if done and settled.genotype else None,
         accuracy_validation=settled.accuracy_validation,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,8 +17,13 @@ from nas_sweeps.standing import outcome_of
 from nas_sweeps.store.layout import AttemptFiles, TrialFiles
 from nas_sweeps.store.records import AttemptRecord, Ending, Result, State
 from nas_sweeps.store.sealed import unseal
-from nas_sweeps.store.trial_files import is_live, read_attempt, read_origins, read_result
-from nas_sweeps.trial import trial_from_json
+from nas_sweeps.store.trial_files import (
+    is_live,
+    read_asked,
+    read_attempt,
+    read_origins,
+    read_result,
+)
 
 News = Literal["epoch"] | Ending
 
@@ -85,13 +89,10 @@ class Known:
     def _read_spec(self, files: TrialFiles) -> None:
         """A name, also where what was asked cannot be read."""
         self.name = self.trial_id
-        asked = files.spec.read_json()
-        try:
-            trial = trial_from_json(json.dumps((asked or {}).get("spec")))
-        except ValueError:
-            return
-        origins = read_origins(files)
-        self.name, self.parts = name_of(trial, origins), parts_of(trial, origins)
+        asked = read_asked(files)
+        if asked is not None:
+            origins = read_origins(files)
+            self.name, self.parts = name_of(asked.trial, origins), parts_of(asked.trial, origins)
 
     def _settle(self, result: Result, pace: Pace) -> News | None:
         before, self.record = self.ending, None

@@ -21,17 +21,18 @@ from nas_sweeps.store.index import Index, read_index
 from nas_sweeps.store.layout import FOLDERS, AttemptFiles, Layout, Writer
 from nas_sweeps.store.records import METRICS, AttemptRecord, AttemptState, Result, Settled, State
 from nas_sweeps.store.trial_files import (
+    Asked,
     all_checkpoints,
     now,
+    read_asked,
     read_newest_result,
     read_origins,
     read_result,
     read_state,
 )
-from nas_sweeps.trial import Origin, Trial, trial_from_json
+from nas_sweeps.trial import Origin, Trial
 
 LAYOUT_VERSION = 2  # of the files of a store: see ``layout``
-TRIAL_FILE_VERSION = 1
 KEPT = 2  # checkpoints of a trial that is not done: should the latest be damaged, there is one more
 
 
@@ -147,8 +148,7 @@ class Store:
         files = self.layout.trial(trial.trial_id)
         if files.spec.name in files.names and files.spec.read_json() is not None:
             return
-        asked = {"schema": TRIAL_FILE_VERSION, "variant": variant}
-        files.spec.publish_json(asked | {"spec": json.loads(trial.to_json())})
+        files.spec.publish_json(Asked(trial, variant).to_json())
 
     def asked(self, trial_id: str) -> bool:
         """Whether a trial was asked for."""
@@ -157,10 +157,13 @@ class Store:
 
     def spec(self, trial_id: str) -> Trial:
         """Raises ``ValueError`` where there is no such trial, or its file cannot be read."""
-        asked = self.layout.trial(trial_id).spec.read_json()
+        asked = read_asked(self.layout.trial(trial_id))
         if asked is None:
-            raise ValueError(f"store '{self}': no trial '{trial_id}' was asked for here")
-        return trial_from_json(json.dumps(asked.get("spec")))
+            raise ValueError(
+                f"store '{self}': no trial '{trial_id}' was asked for here, or its file cannot be "
+                "read"
+            )
+        return asked.trial
 
     def link(self, retrain_id: str, origin: Origin) -> None:
         """Record that ``origin`` led to this retrain. Doing it again changes nothing."""

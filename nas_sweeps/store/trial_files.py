@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +12,9 @@ from nas_sweeps.store.driver import is_alive
 from nas_sweeps.store.files import warn_skipped
 from nas_sweeps.store.layout import AttemptFiles, TrialFiles
 from nas_sweeps.store.records import AttemptRecord, AttemptState, Result, State
-from nas_sweeps.trial import Origin
+from nas_sweeps.trial import Origin, Trial, trial_from_json
+
+TRIAL_FILE_VERSION = 1
 
 # A worker beats between steps, at least once in half a minute if its steps are shorter than
 # that. The longest step foreseen, second order on a slow CPU, takes a few minutes.
@@ -59,6 +63,32 @@ def read_result(files: AttemptFiles) -> Result | None:
     if known is not None and result is not None:
         known[key] = result
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A trial as it was asked for; ``variant`` names a search's knobs that are not defaults."""
+
+    trial: Trial
+    variant: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """What the trial's file says."""
+        spec = json.loads(self.trial.to_json())
+        return {"schema": TRIAL_FILE_VERSION, "variant": self.variant, "spec": spec}
+
+
+def read_asked(files: TrialFiles) -> Asked | None:
+    """None where nothing was asked, or (with a warning) where the file cannot be read."""
+    value = files.spec.read_json()
+    if value is None:
+        return None
+    try:
+        trial = trial_from_json(json.dumps(value.get("spec")))
+    except ValueError as error:
+        warn_skipped(files.spec, error)
+        return None
+    return Asked(trial, str(value.get("variant", "")))
 
 
 def read_attempt(files: AttemptFiles) -> AttemptRecord | None:

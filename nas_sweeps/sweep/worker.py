@@ -229,7 +229,7 @@ class _Worker:
         write_classes(attempt.files, classes)
         return {
             "metrics": {k: v for k, v in outcome.metrics.items() if v is not None},
-            "genotype": [outcome.genotype.normal, outcome.genotype.reduce],
+            "genotype": outcome.genotype.to_json(),
             "genotype_facts": outcome.facts,
         }
 
