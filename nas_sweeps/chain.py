@@ -15,19 +15,19 @@ from typing import Literal
 
 from nas_sweeps.grid import Plan, RetrainSlot
 from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.store.records import State
 from nas_sweeps.trial import Origin, SearchTrial, Trial
 
 Phase = Literal["search", "retrain"]
 Entry = SearchTrial | RetrainSlot
 PHASES: tuple[Phase, ...] = ("search", "retrain")
-STATES = ("done", "failed", "running", "waiting", "blocked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How a trial ended. A search that is done has a genotype."""
 
-    state: Literal["done", "failed"]
+    state: State  # a settled one
     genotype: Genotype | None = None
     accuracy_validation: float | None = None  # a fraction; the best of several seeds is retrained
 
@@ -132,17 +132,17 @@ class Chain:
         """Who asked for which retrain, as far as it is known, retrains of earlier runs included."""
         return [(to, origin) for to, origins in self._origins.items() for origin in origins]
 
-    def counts(self) -> dict[Phase, dict[str, int]]:
+    def counts(self) -> dict[Phase, dict[State, int]]:
         """Chosen trials by phase and state: a phase's numbers sum to what is planned.
 
         Retrains are counted by slot, so one trial counts for every slot that shares it.
         """
-        counts = {phase: dict.fromkeys(STATES, 0) for phase in PHASES}
+        counts = {phase: dict.fromkeys(State, 0) for phase in PHASES}
         for entry, state in self.states():
             counts[entry.phase][state] += 1
         return counts
 
-    def states(self) -> Iterator[tuple[Entry, str]]:
+    def states(self) -> Iterator[tuple[Entry, State]]:
         """Every chosen search and retrain slot with its state, in the plan's order."""
         for trial_id, search in self._searches.items():
             if self._chosen(search):
@@ -151,7 +151,7 @@ class Chain:
             if not self._chosen(slot):
                 continue
             to = self._released.get(number, "")
-            yield slot, "blocked" if to is None else self._state(to)
+            yield slot, State.BLOCKED if to is None else self._state(to)
 
     def left(self) -> Iterator[tuple[Entry, str | None]]:
         """Chosen trials that are waiting, each once, with their ids.
@@ -160,22 +160,24 @@ class Chain:
         trial, nobody can tell.
         """
         for trial_id, search in self._searches.items():
-            if self._chosen(search) and self._state(trial_id) == "waiting":
+            if self._chosen(search) and self._state(trial_id) == State.WAITING:
                 yield search, trial_id
         seen: set[str] = set()
         for number, slot in enumerate(self._plan.retrains):
             to = self._released.get(number, "")
-            if to is None or to in seen or not self._chosen(slot) or self._state(to) != "waiting":
+            if to is None or to in seen or not self._chosen(slot):
+                continue
+            if self._state(to) != State.WAITING:
                 continue
             if to:
                 seen.add(to)
             yield slot, to or None
 
-    def _state(self, trial_id: str) -> str:
+    def _state(self, trial_id: str) -> State:
         if trial_id in self._settled:
             return self._settled[trial_id].state
         runs = trial_id in self._live or trial_id in self._elsewhere
-        return "running" if runs else "waiting"
+        return State.RUNNING if runs else State.WAITING
 
     def _release(self, number: int) -> None:
         """Find the slot's genotype once all its parents are settled, and queue its trial."""
@@ -203,7 +205,7 @@ class Chain:
 
     def _winner(self, parents: tuple[str, ...]) -> str | None:
         """The done search with the best validation accuracy; of equals, the first."""
-        done = [parent for parent in parents if self._settled[parent].state == "done"]
+        done = [parent for parent in parents if self._settled[parent].state == State.DONE]
         return max(done, key=lambda parent: _rank(self._settled[parent]), default=None)
 
 

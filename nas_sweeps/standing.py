@@ -9,16 +9,16 @@ from nas_sweeps.chain import Chain, Entry, Outcome
 from nas_sweeps.grid import Plan
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.ledger import Store
-from nas_sweeps.store.records import Result, Settled
+from nas_sweeps.store.records import Result, Settled, State
 
 
 def outcome_of(result: Result | Settled) -> Outcome:
     """What the chain has to know of a result."""
     settled = Settled.of(result) if isinstance(result, Result) else result
-    done = settled.state == "done"
+    done = settled.state == State.DONE
     return Outcome(
         state=settled.state,
-        genotype=Genotype(*settled.genotype) if done and settled.genotype else None,
+        genotype=Genotype.from_json(settled.genotype) if done and settled.genotype else None,
         accuracy_validation=settled.accuracy_validation,
     )
 
@@ -55,6 +55,6 @@ def standing(
 
 
 def _again(result: Settled, retry: Retry) -> bool:
-    return result.state == "failed" and (
+    return result.state == State.FAILED and (
         retry == "failed" or (retry == "lost" and result.transient)
     )

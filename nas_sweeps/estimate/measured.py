@@ -18,6 +18,7 @@ from nas_sweeps.estimate.rates import Images, Rates, Sample, share_of, work_of
 from nas_sweeps.live.pace import parts_of
 from nas_sweeps.store import Store, load
 from nas_sweeps.store.frames import Frames
+from nas_sweeps.store.records import AttemptState, State
 from nas_sweeps.trial import Origin, Resources, Trial, trial_from_json
 
 PAUSE_S = 120.0  # a longer time between two trials is no overhead: it is another run
@@ -58,7 +59,8 @@ def measure(stores: Iterable[Store], needs: Mapping[Phase, Resources]) -> Measur
     images = _images(frames.arrow("classes"), trials)
     samples = [_sample(trials[row["trial_id"]], row, images) for row in stages]
     used = {row["trial_id"]: trials[row["trial_id"]] for row in stages}
-    whole = [a for a in attempts if a["state"] == "done"]  # of any device: they follow each other
+    # Of any device: they follow each other.
+    whole = [a for a in attempts if a["state"] == AttemptState.DONE]
     return Measured(
         Rates(samples, images, _overhead(stages, trials, _gap(whole))),
         len(used),
@@ -157,7 +159,7 @@ def _overhead(
         spent[row["trial_id"]] += row["epoch_s_sum"]
     found: dict[str, list[float]] = {phase: [] for phase in PHASES}
     for trial_id, row in trials.items():
-        if row["state"] == "done" and row["attempt"] == 1 and row["wall_s"] and spent[trial_id]:
+        if row["state"] == State.DONE and row["attempt"] == 1 and row["wall_s"] and spent[trial_id]:
             found[row["trial"].phase].append(max(0.0, row["wall_s"] - spent[trial_id]))
     return {p: gap + (statistics.median(all_of) if all_of else 0.0) for p, all_of in found.items()}
 

@@ -11,6 +11,7 @@ from nas_sweeps.chain import PHASES
 from nas_sweeps.live.lines import span
 from nas_sweeps.live.snapshot import Running, Snapshot, Spent
 from nas_sweeps.live.spelling import spell
+from nas_sweeps.store.records import State
 
 BAR = (8, 40)  # cells, at least and at most
 MIN_NAME = 30  # cells of a trial's name that are worth more than a number
@@ -18,8 +19,12 @@ SEPARATOR = " | "
 # What a line says beside the name, and in which order it goes when there is no room.
 COLUMNS = ("stage", "epoch", "loss", "accuracy", "seconds", "memory", "left")
 DROPPED = ("memory", "loss", "stage", "seconds", "accuracy")
-STATE_STYLES = {"failed": "red", "running": "cyan", "waiting": "", "blocked": "yellow"}
-STATE_NAMES = {"waiting": "to do"}
+STATE_STYLES = {
+    State.FAILED: "red",
+    State.RUNNING: "cyan",
+    State.WAITING: "",
+    State.BLOCKED: "yellow",
+}
 
 
 class View:
@@ -71,32 +76,33 @@ def lines(snapshot: Snapshot, width: int, height: int, ascii_only: bool = False)
 
 def _bars(snapshot: Snapshot, width: int, ascii_only: bool) -> Iterator[Text]:
     """A line for each phase: its bar, done of planned, and the other states."""
-    shares = {p: f"{snapshot.counts[p]['done']}/{sum(snapshot.counts[p].values())}" for p in PHASES}
+    counts = snapshot.counts
+    shares = {p: f"{counts[p][State.DONE]}/{sum(counts[p].values())}" for p in PHASES}
     each = max(map(len, shares.values()))
-    details = {phase: _states(snapshot.counts[phase]) for phase in PHASES}
+    details = {phase: _states(counts[phase]) for phase in PHASES}
     fixed = 8 + 2 + each + 2 + max(detail.cell_len for detail in details.values())
     cells = min(BAR[1], max(BAR[0], width - fixed))
     for phase in PHASES:
         start = Text(f"{phase:<8}")
-        start.append_text(bar(snapshot.counts[phase], cells, ascii_only))
+        start.append_text(bar(counts[phase], cells, ascii_only))
         start.append(f"  {shares[phase]:>{each}}  ")
         yield start.append_text(details[phase])
 
 
-def _states(counts: Mapping[str, int]) -> Text:
+def _states(counts: Mapping[State, int]) -> Text:
     parts = [
-        Text(f"{counts[state]} {STATE_NAMES.get(state, state)}", style=style)
+        Text(f"{counts[state]} {state.label}", style=style)
         for state, style in STATE_STYLES.items()
         if counts.get(state)
     ]
     return Text("  ").join(parts)
 
 
-def bar(counts: Mapping[str, int], cells: int, ascii_only: bool = False) -> Text:
+def bar(counts: Mapping[State, int], cells: int, ascii_only: bool = False) -> Text:
     """Done, failed and the rest, in proportion."""
     total = max(1, sum(counts.values()))
-    done = counts["done"] * cells // total
-    failed = min(cells - done, -(-counts["failed"] * cells // total))  # one shows, however few
+    done = counts[State.DONE] * cells // total
+    failed = min(cells - done, -(-counts[State.FAILED] * cells // total))  # one shows, however few
     full, failure, rest = ("#", "x", "-") if ascii_only else ("━", "━", "─")
     return Text.assemble(
         (full * done, "green"), (failure * failed, "red"), (rest * (cells - done - failed), "dim")

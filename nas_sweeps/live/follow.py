@@ -18,6 +18,7 @@ from nas_sweeps.live.planned import Planned
 from nas_sweeps.live.snapshot import Snapshot, Spent
 from nas_sweeps.store.driver import Driver, DriverMonitor
 from nas_sweeps.store.ledger import Store
+from nas_sweeps.store.records import State
 
 # A folder that changed less than this before it was read may change again without its time
 # moving: see ``nas_sweeps.store.tables``.
@@ -82,7 +83,7 @@ class Follower:
             return epoch_columns(trial.row)
         result = trial.ending
         assert result is not None, "the ending is the news"
-        if kind == "failed":
+        if kind == State.FAILED:
             return failed_text(result.error_class, result.error_message, trial.trial_id)
         accuracy = result.metrics.get("accuracy_balanced", math.nan)
         return done_text(accuracy, result.cost.get("wall_s", math.nan), self.planned.counts)
@@ -113,9 +114,7 @@ class Follower:
             yield f"no run works on {self.store}; {running} workers of one may still be ending"
         else:
             yield f"no run works on {self.store} now"
-        failed = sum(
-            t.ending is not None and t.ending.state == "failed" for t in self.trials.values()
-        )
+        failed = sum(trial.state == State.FAILED for trial in self.trials.values())
         if failed:
             where = shlex.quote(str(self.store))
             yield f"{failed} failed: `nas-sweeps failures {where}` says why"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,12 +15,17 @@ from nas_sweeps.live.pace import Pace, Parts, kind_at, left_s, parts_of
 from nas_sweeps.live.snapshot import Running, Spent
 from nas_sweeps.standing import outcome_of
 from nas_sweeps.store.layout import AttemptFiles, TrialFiles
-from nas_sweeps.store.records import AttemptRecord, Result
+from nas_sweeps.store.records import AttemptRecord, Ending, Result, State
 from nas_sweeps.store.sealed import unseal
-from nas_sweeps.store.trial_files import is_live, read_attempt, read_origins, read_result
-from nas_sweeps.trial import trial_from_json
+from nas_sweeps.store.trial_files import (
+    is_live,
+    read_asked,
+    read_attempt,
+    read_origins,
+    read_result,
+)
 
-News = Literal["epoch", "done", "failed"]
+News = Literal["epoch"] | Ending
 
 
 @dataclass
@@ -42,6 +46,13 @@ class Known:
     def runs(self) -> bool:
         """As far as this machine can tell at this moment."""
         return self.record is not None and is_live(self.record)
+
+    @property
+    def state(self) -> State:
+        """How far it is, as far as this machine can tell at this moment."""
+        if self.outcome is not None:
+            return self.outcome.state
+        return State.RUNNING if self.runs else State.WAITING
 
     def read(self, files: TrialFiles, pace: Pace) -> News | None:
         """Read what there is, and measure epochs by it. What is new, if something is."""
@@ -78,20 +89,17 @@ class Known:
     def _read_spec(self, files: TrialFiles) -> None:
         """A name, also where what was asked cannot be read."""
         self.name = self.trial_id
-        asked = files.spec.read_json()
-        try:
-            trial = trial_from_json(json.dumps((asked or {}).get("spec")))
-        except ValueError:
-            return
-        origins = read_origins(files)
-        self.name, self.parts = name_of(trial, origins), parts_of(trial, origins)
+        asked = read_asked(files)
+        if asked is not None:
+            origins = read_origins(files)
+            self.name, self.parts = name_of(asked.trial, origins), parts_of(asked.trial, origins)
 
     def _settle(self, result: Result, pace: Pace) -> News | None:
         before, self.record = self.ending, None
         if before is not None and before.finished_at == result.finished_at:
             return None
         self.outcome, self.spent = outcome_of(result), _spent(result.cost)
-        if result.state == "done" and self.row is None:
+        if result.state == State.DONE and self.row is None:
             self._measure_all(result, pace)
         self.ending = replace(result, traceback=None, genotype=None, genotype_facts={})
         self.row = None

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from nas_sweeps.chain import PHASES
 from nas_sweeps.live.snapshot import Counts, Row
 from nas_sweeps.names import joined, method_name, trial_name
+from nas_sweeps.store.records import State
 from nas_sweeps.trial import Origin, SearchTrial, Trial
 
 NAME_WIDTH = 40
@@ -57,7 +58,7 @@ def failed_text(error_class: str | None, error_message: str | None, trial_id: st
 def tally(counts: Counts) -> str:
     """Done of planned, by phase."""
     return ", ".join(
-        f"{phase} {counts[phase]['done']}/{sum(counts[phase].values())}" for phase in PHASES
+        f"{phase} {counts[phase][State.DONE]}/{sum(counts[phase].values())}" for phase in PHASES
     )
 
 

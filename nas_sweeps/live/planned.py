@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from nas_sweeps.chain import PHASES, STATES, Chain
+from nas_sweeps.chain import PHASES, Chain
 from nas_sweeps.grid import Grid, GridError, Plan, plan
 from nas_sweeps.live.known import Known
 from nas_sweeps.live.pace import Parts, parts_of
 from nas_sweeps.live.snapshot import Counts
 from nas_sweeps.store.driver import Driver
 from nas_sweeps.store.ledger import Store
+from nas_sweeps.store.records import State
 
 
 class Planned:
@@ -21,7 +22,7 @@ class Planned:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.title = ""
-        self.counts: Counts = {phase: dict.fromkeys(STATES, 0) for phase in PHASES}
+        self.counts: Counts = {phase: dict.fromkeys(State, 0) for phase in PHASES}
         self.waiting: Counter[Parts] = Counter()
         self._plan: Plan | None = None
         self._of: object = None  # whose plan it is
@@ -44,7 +45,7 @@ class Planned:
             return
         chain = Chain(self._plan, outcomes, elsewhere=running)
         self.counts = chain.counts()
-        self.waiting = Counter(parts_of(e) for e, state in chain.states() if state == "waiting")
+        self.waiting = Counter(parts_of(e) for e, state in chain.states() if state == State.WAITING)
 
     def _find(self, driver: Driver | None) -> Plan | None:
         """None where no grid was kept yet, or none that this version reads."""
@@ -67,9 +68,7 @@ class Planned:
 
     def _count_trials(self, trials: list[Known]) -> None:
         """Without a plan, what was asked for so far."""
-        for counts in self.counts.values():
-            counts.update(dict.fromkeys(STATES, 0))  # type: ignore[attr-defined]
+        counts = {phase: dict.fromkeys(State, 0) for phase in PHASES}
         for trial in trials:
-            phase = "search" if trial.trial_id.startswith("s-") else "retrain"
-            state = trial.outcome.state if trial.outcome else "running" if trial.runs else "waiting"
-            self.counts[phase][state] += 1  # type: ignore[index]
+            counts["search" if trial.trial_id.startswith("s-") else "retrain"][trial.state] += 1
+        self.counts = counts

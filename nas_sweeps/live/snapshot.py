@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas_sweeps.chain import Phase
+from nas_sweeps.store.records import State
 
 Row = Mapping[str, Any]  # of the epochs table, and ``epochs_total``
-Counts = Mapping[Phase, Mapping[str, int]]  # trials by phase and state
+Counts = Mapping[Phase, Mapping[State, int]]  # trials by phase and state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from nas_sweeps.live.follow import Follower, Said
 from nas_sweeps.live.lines import span, tally
 from nas_sweeps.live.snapshot import Snapshot
 from nas_sweeps.store.ledger import Store
+from nas_sweeps.store.records import State
 
 BUSY = 0.1  # at most this share of the time is spent reading, however large the store
 
@@ -64,8 +65,8 @@ def _follow(
 
 def _say(display: Display, said: Said) -> None:
     """Of a view that shows the rest, failures only."""
-    if said.kind == "failed" or not display.moves:
-        display.tell(said.name, said.text, "red" if said.kind == "failed" else "")
+    if said.kind == State.FAILED or not display.moves:
+        display.tell(said.name, said.text, "red" if said.kind == State.FAILED else "")
 
 
 def _in_short(display: Display, snapshot: Snapshot) -> None:

@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nas_sweeps.chain import PHASES, STATES
+from nas_sweeps.chain import PHASES
 from nas_sweeps.names import UNKNOWN
 from nas_sweeps.report import style
 from nas_sweeps.report.curves import TEST_SETS
 from nas_sweeps.report.labels import done, panel_names, places, retrains, sources
 from nas_sweeps.report.spread import spread
 from nas_sweeps.store import Frames
+from nas_sweeps.store.records import State
 
 GROUPS = {"accuracy_head": "head", "accuracy_medium": "medium", "accuracy_tail": "tail"}
 FEW = 12  # bars of a panel that still have room for their numbers
@@ -58,7 +59,7 @@ def state_data(frames: Frames) -> pd.DataFrame:
     trials = frames.trials.assign(method=frames.trials["method"].fillna(UNKNOWN))
     found = trials.groupby(["phase", "method", "state"]).size().reset_index(name="trials")
     found["phase"] = pd.Categorical(found["phase"], PHASES, ordered=True)
-    found["state"] = pd.Categorical(found["state"], STATES, ordered=True)
+    found["state"] = pd.Categorical(found["state"], list(State), ordered=True)
     return found.sort_values(["phase", "method", "state"], ignore_index=True)
 
 

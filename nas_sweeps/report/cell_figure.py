@@ -11,8 +11,8 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from nas_sweeps.report import style
-from nas_sweeps.report.cells import CELLS, TITLES, CellLayout, Place, lay_out
-from nas_sweeps.space.genotype import OPERATIONS, Genotype
+from nas_sweeps.report.cells import TITLES, CellLayout, Place, lay_out
+from nas_sweeps.space.genotype import CELLS, OPERATIONS, Genotype
 
 WIDTH = 10.5  # inches, of both cells together
 _UNIT = 0.27  # inches between two neighbours of a layer

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from nas_sweeps.space.genotype import Edge, Genotype, alive_nodes
+from nas_sweeps.space.genotype import CELLS, Edge, Genotype, alive_nodes
 
 INPUTS = ("c[k-2]", "c[k-1]")
 OUTPUT = "c[k]"
-CELLS: tuple[Literal["normal", "reduce"], ...] = ("normal", "reduce")
 TITLES = {"normal": "normal cell", "reduce": "reduction cell"}
 _SWEEPS = 12  # of reordering and of straightening: both settle within a few on cells this small
 

@@ -14,7 +14,7 @@ from nas_sweeps.numerics import COLUMNS as NUMERICS
 from nas_sweeps.numerics import UNKNOWN
 from nas_sweeps.report.spread import interval
 from nas_sweeps.store import Frames, attributed
-from nas_sweeps.store.records import ACCURACIES
+from nas_sweeps.store.records import ACCURACIES, State
 
 RESULTS = ("genotype_id", *ACCURACIES, "epochs", "num_params", "macs")
 ENVIRONMENT = (
@@ -71,7 +71,7 @@ def compare(a: Frames, b: Frames, value: str = "accuracy_balanced") -> Compariso
     if value not in ACCURACIES:
         raise ValueError(f"value: '{value}' is not one of {', '.join(ACCURACIES)}")
     trials = a.trials.merge(b.trials, on="trial_id", how="outer", suffixes=("_a", "_b"))
-    both = trials[(trials["state_a"] == "done") & (trials["state_b"] == "done")]
+    both = trials[(trials["state_a"] == State.DONE) & (trials["state_b"] == State.DONE)]
     numerics = _numerics(both)
     unlike = set(numerics["trial_id"])
     cells, alone = _cells(_units(a, value), _units(b, value))
@@ -138,7 +138,7 @@ def _only(trials: pd.DataFrame) -> pd.DataFrame:
     for row in trials.to_dict("records"):
         states = {side: row[f"state_{side}"] for side in ("a", "b")}
         there = {side: "absent" if pd.isna(state) else state for side, state in states.items()}
-        done = [side for side, state in there.items() if state == "done"]
+        done = [side for side, state in there.items() if state == State.DONE]
         present = [side for side, state in there.items() if state != "absent"]
         side = (done if len(done) == 1 else present)[0]
         if len(done) == 1 or len(present) == 1:
@@ -159,7 +159,7 @@ def _units(frames: Frames, value: str) -> pd.DataFrame:
     found = attributed(frames)
     found = found.assign(unit=found["search_seed"].fillna(found["seed"]))
     columns = [*CELL, "unit", value]
-    rows = pd.concat([part.loc[part["state"] == "done", columns] for part in (searches, found)])
+    rows = pd.concat([part.loc[part["state"] == State.DONE, columns] for part in (searches, found)])
     cells = rows.dropna(subset=[value]).groupby([*CELL, "unit"], dropna=False)[value]
     return pd.DataFrame({"value": cells.mean(), "n": cells.count()}).reset_index()
 

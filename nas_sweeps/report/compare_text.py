@@ -16,6 +16,7 @@ from nas_sweeps.names import distribution_name, method_name
 from nas_sweeps.report.compare import Comparison, compare
 from nas_sweeps.report.tables import is_fraction
 from nas_sweeps.store import load
+from nas_sweeps.store.records import State
 
 SHOWN = 10  # lines of one kind
 
@@ -29,7 +30,7 @@ def compare_view(store_a: str, store_b: str, value: str) -> Iterator[RenderableT
     a, b = load(store_a), load(store_b)
     found = compare(a, b, value)
     for side, store, frames in (("A", store_a, a), ("B", store_b, b)):
-        done = int((frames.trials["state"] == "done").sum())
+        done = int((frames.trials["state"] == State.DONE).sum())
         yield Text(f"{side}: {store}, {done} of {len(frames.trials)} trials done")
     yield from _same(found)
     yield from _only(found)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from nas_sweeps.store.layout import AttemptFiles
 from nas_sweeps.store.ledger import Store
-from nas_sweeps.store.records import Result
+from nas_sweeps.store.records import Result, State
 
 SHOWN = 5  # trials of one cause
 
@@ -23,7 +23,7 @@ def failures_view(store: str) -> Iterator[RenderableType]:
     """
     keeper = Store(store).require()
     groups: dict[str, list[Result]] = {}
-    failed = [t for t, settled in keeper.settled().items() if settled.state == "failed"]
+    failed = [t for t, settled in keeper.settled().items() if settled.state == State.FAILED]
     for result in filter(None, map(keeper.result, failed)):
         groups.setdefault(result.cause, []).append(result)
     if not groups:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from nas_sweeps.names import UNKNOWN, distribution_name, method_name
 from nas_sweeps.store import Frames, attributed
+from nas_sweeps.store.records import State
 
 KINDS = ("balance", "uniform", "exp", "step")
 
@@ -47,7 +48,7 @@ def retrains(frames: Frames) -> pd.DataFrame:
 
 def done(trials: pd.DataFrame) -> pd.DataFrame:
     """Those that have a result to show."""
-    return trials[trials["state"] == "done"]
+    return trials[trials["state"] == State.DONE]
 
 
 def caveats(found: pd.DataFrame) -> Iterator[str]:

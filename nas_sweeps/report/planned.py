@@ -13,9 +13,10 @@ from nas_sweeps.grid import Grid, GridError, RetrainSlot, plan
 from nas_sweeps.grid.expand import method_of
 from nas_sweeps.standing import standing
 from nas_sweeps.store import Store
+from nas_sweeps.store.records import State
 from nas_sweeps.trial import SearchTrial
 
-STATES = ("done", "failed", "waiting", "blocked")  # what a store alone can tell of a plan
+STATES = tuple(state for state in State if state != State.RUNNING)  # a report waits for none
 COLUMNS = ["phase", "method", "distribution", "planned", *STATES]
 
 
@@ -62,8 +63,8 @@ def _cell(entry: SearchTrial | RetrainSlot) -> tuple[str, str, str]:
 def shortfalls(counts: pd.DataFrame) -> list[str]:
     """A sentence for each row of ``counts`` of which something is missing."""
     said = []
-    for row in counts[counts["done"] < counts["planned"]].to_dict("records"):
-        told = [state for state in STATES if row[state] or state == "done"]
+    for row in counts[counts[State.DONE] < counts["planned"]].to_dict("records"):
+        told = [state for state in STATES if row[state] or state == State.DONE]
         parts = [f"{row[state]} {_WORDS[state]}" for state in told]
         who = f"{row['phase']}, {row['method']}, {row['distribution']}"
         said.append(f"{who}: {row['planned']} planned, {', '.join(parts)}")
@@ -71,8 +72,8 @@ def shortfalls(counts: pd.DataFrame) -> list[str]:
 
 
 _WORDS = {
-    "done": "done",
-    "failed": "failed",
-    "waiting": "not done yet",
-    "blocked": "impossible because searches failed",
+    State.DONE: "done",
+    State.FAILED: "failed",
+    State.WAITING: "not done yet",
+    State.BLOCKED: "impossible because searches failed",
 }

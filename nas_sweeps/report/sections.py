@@ -12,18 +12,19 @@ from nas_sweeps.report.labels import caveats, done, retrains
 from nas_sweeps.report.planned import STATES, KeptGrid, shortfalls
 from nas_sweeps.report.table1 import table1
 from nas_sweeps.store import Frames
+from nas_sweeps.store.records import State
 
 
 def header_section(names: str, frames: Frames, grids: Sequence[KeptGrid]) -> Markup:
     """What this is, and the few numbers that everyone asks for first."""
     trials = frames.trials
     counts = trials["state"].value_counts()
-    facts = {"trials done": f"{counts.get('done', 0)} of {len(trials)} asked for"}
+    facts = {"trials done": f"{counts.get(State.DONE, 0)} of {len(trials)} asked for"}
     planned = sum(int(grid.counts["planned"].sum()) for grid in grids)
     if planned:
-        ready = sum(int(grid.counts["done"].sum()) for grid in grids)
+        ready = sum(int(grid.counts[State.DONE].sum()) for grid in grids)
         facts["of the plan"] = f"{ready} of {planned}"
-    facts["failed"] = str(counts.get("failed", 0))
+    facts["failed"] = str(counts.get(State.FAILED, 0))
     facts["trial-hours"] = f"{trials['wall_s'].sum() / 3600:.2f}"
     facts["GPU-hours"] = f"{trials['gpu_hours'].sum():.2f}"
     if trials["finished_at"].notna().any():
@@ -49,8 +50,8 @@ def _missing(grid: KeptGrid) -> Markup:
         said = tag("ul", *(tag("li", line) for line in short), class_="warn")
     else:
         said = tag("p", f"Nothing: all {grid.counts['planned'].sum()} planned trials are done.")
-    columns = [Column(c, c) for c in ("phase", "method", "distribution", "planned", "done")]
-    columns += [Column(s, {"waiting": "to do"}.get(s, s)) for s in STATES[1:]]
+    columns = [Column(c, c) for c in ("phase", "method", "distribution", "planned")]
+    columns += [Column(state, state.label) for state in STATES]
     table = data_table(grid.counts, columns, f"planned and done, grid {grid.name}")
     return join([title, said, tag("details", tag("summary", "Planned and done"), table)])
 
@@ -124,7 +125,7 @@ def _what_differs(found: pd.DataFrame) -> Markup:
 def failure_section(frames: Frames) -> Markup:
     """Every failed trial with its cause."""
     trials = _named(frames.trials)
-    failed = trials[trials["state"] == "failed"]
+    failed = trials[trials["state"] == State.FAILED]
     if failed.empty:
         return tag("p", "No trial failed.")
     columns = [
@@ -179,7 +180,8 @@ _ENVIRONMENT = {
 
 def environment_section(frames: Frames, grids: Sequence[KeptGrid]) -> Markup:
     """Which versions, hosts and devices the results come from, and the grids in full."""
-    settled = frames.trials[frames.trials["state"].isin(["done", "failed"])]
+    final = [state for state in State if state.settled]
+    settled = frames.trials[frames.trials["state"].isin(final)]
     counts = settled.groupby([*_ENVIRONMENT], dropna=False).size().reset_index(name="trials")
     columns = [Column(key, title) for key, title in _ENVIRONMENT.items()]
     parts = [data_table(counts, [*columns, Column("trials", "trials")], "environment")]

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from nas_sweeps.chain import PHASES, STATES, Chain
+from nas_sweeps.chain import PHASES, Chain
 from nas_sweeps.data.profiles import known_counts
 from nas_sweeps.estimate.kept import latest
 from nas_sweeps.estimate.view import Question, estimate_view
@@ -46,7 +46,7 @@ def plan_view(
     for phase in PHASES:
         resources = grid.resources(phase)
         yield f"a {phase} trial takes {resources.gpus:g} GPU and {resources.cpus} CPU"
-    waiting = (entry for entry, state in chain.states() if state == "waiting")
+    waiting = (entry for entry, state in chain.states() if state == State.WAITING)
     for line in too_large_batches(waiting, known_counts):
         yield Text(line, style="red")
     held = "holds what is done" if store.exists() else "is not there yet"
@@ -60,10 +60,11 @@ def plan_view(
 def counts_table(chain: Chain) -> Table:
     """Planned trials by phase, method and state."""
     found = Counter((*who(entry), state) for entry, state in chain.states())
-    shown = [s for s in STATES if s in ("done", "waiting") or any(k[2] == s for k in found)]
+    always = (State.DONE, State.WAITING)
+    shown = [s for s in State if s in always or any(k[2] == s for k in found)]
     table = Table("phase", Column("method", overflow="fold"))
-    for name in (*shown, "planned"):
-        table.add_column("to do" if name == "waiting" else name, justify="right")
+    for name in (*(state.label for state in shown), "planned"):
+        table.add_column(name, justify="right")
     for phase, method in dict.fromkeys(key[:2] for key in found):
         numbers = [found[phase, method, state] for state in shown]
         table.add_row(phase, method, *map(str, numbers), str(sum(numbers)))
@@ -97,16 +98,16 @@ def status_view(store: str) -> Iterator[RenderableType]:
     for kept in keeper.grids():
         yield from _grid_status(kept, keeper)
     states = keeper.states()
-    counted = ", ".join(f"{n} {state.value}" for state, n in Counter(states.values()).items())
+    counted = ", ".join(f"{n} {state}" for state, n in Counter(states.values()).items())
     trials = "trial" if len(states) == 1 else "trials"
     yield f"{len(states)} {trials} in {keeper}: {counted or 'none yet'}"
     monitor = DriverMonitor(keeper.layout)
     driver = monitor.driver()
     yield f"{_nobody(monitor)}{_after(states)}" if driver is None else Text(driver.who)
     for trial_id, state in states.items():
-        if state is State.RUNNING:
+        if state == State.RUNNING:
             yield Text(f"running {trial_id}{_attempt_text(keeper.layout.trial(trial_id))}")
-    failed = sum(state is State.FAILED for state in states.values())
+    failed = sum(state == State.FAILED for state in states.values())
     if failed:
         yield Text(f"{failed} failed: `nas-sweeps failures {shlex.quote(store)}` says why")
 
@@ -122,7 +123,7 @@ def _nobody(monitor: DriverMonitor) -> str:
 
 
 def _after(states: dict[str, State]) -> str:
-    running = sum(state is State.RUNNING for state in states.values())
+    running = sum(state == State.RUNNING for state in states.values())
     return f", though {running} workers of an earlier one may still be ending" if running else ""
 
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from nas_sweeps.report.cell_figure import cells_figure
 from nas_sweeps.report.labels import done, panel_names, searches
-from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.space.genotype import CELLS, Genotype
 from nas_sweeps.store import Frames
 
 _WINNER = ["row", "where", "trial_id", "seed", "accuracy_validation", "genotype_id"]
@@ -48,11 +48,5 @@ def named_winners(data: pd.DataFrame) -> list[tuple[str, Genotype]]:
 
 def from_rows(edges: pd.DataFrame) -> Genotype:
     """A genotype from its rows of the genotypes table."""
-    cells = {
-        cell: tuple(
-            (str(o), int(j), int(i))
-            for o, j, i in zip(rows["operation"], rows["source"], rows["node"], strict=True)
-        )
-        for cell, rows in edges.groupby("cell")
-    }
-    return Genotype(normal=cells["normal"], reduce=cells["reduce"])  # type: ignore[arg-type]
+    cells = dict(list(edges.groupby("cell")[["operation", "source", "node"]]))
+    return Genotype.from_json([cells[cell].itertuples(index=False) for cell in CELLS])

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Operation = Literal[
     "none",
@@ -24,6 +24,7 @@ Operation = Literal[
     "dil_conv_5x5",
 ]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)  # canonical order: the columns of alpha
+CELLS: tuple[Literal["normal", "reduce"], ...] = ("normal", "reduce")
 NODES = (2, 3, 4, 5)
 EDGES: tuple[tuple[int, int], ...] = tuple((j, i) for i in NODES for j in range(i))  # rows of alpha
 Edge = tuple[Operation, int, int]
@@ -60,7 +61,7 @@ class Genotype:
     reduce: tuple[Edge, ...]
 
     def __post_init__(self) -> None:
-        for cell in ("normal", "reduce"):
+        for cell in CELLS:
             edges = tuple((str(o), int(j), int(i)) for o, j, i in getattr(self, cell))
             for operation, source, node in edges:
                 if operation not in OPERATIONS or operation == "none":
@@ -80,8 +81,21 @@ class Genotype:
     @property
     def genotype_id(self) -> str:
         """16 hexadecimal digits that name this pair of cells everywhere."""
-        text = json.dumps([self.normal, self.reduce], separators=(",", ":"))
+        text = json.dumps(self.to_json(), separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_json(self) -> list[list[list[Any]]]:
+        """``[normal, reduce]``, each a list of ``[operation, source, node]``."""
+        return [[list(edge) for edge in cell] for cell in (self.normal, self.reduce)]
+
+    @classmethod
+    def from_json(cls, value: Any) -> Genotype:
+        """Read back ``to_json``. Raises ``ValueError`` for anything else."""
+        try:
+            normal, reduce = (tuple((o, j, i) for o, j, i in cell) for cell in value)
+            return cls(normal, reduce)
+        except TypeError as error:
+            raise ValueError(f"not a genotype: {error}") from None
 
     def cell(self, reduction: bool) -> tuple[Edge, ...]:
         """The edges of the reduction or the normal cell."""

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from nas_sweeps.space.genotype import EDGES
+from nas_sweeps.space.genotype import CELLS, EDGES
 from nas_sweeps.store.frames import Frames, require_columns
-
-CELLS = ("normal", "reduce")
 
 
 def edge_weights(frames: Frames) -> pd.DataFrame:

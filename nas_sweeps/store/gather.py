@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from nas_sweeps.store.files import warn_skipped
 from nas_sweeps.store.index import Index, read_index
 from nas_sweeps.store.layout import Layout
-from nas_sweeps.store.records import SCHEMA_VERSION, Settled
+from nas_sweeps.store.records import SCHEMA_VERSION, Settled, State
 from nas_sweeps.store.rows import TrialRows, genotype_rows, read_trial
 from nas_sweeps.store.schemas import (
     GENOTYPES,
@@ -84,13 +84,13 @@ class Gathered:
             cell.append([row["operation"], row["source"], row["node"]])
         return {
             row["trial_id"]: Settled(
-                state=row["state"],
+                state=State(row["state"]),
                 transient=bool(row["transient"]),
                 genotype=cells.get(row["genotype_id"]),
                 accuracy_validation=row["accuracy_validation"],
             )
             for row in self.trials.select(columns).to_pylist()
-            if row["state"] in ("done", "failed")
+            if State(row["state"]).settled
         }
 
     def origins(self) -> set[tuple[str, str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas_sweeps.store.layout import Layout, TrialFiles
-from nas_sweeps.store.records import READABLE, Settled
+from nas_sweeps.store.records import READABLE, Settled, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def _settled_of(index: dict[str, Any]) -> dict[str, Settled]:
     genotypes = index.get("genotypes", {})
     return {
         trial_id: Settled(
-            state=state,
+            state=State(state),
             transient=transient,
             genotype=None if genotype is None else genotypes[genotype],
             accuracy_validation=accuracy,

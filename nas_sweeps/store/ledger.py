@@ -19,19 +19,20 @@ from typing import Any
 from nas_sweeps.store.files import File, open_files
 from nas_sweeps.store.index import Index, read_index
 from nas_sweeps.store.layout import FOLDERS, AttemptFiles, Layout, Writer
-from nas_sweeps.store.records import METRICS, AttemptRecord, Result, Settled, State
+from nas_sweeps.store.records import METRICS, AttemptRecord, AttemptState, Result, Settled, State
 from nas_sweeps.store.trial_files import (
+    Asked,
     all_checkpoints,
     now,
+    read_asked,
     read_newest_result,
     read_origins,
     read_result,
     read_state,
 )
-from nas_sweeps.trial import Origin, Trial, trial_from_json
+from nas_sweeps.trial import Origin, Trial
 
 LAYOUT_VERSION = 2  # of the files of a store: see ``layout``
-TRIAL_FILE_VERSION = 1
 KEPT = 2  # checkpoints of a trial that is not done: should the latest be damaged, there is one more
 
 
@@ -147,8 +148,7 @@ class Store:
         files = self.layout.trial(trial.trial_id)
         if files.spec.name in files.names and files.spec.read_json() is not None:
             return
-        asked = {"schema": TRIAL_FILE_VERSION, "variant": variant}
-        files.spec.publish_json(asked | {"spec": json.loads(trial.to_json())})
+        files.spec.publish_json(Asked(trial, variant).to_json())
 
     def asked(self, trial_id: str) -> bool:
         """Whether a trial was asked for."""
@@ -157,10 +157,13 @@ class Store:
 
     def spec(self, trial_id: str) -> Trial:
         """Raises ``ValueError`` where there is no such trial, or its file cannot be read."""
-        asked = self.layout.trial(trial_id).spec.read_json()
+        asked = read_asked(self.layout.trial(trial_id))
         if asked is None:
-            raise ValueError(f"store '{self}': no trial '{trial_id}' was asked for here")
-        return trial_from_json(json.dumps(asked.get("spec")))
+            raise ValueError(
+                f"store '{self}': no trial '{trial_id}' was asked for here, or its file cannot be "
+                "read"
+            )
+        return asked.trial
 
     def link(self, retrain_id: str, origin: Origin) -> None:
         """Record that ``origin`` led to this retrain. Doing it again changes nothing."""
@@ -183,7 +186,7 @@ class Store:
             AlreadyDone: the trial has a result that says done.
         """
         before = self.layout.trial(trial_id)
-        if read_state(before) is State.DONE:
+        if read_state(before) == State.DONE:
             raise AlreadyDone(trial_id)
         number = 1 + max((attempt.number for attempt in before.attempts), default=0)
         record = AttemptRecord(
@@ -195,7 +198,7 @@ class Store:
         # on it cannot, because this attempt is newer.
         if before.newest is not None:
             last = read_result(AttemptFiles(self.layout.trial(trial_id), before.newest.writer))
-            if last is not None and last.state == "done":
+            if last is not None and last.state == State.DONE:
                 attempt.files.record.remove()
                 raise AlreadyDone(trial_id)
         self.layout.files.tidy(before.folder)
@@ -226,7 +229,7 @@ class Store:
             result = Result(
                 trial_id=trial.trial_id,
                 phase=trial.phase,
-                state="failed",
+                state=State.FAILED,
                 attempt=attempt.number,
                 started_at=now(),
                 finished_at=now(),
@@ -249,7 +252,7 @@ class Store:
         for files, _ in self.layout.trials():
             done = files.trial_id in self._done
             found[files.trial_id] = State.DONE if done else read_state(files)
-        self._done.update(t for t, state in found.items() if state is State.DONE)
+        self._done.update(t for t, state in found.items() if state == State.DONE)
         return found
 
     def result(self, trial_id: str) -> Result | None:
@@ -335,13 +338,13 @@ class Attempt:
         except Overtaken:
             return False
         self.publish(
-            state=result.state,
+            state=AttemptState(result.state),
             error_class=result.error_class,
             error_message=result.error_message,
             **facts,
         )
         self.files.result.publish_json(asdict(result))
-        self.discard(keep=1 if result.state == "done" else KEPT)
+        self.discard(keep=1 if result.state == State.DONE else KEPT)
         return True
 
     def discard(self, keep: int) -> None:

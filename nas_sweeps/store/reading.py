@@ -18,6 +18,7 @@ from nas_sweeps.store.frames import Frames
 from nas_sweeps.store.gather import Gathered, gather, sort_by
 from nas_sweeps.store.layout import Layout
 from nas_sweeps.store.ledger import Store
+from nas_sweeps.store.records import State
 from nas_sweeps.store.rows import origin_columns
 from nas_sweeps.store.schemas import REPEATED, SCHEMAS, TRIALS, build
 from nas_sweeps.store.tables import layout_of
@@ -27,7 +28,7 @@ StoreLike = Store | str | Path
 Columns = Sequence[str] | Mapping[str, Sequence[str]]
 Filters = Any  # pyarrow's: tuples, lists of tuples, or an expression
 _KEYS = {name: "genotype_id" if name == "genotypes" else "trial_id" for name in SCHEMAS}
-_RANK = {"done": 0, "failed": 1, "running": 2, "waiting": 3}
+_RANK = {state: rank for rank, state in enumerate(State)}  # the first is the furthest
 
 
 def load(

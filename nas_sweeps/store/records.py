@@ -35,16 +35,16 @@ READABLE = range(4, SCHEMA_VERSION + 1)
 
 
 class State(enum.StrEnum):
-    """How far a trial is.
+    """How far a trial is, in the order in which states are shown.
 
     ``blocked`` is a retrain whose search failed. It has no genotype and so no folder: a plan
     can tell, a store cannot, and the store never answers it.
     """
 
-    WAITING = "waiting"
-    RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    RUNNING = "running"
+    WAITING = "waiting"
     BLOCKED = "blocked"
 
     @property
@@ -52,13 +52,35 @@ class State(enum.StrEnum):
         """It has a result; a run leaves it alone unless told to retry failures."""
         return self in (State.DONE, State.FAILED)
 
+    @property
+    def label(self) -> str:
+        """What tables and bars call it: a trial that waits is one that is to do."""
+        return "to do" if self == State.WAITING else self.value
+
+
+Ending = Literal[State.DONE, State.FAILED]  # the states that are settled, of a result
+
+
+class AttemptState(enum.StrEnum):
+    """How an attempt at a trial ended, if it did.
+
+    ``stopped`` means that it was asked to end and left a checkpoint. ``lost`` is never written:
+    it is what the tables call an attempt that says ``running`` and gives no sign of life.
+    """
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    DONE = "done"
+    FAILED = "failed"
+    LOST = "lost"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
     """One attempt at a trial: who, when, at what cost, and how it ended.
 
-    ``state`` is ``running`` until the attempt says otherwise, so also of one that was killed;
-    ``stopped`` means that it was asked to end and left a checkpoint. ``cost`` is this attempt's
+    ``state`` is ``running`` until the attempt says otherwise, so also of one that was killed.
+    ``cost`` is this attempt's
     alone, up to its last sign of life: wall_s, cpu_s, gpu_hours, peak_mem_gib. ``epochs_from``
     and ``epochs_done`` count the trial's finished epochs, before it and by it. ``note`` says what
     a person should know of how it went on, such as that a checkpoint was damaged.
@@ -68,7 +90,7 @@ class AttemptRecord:
     pid: int | None
     started_at: str  # ISO 8601, UTC
     heartbeat: str
-    state: Literal["running", "stopped", "done", "failed"] = "running"
+    state: AttemptState = AttemptState.RUNNING
     device: str | None = None
     visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES as it was
     epochs_from: int = 0
@@ -107,7 +129,7 @@ class Result:
 
     trial_id: str
     phase: Literal["search", "retrain"]
-    state: Literal["done", "failed"]
+    state: Ending
     started_at: str
     finished_at: str
     attempt: int
@@ -151,7 +173,7 @@ class Result:
 class Settled:
     """Of a result, what decides what runs next: the index of the tables keeps it of every trial."""
 
-    state: Literal["done", "failed"]
+    state: State  # a settled one
     transient: bool = False
     genotype: list[Any] | None = None  # as in ``Result``
     accuracy_validation: float | None = None

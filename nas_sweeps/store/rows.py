@@ -12,10 +12,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.space.genotype import CELLS, Genotype
 from nas_sweeps.store.files import File, warn_skipped
 from nas_sweeps.store.layout import AttemptFiles, TrialFiles
-from nas_sweeps.store.records import ACCURACIES, COUNTS, AttemptRecord, Result
+from nas_sweeps.store.records import (
+    ACCURACIES,
+    COUNTS,
+    AttemptRecord,
+    AttemptState,
+    Result,
+    State,
+)
 from nas_sweeps.store.schemas import (
     ALPHAS,
     ATTEMPTS,
@@ -29,12 +36,13 @@ from nas_sweeps.store.schemas import (
 from nas_sweeps.store.sealed import unseal
 from nas_sweeps.store.trial_files import (
     is_live,
+    read_asked,
     read_attempt,
     read_origins,
     read_result,
     state_of,
 )
-from nas_sweeps.trial import Distribution, Origin, RetrainTrial, SearchTrial, Trial, trial_from_json
+from nas_sweeps.trial import Distribution, Origin, RetrainTrial, SearchTrial, Trial
 
 Row = dict[str, Any]
 
@@ -77,7 +85,8 @@ def read_trial(files: TrialFiles) -> TrialRows:
     result = read_result(newest) if newest else None
     records = [(attempt, read_attempt(attempt)) for attempt in files.attempts]
     attempt = records[-1][1] if records else None
-    spec, variant = _read_spec(files)
+    asked = read_asked(files)
+    spec = asked.trial if asked else None
     genotype = _genotype(files, spec, result)
     by_epoch, epochs_whole = _read_table(_epochs_file(files), EPOCH_FILE)
     epochs, alphas = by_epoch.select(EPOCHS.names), _alphas(by_epoch)
@@ -85,7 +94,7 @@ def read_trial(files: TrialFiles) -> TrialRows:
     row: Row = {
         "trial_id": files.trial_id,
         "phase": "search" if files.trial_id.startswith("s-") else "retrain",
-        "state": state_of(result, attempt).value,
+        "state": state_of(result, attempt),
         "genotype_id": genotype.genotype_id if genotype else None,
         "parents": [],
         "attempt": newest.number if newest else None,
@@ -96,14 +105,14 @@ def read_trial(files: TrialFiles) -> TrialRows:
         "accuracy_best": pc.max(epochs["accuracy_balanced"]).as_py(),
     }
     row |= _spec_columns(spec) if spec else {}
-    if isinstance(spec, SearchTrial):
-        row |= {"method": spec.method.name, "variant": variant}
+    if asked and isinstance(asked.trial, SearchTrial):
+        row |= {"method": asked.trial.method.name, "variant": asked.variant}
     if row["phase"] == "retrain":
         row |= origin_columns(read_origins(files))
     row |= _result_columns(result) if result else {}
     attempts = [_attempt_row(of, record, of == newest) for of, record in records]
     whole = epochs_whole and classes_whole and (spec is not None or not records)
-    if result is not None and result.state == "done":
+    if result is not None and result.state == State.DONE:
         # A search that trains nothing has neither.
         trained = result.metrics.get("epochs") != 0
         whole = whole and (len(epochs) > 0 and len(classes) > 0) == trained
@@ -133,8 +142,8 @@ def _attempt_row(files: AttemptFiles, record: AttemptRecord | None, newest: bool
     row: Row = {"trial_id": files.trial.trial_id, "attempt": files.number}
     if record is None:
         return row
-    lost = record.state == "running" and not (newest and is_live(record))
-    state = "lost" if lost else record.state
+    lost = record.state == AttemptState.RUNNING and not (newest and is_live(record))
+    state = AttemptState.LOST if lost else record.state
     costs = {key: record.cost.get(key) for key in COSTS}
     times = {key: _time(getattr(record, key)) for key in ("started_at", "heartbeat")}
     facts = {key: getattr(record, key) for key in ATTEMPT_FACTS}
@@ -167,7 +176,7 @@ def _read_table(file: File | None, schema: pa.Schema) -> tuple[pa.Table, bool]:
 
 def genotype_rows(genotype: Genotype) -> Iterator[Row]:
     """Rows of the genotypes table."""
-    for cell in ("normal", "reduce"):
+    for cell in CELLS:
         for operation, source, node in genotype.cell(cell == "reduce"):
             row = {"cell": cell, "node": node, "source": source, "operation": operation}
             yield {"genotype_id": genotype.genotype_id} | row
@@ -200,18 +209,6 @@ def _default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _read_spec(files: TrialFiles) -> tuple[Trial | None, str]:
-    """What was asked, and the variant's name."""
-    asked = files.spec.read_json()
-    if asked is None:
-        return None, ""
-    try:
-        return trial_from_json(json.dumps(asked.get("spec"))), str(asked.get("variant", ""))
-    except ValueError as error:
-        warn_skipped(files.spec, error)
-        return None, ""
-
-
 def _genotype(files: TrialFiles, spec: Trial | None, result: Result | None) -> Genotype | None:
     """What a retrain trains, or what a search found."""
     if isinstance(spec, RetrainTrial):
@@ -219,11 +216,10 @@ def _genotype(files: TrialFiles, spec: Trial | None, result: Result | None) -> G
     if result is None or result.genotype is None:
         return None
     try:
-        normal, reduce = (tuple(tuple(edge) for edge in cell) for cell in result.genotype)
-        return Genotype(normal, reduce)
-    except (TypeError, ValueError) as error:
+        return Genotype.from_json(result.genotype)
+    except ValueError as error:
         assert files.newest is not None, "a result without an attempt"
-        warn_skipped(files.newest.result, f"not a genotype: {error}")
+        warn_skipped(files.newest.result, error)
         return None
 
 
@@ -264,7 +260,7 @@ def _result_columns(result: Result) -> Row:
         "device": result.device,
         "error_class": result.error_class,
         "error_message": result.error_message,
-        "transient": result.transient if result.state == "failed" else None,
+        "transient": result.transient if result.state == State.FAILED else None,
         "fallback_used": _if_a(bool, result.genotype_facts.get("fallback_used")),
         "discretisation_rule": _if_a(str, result.genotype_facts.get("rule")),
         "git_sha": result.git_sha,

@@ -10,6 +10,7 @@ import pandas as pd
 
 from nas_sweeps.hints import did_you_mean
 from nas_sweeps.store.frames import Frames, require_columns
+from nas_sweeps.store.records import State
 
 # Averages over these would compare what does not compare: each gets rows, or for the size of a
 # uniform distribution columns, of its own as soon as one cell of the table would mix two values.
@@ -70,7 +71,7 @@ def summarise(
     _check_names(found, rows, columns)
     if not rows:
         raise ValueError("rows: name at least one column")
-    found = found[found["state"] == "done"]
+    found = found[found["state"] == State.DONE]
     rows = [*rows, *_splitting(found, _SPLIT_ROWS, (*rows, *columns))]
     columns = [*columns, *_splitting(found, _SPLIT_COLUMNS, (*rows, *columns))]
     cells = found.groupby([*rows, *columns], dropna=False, observed=True)[value]
@@ -115,7 +116,7 @@ def learning_curves(
     require_columns(frames.trials, "trials", "phase", "state")
     require_columns(frames.epochs, "epochs", "epoch")
     trials = attributed(frames) if phase == "retrain" else frames.trials
-    trials = trials[(trials["phase"] == phase) & (trials["state"] == "done")]
+    trials = trials[(trials["phase"] == phase) & (trials["state"] == State.DONE)]
     _check_value(frames.epochs, value)
     _check_names(trials, by)
     by = [*by, *_splitting(trials, (*_SPLIT_ROWS, *_SPLIT_COLUMNS), by)]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from nas_sweeps.store.driver import is_alive
 from nas_sweeps.store.files import warn_skipped
 from nas_sweeps.store.layout import AttemptFiles, TrialFiles
-from nas_sweeps.store.records import AttemptRecord, Result, State
-from nas_sweeps.trial import Origin
+from nas_sweeps.store.records import AttemptRecord, AttemptState, Result, State
+from nas_sweeps.trial import Origin, Trial, trial_from_json
+
+TRIAL_FILE_VERSION = 1
 
 # A worker beats between steps, at least once in half a minute if its steps are shorter than
 # that. The longest step foreseen, second order on a slow CPU, takes a few minutes.
@@ -34,7 +38,7 @@ def read_state(files: TrialFiles) -> State:
 def state_of(result: Result | None, attempt: AttemptRecord | None) -> State:
     """A trial's state from what its newest attempt's files say."""
     if result is not None:
-        return State(result.state)
+        return result.state
     return State.RUNNING if attempt is not None and is_live(attempt) else State.WAITING
 
 
@@ -59,6 +63,32 @@ def read_result(files: AttemptFiles) -> Result | None:
     if known is not None and result is not None:
         known[key] = result
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A trial as it was asked for; ``variant`` names a search's knobs that are not defaults."""
+
+    trial: Trial
+    variant: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """What the trial's file says."""
+        spec = json.loads(self.trial.to_json())
+        return {"schema": TRIAL_FILE_VERSION, "variant": self.variant, "spec": spec}
+
+
+def read_asked(files: TrialFiles) -> Asked | None:
+    """None where nothing was asked, or (with a warning) where the file cannot be read."""
+    value = files.spec.read_json()
+    if value is None:
+        return None
+    try:
+        trial = trial_from_json(json.dumps(value.get("spec")))
+    except ValueError as error:
+        warn_skipped(files.spec, error)
+        return None
+    return Asked(trial, str(value.get("variant", "")))
 
 
 def read_attempt(files: AttemptFiles) -> AttemptRecord | None:
@@ -89,7 +119,7 @@ def now() -> str:
 
 def is_live(attempt: AttemptRecord) -> bool:
     """Whether an attempt still runs, as far as this machine can tell."""
-    if attempt.state != "running":
+    if attempt.state != AttemptState.RUNNING:
         return False
     if attempt.host == socket.gethostname() and not is_alive(attempt.pid):
         return False

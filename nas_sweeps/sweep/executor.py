@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from nas_sweeps.chain import PHASES, Chain, Phase, Work
 from nas_sweeps.estimate.simulate import Room
 from nas_sweeps.standing import outcome_of
-from nas_sweeps.store import Result, Store
+from nas_sweeps.store import Result, State, Store
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.sweep.failures import ALIKE, all_alike
 from nas_sweeps.sweep.foretold import Foretold
@@ -62,7 +62,7 @@ class Job:
     def phases(self) -> list[Phase]:
         """Those of which a trial may still run."""
         counts = self.chain.counts()
-        return [phase for phase in PHASES if counts[phase]["waiting"]]
+        return [phase for phase in PHASES if counts[phase][State.WAITING]]
 
     @property
     def over(self) -> bool:
@@ -125,7 +125,7 @@ class Job:
             return
         if result is None:
             result = self.store.condemn(trial, "WorkerLost", f"its worker {died}")
-        if self.foretold is not None and result.state == "done":
+        if self.foretold is not None and result.state == State.DONE:
             self.foretold.done(work)
         self._settle(trial, result)
 
@@ -133,7 +133,7 @@ class Job:
         self.chain.settle(trial.trial_id, outcome_of(result))
         self._results.append(result)
         self.watcher.settled(trial, result)
-        if result.state == "failed" and self.fail_fast:
+        if result.state == State.FAILED and self.fail_fast:
             self.stop(f"trial {trial.trial_id} failed, and --fail-fast was asked for")
         elif len(self._results) == ALIKE and all_alike(self._results):
             self.stop(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from nas_sweeps.store import Result
+from nas_sweeps.store import Result, State
 
 ALIKE = 3  # so many first failures with one cause, and nothing else: the next would be one too
 
@@ -52,5 +52,5 @@ def is_transient(error: BaseException) -> bool:
 def all_alike(results: Sequence[Result]) -> bool:
     """Whether a run's first results are failures with one cause."""
     first = results[:ALIKE]
-    failed = [result for result in first if result.state == "failed"]
+    failed = [result for result in first if result.state == State.FAILED]
     return len(failed) == ALIKE and len({result.cause for result in failed}) == 1

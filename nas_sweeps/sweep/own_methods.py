@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from nas_sweeps import methods
 from nas_sweeps.chain import Chain
 from nas_sweeps.methods import METHODS, Method
+from nas_sweeps.store.records import State
 from nas_sweeps.trial import MethodSpec, SearchTrial
 
 # Known by identity, so a copy would be taken for a default value.
@@ -96,7 +97,7 @@ def require_unpacked(packed: bytes, chain: Chain, node_ids: Iterable[str]) -> No
 
 def _specs(chain: Chain) -> list[MethodSpec]:
     """Of the searches that are still to run, each once."""
-    waiting = (entry for entry, state in chain.states() if state == "waiting")
+    waiting = (entry for entry, state in chain.states() if state == State.WAITING)
     return list({entry.method: None for entry in waiting if isinstance(entry, SearchTrial)})
 
 

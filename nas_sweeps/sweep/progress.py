@@ -16,7 +16,7 @@ from nas_sweeps.live.display import Display
 from nas_sweeps.live.lines import done_text, epoch_columns, failed_text, name_of
 from nas_sweeps.live.pace import Pace, Parts, kind_at, left_s, parts_of, remaining_s
 from nas_sweeps.live.snapshot import Running, Snapshot, Spent
-from nas_sweeps.store import Result
+from nas_sweeps.store import Result, State
 from nas_sweeps.sweep.stopping import announce
 from nas_sweeps.trial import Resources, Trial
 
@@ -105,7 +105,7 @@ class Progress:
 
     def settled(self, trial: Trial, result: Result) -> None:
         name = self._ended(trial)
-        if result.state == "failed":
+        if result.state == State.FAILED:
             text = failed_text(result.error_class, result.error_message, trial.trial_id)
             self.display.tell(name, text, "red")
         elif not self.display.moves:
@@ -128,7 +128,7 @@ class Progress:
     def _count(self) -> None:
         """Here and not in ``snapshot``: a large plan is counted only when something happens."""
         states = zip(self.chain.states(), self._parts, strict=True)
-        self._waiting = Counter(parts for (_, state), parts in states if state == "waiting")
+        self._waiting = Counter(parts for (_, state), parts in states if state == State.WAITING)
         self._counts = self.chain.counts()
 
     # What there is to see

@@ -16,7 +16,7 @@ from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
 from nas_sweeps.standing import Retry, standing
-from nas_sweeps.store import Store, compact
+from nas_sweeps.store import State, Store, compact
 from nas_sweeps.store.gather import gather
 from nas_sweeps.store.index import read_index
 from nas_sweeps.store.lease import Lease
@@ -37,14 +37,14 @@ class Summary:
     """How a run ended: trials by phase and state, and how many it started itself."""
 
     store: Store
-    counts: dict[Phase, dict[str, int]]
+    counts: dict[Phase, dict[State, int]]
     started: int
     stopped: str | None = None  # why it handed out nothing more, if it did not come to its end
 
     @property
     def complete(self) -> bool:
         """Every trial that was to run is done."""
-        return all(sum(of.values()) == of["done"] for of in self.counts.values())
+        return all(sum(of.values()) == of[State.DONE] for of in self.counts.values())
 
     def __str__(self) -> str:
         parts = [
@@ -165,7 +165,7 @@ def _check_images(chain: Chain, places: Places) -> None:
     """
     if places.path is not None and not user_path(places.path).exists():
         return
-    waiting = [entry for entry, state in chain.states() if state == "waiting"]
+    waiting = [entry for entry, state in chain.states() if state == State.WAITING]
     counts = {
         key: prepare(*key, places, "cpu").train_counts
         for key in {(entry.data, entry.distribution) for entry in waiting}

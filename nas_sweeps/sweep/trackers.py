@@ -22,7 +22,7 @@ from uuid import uuid4
 from ray import tune
 
 from nas_sweeps.live.lines import name_of
-from nas_sweeps.store import Store
+from nas_sweeps.store import State, Store
 from nas_sweeps.store.files import LocalFiles
 from nas_sweeps.store.trial_files import read_origins
 from nas_sweeps.trial import Trial, trial_from_json
@@ -114,7 +114,7 @@ class TrackerCallback(tune.Callback):
         tracked = self.live.pop(trial.trial_id, None)
         if tracked is not None:
             result = self.store.result(tracked.trial_id)
-            failed = result is None or result.state != "done"
+            failed = result is None or result.state != State.DONE
             self.inner.log_trial_end(tracked, failed=failed)
 
 

@@ -23,10 +23,11 @@ from nas_sweeps.data.cache import arithmetic_folder
 from nas_sweeps.live.lines import tested
 from nas_sweeps.numerics import Numerics, changes
 from nas_sweeps.space.verified import verify
-from nas_sweeps.store import Result, Store
+from nas_sweeps.store import Result, State, Store
 from nas_sweeps.store.files import File
 from nas_sweeps.store.layout import Checkpoint
 from nas_sweeps.store.ledger import KEPT, AlreadyDone, Attempt, Overtaken
+from nas_sweeps.store.records import AttemptState
 from nas_sweeps.store.tables import write_classes, write_epochs
 from nas_sweeps.store.trial_files import all_checkpoints
 from nas_sweeps.sweep.checkpoint import Content, Damaged, digest, encode, not_usable, read
@@ -147,17 +148,17 @@ class _Worker:
         started_at = _now()
         try:
             self._choose_device(resources)
-            ended = {"state": "done"} | self._train(on_epoch, verdict)
+            ended = {"state": State.DONE} | self._train(on_epoch, verdict)
         except Overtaken:
             raise
         except Stopped as reason:
             self.log.info("stopped: %s", reason)
-            self.attempt.publish(state="stopped", cost=self.accounts.own())
+            self.attempt.publish(state=AttemptState.STOPPED, cost=self.accounts.own())
             return None
         except Exception as error:
             self.log.exception("failed")
             ended = {
-                "state": "failed",
+                "state": State.FAILED,
                 "error_class": type(error).__name__,
                 "error_message": str(error),
                 "traceback": traceback.format_exc(),
@@ -228,7 +229,7 @@ class _Worker:
         write_classes(attempt.files, classes)
         return {
             "metrics": {k: v for k, v in outcome.metrics.items() if v is not None},
-            "genotype": [outcome.genotype.normal, outcome.genotype.reduce],
+            "genotype": outcome.genotype.to_json(),
             "genotype_facts": outcome.facts,
         }
 

@@ -87,5 +87,5 @@ def _columns(found: Discretised) -> Row:
         "num_skip_normal": genotype.count("skip_connect"),
         "num_skip_reduce": genotype.count("skip_connect", reduction=True),
         "genotype_id": genotype.genotype_id,
-        "genotype": json.dumps([genotype.normal, genotype.reduce]),
+        "genotype": json.dumps(genotype.to_json()),
     }

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from nas_sweeps.space.genotype import EDGES, Edge, Genotype, alive_nodes, prune
@@ -47,3 +49,15 @@ def test_counts_are_per_cell() -> None:
 def test_impossible_cells_are_refused_by_name(cell: tuple[Edge, ...], message: str) -> None:
     with pytest.raises(ValueError, match=f"reduce: .*{message}"):
         Genotype(CELL, cell)
+
+
+def test_a_genotype_is_read_back_from_its_json() -> None:
+    genotype = Genotype(CELL, CELL[:1])
+    assert genotype.to_json()[1] == [list(CELL[0])]
+    assert Genotype.from_json(json.loads(json.dumps(genotype.to_json()))) == genotype
+
+
+@pytest.mark.parametrize("value", [None, 3, [], [[]], [[["skip_connect", 0]], []], [[3], [3]]])
+def test_what_is_no_genotype_is_one_mistake(value: object) -> None:
+    with pytest.raises(ValueError):
+        Genotype.from_json(value)

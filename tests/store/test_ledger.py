@@ -71,6 +71,16 @@ def test_asking_again_heals_a_torn_spec(lab: Any) -> None:
     assert lab.store.spec(trial.trial_id) == trial
 
 
+def test_a_spec_that_is_none_names_its_file_and_the_trial(lab: Any) -> None:
+    trial = lab.search()
+    lab.file(trial, "spec").write_text('{"spec": {"phase": "search"}}')
+    with (
+        pytest.warns(UserWarning, match=r"trial\.json"),
+        pytest.raises(ValueError, match=trial.trial_id),
+    ):
+        lab.store.spec(trial.trial_id)
+
+
 def test_an_unknown_trial_is_a_users_mistake(lab: Any) -> None:
     with pytest.raises(ValueError, match="s-none"):
         lab.store.spec("s-none")
