@@ -13,7 +13,10 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -24,3 +27,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 if "NAS_SWEEPS_CACHE" not in os.environ:  # a process that shares out tests hands it on to others
     os.environ["NAS_SWEEPS_CACHE"] = _cache = tempfile.mkdtemp(prefix="nas_sweeps-tests-")
     atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+
+
+@pytest.fixture
+def fake_runs() -> Iterator[None]:
+    """This test's trials are computed by ``nas_sweeps.testing.FakeRun``, here and in processes
+    that it starts. A Ray session that began before needs ``fake_actors``."""
+    from tests.faked import faked
+
+    with faked():
+        yield

@@ -25,9 +25,8 @@ from nas_sweeps.grid.expand import method_of
 from nas_sweeps.live.pace import Kind, parts_of
 from nas_sweeps.space.published import published
 from nas_sweeps.train.common import Run, choose_device
-from nas_sweeps.train.retrain import RetrainRun
-from nas_sweeps.train.search import SearchRun
-from nas_sweeps.trial import RetrainRecipe, SearchRecipe, SearchTrial
+from nas_sweeps.train.runs import run_kind
+from nas_sweeps.trial import RetrainRecipe, RetrainTrial, SearchRecipe, SearchTrial, Trial
 
 STEPS = {"cpu": 2, "cuda": 20}  # of an epoch; a GPU records its first ones
 REPEATS = 3  # epochs that count, of each stage
@@ -111,13 +110,19 @@ def _time(entry: Entry, whole: Bundle, device: torch.device) -> tuple[list[Sampl
 
 
 def _short_run(entry: Entry, bundle: Bundle, device: torch.device) -> Run:
+    trial: Trial
     if isinstance(entry, SearchTrial):
-        return SearchRun(_short_search(entry), bundle, device)
-    trial = entry.resolve(entry.genotype or published(STAND_IN))
+        trial = _short_search(entry)
+    else:
+        trial = _short_retrain(entry.resolve(entry.genotype or published(STAND_IN)))
+    return run_kind(trial).make(trial, lambda: bundle, device)
+
+
+def _short_retrain(trial: RetrainTrial) -> RetrainTrial:
     recipe = _short(trial.recipe)
     if recipe.pretrain is not None:
         recipe = replace(recipe, pretrain=replace(recipe.pretrain, epochs=1 + REPEATS))
-    return RetrainRun(replace(trial, recipe=recipe), bundle, device)
+    return replace(trial, recipe=recipe)
 
 
 def _short_search(trial: SearchTrial) -> SearchTrial:

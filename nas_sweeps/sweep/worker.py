@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from nas_sweeps.data.bundle import Bundle, prepare
+from nas_sweeps.data.bundle import prepare
 from nas_sweeps.data.cache import arithmetic_folder
 from nas_sweeps.live.lines import tested
 from nas_sweeps.numerics import Numerics, changes
@@ -48,10 +48,9 @@ from nas_sweeps.train.common import (
     stream,
 )
 from nas_sweeps.train.form import form_of
-from nas_sweeps.train.retrain import RetrainRun
-from nas_sweeps.train.search import SearchRun
+from nas_sweeps.train.runs import run_kind
 from nas_sweeps.train.warming import warm_up_run
-from nas_sweeps.trial import Places, Resources, SearchTrial, Trial
+from nas_sweeps.trial import Places, Resources, Trial
 
 OnEpoch = Callable[[Row], None]
 BEAT_S = 30.0
@@ -189,7 +188,10 @@ class _Worker:
         kind, folder = self.trial.recipe.precision, arithmetic_folder(self.places)
         form, reason = form_of(self.trial, self.device)
         self.log.info("the network is computed in its %s form: %s", form, reason)
-        if checked := verify(self.device, kind, form, folder, self._mention):
+        how = run_kind(self.trial)
+        if how.note is not None:
+            self.log.warning("%s", how.note)
+        if how.networks and (checked := verify(self.device, kind, form, folder, self._mention)):
             self.log.info("arithmetic of %s in %s: %s", self.device.type, kind, checked)
         reset_peak_memory(self.device)
         if self.device.type == "cuda":
@@ -201,8 +203,7 @@ class _Worker:
         """Every epoch that is missing, then what the result says."""
         trial, attempt, accounts = self.trial, self.attempt, self.accounts
         self._between_steps(verdict)
-        bundle = prepare(trial.data, trial.distribution, self.places, self.device)
-        run = self._restored(bundle)
+        run = self._restored()
         warm_up_run(run, self._mention, lambda: self._between_steps(verdict))
         attempt.beat(
             device=device_name(self.device),
@@ -290,7 +291,7 @@ class _Worker:
         self.attempt.publish(durable=False, epochs_done=run.epochs_done, cost=accounts.own())
         self.beaten = time.monotonic()
 
-    def _restored(self, bundle: Bundle) -> Run:
+    def _restored(self) -> Run:
         """The run as its latest whole checkpoint left it; a new one where there is none.
 
         Raises:
@@ -305,21 +306,21 @@ class _Worker:
                 damaged += 1
                 self.log.warning("%s cannot be used: %s", checkpoint.file, error)
                 continue
-            run = self._continued(bundle, checkpoint, content)
+            run = self._continued(checkpoint, content)
             if damaged:
                 self._tell(f"the newest checkpoint is damaged: going on from {_after(run)}")
             return run
         if damaged:
             self._tell(f"no checkpoint is whole ({damaged} damaged): it starts again")
         self.numerics = [numerics_of(self.trial, self.device)]
-        return self._new_run(bundle)
+        return self._new_run()
 
-    def _continued(self, bundle: Bundle, checkpoint: Checkpoint, content: Content) -> Run:
+    def _continued(self, checkpoint: Checkpoint, content: Content) -> Run:
         """The run that a checkpoint holds. Raises CheckpointNotUsable."""
         if content.device != self.device.type:  # generators have nothing in common
             here = f"it was computed on {content.device}, and this is {self.device.type}"
             raise not_usable(checkpoint.file, here)
-        run = self._new_run(bundle)
+        run = self._new_run()
         try:
             run.load_state_dict(content.run)
         except Exception as error:
@@ -345,11 +346,11 @@ class _Worker:
         if changed:
             self._tell(f"it does not round as when it began: {changed}")
 
-    def _new_run(self, bundle: Bundle) -> Run:
-        torch.manual_seed(stream(self.trial.seed, "global"))
-        if isinstance(self.trial, SearchTrial):
-            return SearchRun(self.trial, bundle, self.device)
-        return RetrainRun(self.trial, bundle, self.device)
+    def _new_run(self) -> Run:
+        trial = self.trial
+        torch.manual_seed(stream(trial.seed, "global"))
+        data = trial.data, trial.distribution, self.places, self.device
+        return run_kind(trial).make(trial, lambda: prepare(*data), self.device)
 
 
 def _after(run: Run) -> str:

@@ -1,4 +1,6 @@
-"""Contract tests that the author of a method, a loss or a sampler runs on it. They need pytest.
+"""For tests: contracts that an author's method, loss or sampler is held to, and a run of no time.
+
+The contract tests need pytest.
 
 In a test file of yours::
 
@@ -11,6 +13,8 @@ In a test file of yours::
         pass
 
 The names are those that an entry point of yours, or your module when it is imported, registers.
+
+``FakeRun`` trains nothing and takes a millisecond an epoch: see ``nas_sweeps.testing.fake``.
 """
 
 from __future__ import annotations
@@ -21,8 +25,16 @@ pytest.register_assert_rewrite(
     "nas_sweeps.testing.losses", "nas_sweeps.testing.methods", "nas_sweeps.testing.samplers"
 )
 
+from nas_sweeps.testing.fake import FakeRetrain, FakeRun, FakeSearch  # noqa: E402
 from nas_sweeps.testing.losses import LossContract  # noqa: E402  what they assert is shown
 from nas_sweeps.testing.methods import MethodContract  # noqa: E402
 from nas_sweeps.testing.samplers import SamplerContract  # noqa: E402
 
-__all__ = ["LossContract", "MethodContract", "SamplerContract"]
+__all__ = [
+    "FakeRetrain",
+    "FakeRun",
+    "FakeSearch",
+    "LossContract",
+    "MethodContract",
+    "SamplerContract",
+]

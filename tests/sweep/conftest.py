@@ -1,8 +1,10 @@
-"""One Ray session, with logical GPUs, for all tests that need one."""
+"""One Ray session, with logical GPUs, for all tests that need one, and fake trials on it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,3 +23,23 @@ def ray_session() -> Iterator[None]:
     )
     yield
     ray_tune.ray.shutdown()
+
+
+@pytest.fixture
+def fake_actors(fake_runs: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """``fake_runs`` in the actors of the session, which began with another environment.
+
+    Returns:
+        What they get in their environment. A test may add to it before its run.
+    """
+    from nas_sweeps.sweep import ray_tune
+    from tests.faked import SWITCH
+
+    given, body = dict(SWITCH), ray_tune.run_in_actor
+
+    def run_faked(*arguments: Any) -> None:
+        os.environ.update(given)
+        body(*arguments)
+
+    monkeypatch.setattr(ray_tune, "run_in_actor", run_faked)
+    return given

@@ -1,4 +1,4 @@
-"""What every executor promises, kept by each of them on real trials."""
+"""What every executor promises, kept by each of them: once on real trials, then on fake ones."""
 
 from __future__ import annotations
 
@@ -10,21 +10,13 @@ import pytest
 import nas_sweeps as ns
 from nas_sweeps.store import Store
 from nas_sweeps.store.lease import Held, Lease
+from nas_sweeps.sweep import worker
 from nas_sweeps.sweep.run import run
+from nas_sweeps.testing import fake
 from tests.sweep.tiny import TINY
 
 TIMES = ["epoch_s", "images_per_s", "peak_mem_gib"]
 GRID = ns.Grid.from_dict(TINY)
-# Barlow Twins drops incomplete batches, and 64 images are more than a half holds.
-ONE_FAILS = ns.Grid.from_dict(
-    TINY
-    | {
-        "data": TINY["data"] | {"n_max": 5},
-        "search": TINY["search"]
-        | {"methods": ["darts", {"ssf_nas": {"barlow_dim": 8}}]}
-        | {"recipe": TINY["search"]["recipe"] | {"batch_size": 64}},
-    }
-)
 
 
 @pytest.fixture(params=["inline", "ray"])
@@ -60,14 +52,18 @@ def test_every_trial_is_done_once_with_the_same_bits_and_a_second_run_starts_not
     assert run(GRID, tmp_path, executor=executor, console="none").started == 0
 
 
-def test_a_trial_that_fails_is_a_row_and_stops_no_other(executor: str, tmp_path: Path) -> None:
-    summary = run(ONE_FAILS, tmp_path, executor=executor, console="none")
+def test_a_trial_that_fails_is_a_row_and_stops_no_other(
+    executor: str, tmp_path: Path, fake_actors: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(fake.FAILS, "fairdarts")
+    fake_actors[fake.FAILS] = "fairdarts"
+    summary = run(GRID, tmp_path, executor=executor, console="none")
     assert summary.counts["search"]["failed"] == 1
     assert summary.counts["retrain"]["blocked"] == 1
     assert summary.counts["retrain"]["done"] == 1
     trials = ns.load(tmp_path).trials
     (failed,) = trials[trials.state == "failed"].itertuples()
-    assert (failed.method, failed.error_class) == ("ssf_nas", "ValueError")
+    assert (failed.method, failed.error_class) == ("fairdarts", "RuntimeError")
     assert failed.attempt == 1, "a mistake of the user's is not tried again"
 
 
@@ -77,3 +73,35 @@ def test_a_store_that_another_run_holds_is_left_alone(executor: str, tmp_path: P
     with Lease(store.layout, "the other grid"), pytest.raises(Held, match="the other grid"):
         run(GRID, tmp_path, executor=executor, console="none")
     assert store.states() == {}
+
+
+def test_a_worker_that_is_asked_to_stop_goes_on_from_the_very_step(
+    tmp_path: Path, reference: ns.Frames
+) -> None:
+    """A real search, stopped every few steps, ends with the bits of one never stopped."""
+    store, trial = Store(tmp_path), ns.plan(GRID).searches[0]
+    store.create()
+    store.ask(trial)
+    for _ in range(20):
+        asked_at = iter([None, None, None, "enough"])  # an evaluation asks twice
+        result = worker.run_trial(
+            trial,
+            store,
+            GRID.places,
+            GRID.resources("search"),
+            verdict=lambda say=asked_at: next(say, None),  # type: ignore[misc]
+        )
+        if result is not None:
+            break
+    assert result is not None, "it makes no progress"
+    wanted = reference.epochs[reference.epochs.trial_id == trial.trial_id]
+    pd.testing.assert_frame_equal(
+        ns.load(tmp_path).epochs.drop(columns=TIMES),
+        wanted.drop(columns=TIMES).reset_index(drop=True),
+        check_categorical=False,
+    )
+    *stopped, last = ns.load(store).attempts.state.tolist()
+    assert (set(stopped), last) == ({"stopped"}, "done")
+    assert len(stopped) > 2
+    found = reference.trials.set_index("trial_id").genotype_id[trial.trial_id]
+    assert ns.load(store).trials.genotype_id.tolist() == [found]

@@ -1,16 +1,21 @@
-"""The promises of a run, kept by the executor that needs no cluster."""
+"""The promises of a run, kept by the executor that needs no cluster.
+
+Its trials are fake: real ones are in test_executors.
+"""
 
 from __future__ import annotations
 
 import errno
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
 import nas_sweeps as ns
+from nas_sweeps.space.discretise import Discretised
 from nas_sweeps.standing import standing
 from nas_sweeps.store import Store
 from nas_sweeps.store.files import LocalFiles
@@ -18,11 +23,12 @@ from nas_sweeps.sweep import executor, worker
 from nas_sweeps.sweep.failures import ALIKE
 from nas_sweeps.sweep.inline import InlineExecutor
 from nas_sweeps.sweep.run import run
-from nas_sweeps.train.retrain import RetrainRun
-from nas_sweeps.train.search import SearchRun
+from nas_sweeps.testing import FakeRetrain, FakeSearch, fake
 from nas_sweeps.trial import Trial
+from tests.faked import faked
 
-TINY = {
+pytestmark = pytest.mark.usefixtures("fake_runs")
+TINY: dict[str, Any] = {
     "name": "tiny",
     "data": {"dataset": "digits", "image_size": 8, "n_max": 10, "test_n_max": 3},
     "search": {
@@ -54,7 +60,8 @@ def timeless(store: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("finished") / "a store"
-    assert run_inline(store).complete
+    with faked():
+        assert run_inline(store).complete
     return store
 
 
@@ -123,15 +130,15 @@ def test_a_stopped_run_goes_on_after_its_last_epoch_with_the_same_bits(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs = []
-    original = SearchRun.run_epoch
+    original = FakeSearch.run_epoch
 
-    def stops_in_the_second(self: SearchRun, *between: object) -> dict:
+    def stops_in_the_second(self: FakeSearch, *between: object) -> dict:
         epochs.append(self.epochs_done)
         if epochs == [0, 1]:
             raise KeyboardInterrupt
         return original(self, *between)
 
-    monkeypatch.setattr(SearchRun, "run_epoch", stops_in_the_second)
+    monkeypatch.setattr(FakeSearch, "run_epoch", stops_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         run_inline(tmp_path)
     assert not ns.load(tmp_path).trials.state.eq("done").any()
@@ -148,14 +155,14 @@ def test_a_stopped_run_goes_on_after_its_last_epoch_with_the_same_bits(
 def test_a_failed_search_blocks_only_its_own_retrain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = SearchRun.run_epoch
+    original = FakeSearch.run_epoch
 
-    def fails(self: SearchRun, *between: object) -> dict:
+    def fails(self: FakeSearch, *between: object) -> dict:
         if self.trial.method.name == "darts":
             raise RuntimeError("no such luck")
         return original(self, *between)
 
-    monkeypatch.setattr(SearchRun, "run_epoch", fails)
+    monkeypatch.setattr(FakeSearch, "run_epoch", fails)
     summary = run_inline(tmp_path)
     assert not summary.complete
     assert summary.counts["search"]["failed"] == 1
@@ -185,12 +192,13 @@ def test_two_searches_that_find_one_genotype_share_its_retrain(
 
     from nas_sweeps.space.published import published
 
-    original = SearchRun.discretise
-    monkeypatch.setattr(
-        SearchRun,
-        "discretise",
-        lambda self, strict=True: replace(original(self, strict), genotype=published("DARTS_V1")),
-    )
+    original = FakeSearch.discretise
+
+    def the_same(self: FakeSearch) -> tuple[Discretised, list[float]]:
+        found, weights = original(self)
+        return replace(found, genotype=published("DARTS_V1")), weights
+
+    monkeypatch.setattr(FakeSearch, "discretise", the_same)
     two = grid(methods=["darts", "fairdarts"])
     assert run_inline(tmp_path, two).complete
     frames = ns.load(tmp_path)
@@ -248,10 +256,10 @@ def test_an_overtaken_attempt_publishes_nothing_more(asked: tuple[Store, Trial])
 def test_a_worker_that_is_asked_to_stop_goes_on_from_the_very_step(
     asked: tuple[Store, Trial], finished: Path
 ) -> None:
-    """Stopped every few steps, it ends with the bits of a run never stopped."""
+    """Stopped every second step, it ends with the bits of a run never stopped."""
     store, trial = asked
     for _ in range(20):
-        asked_at = iter([None, None, None, "enough"])  # an evaluation asks twice
+        asked_at = iter([None, None, "enough"])
         result = run_one(store, trial, verdict=lambda say=asked_at: next(say, None))
         if result is not None:
             break
@@ -290,9 +298,9 @@ def test_a_damaged_checkpoint_costs_at_most_its_own_epochs(
 ) -> None:
     """The one before is used; with none left, the trial starts anew. The bits are the same."""
     every = harm is truncate
-    original, epochs = SearchRun.run_epoch, []
+    original, epochs = FakeSearch.run_epoch, []
 
-    def stops_in_the_third(self: SearchRun, *between: object) -> dict:
+    def stops_in_the_third(self: FakeSearch, *between: object) -> dict:
         epochs.append(self.epochs_done)
         if self.epochs_done == 2:
             raise KeyboardInterrupt
@@ -303,10 +311,10 @@ def test_a_damaged_checkpoint_costs_at_most_its_own_epochs(
     nothing = {"retrain": {"winners": "none"}}
     a_grid = ns.Grid.from_dict(TINY | {"search": TINY["search"] | one} | nothing)
     run_inline(undisturbed, a_grid)
-    monkeypatch.setattr(SearchRun, "run_epoch", stops_in_the_third)
+    monkeypatch.setattr(FakeSearch, "run_epoch", stops_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         run_inline(store, a_grid)
-    monkeypatch.setattr(SearchRun, "run_epoch", original)
+    monkeypatch.setattr(FakeSearch, "run_epoch", original)
     earlier, latest = checkpoints(store)
     for path in (earlier, latest) if every else (latest,):
         harm(path)
@@ -334,7 +342,7 @@ def test_lost_files_of_a_done_trial_are_written_again_from_its_checkpoint(
     truncate(spec)
     with pytest.warns(UserWarning, match=r"epochs\.parquet"):
         assert len(timeless(store)) < len(timeless(finished))
-    for kind in (SearchRun, RetrainRun):
+    for kind in (FakeSearch, FakeRetrain):
         monkeypatch.setattr(kind, "run_epoch", lambda *_: pytest.fail("an epoch was computed"))
     with pytest.warns(UserWarning, match=r"epochs\.parquet"):
         assert run_inline(store).complete
@@ -350,15 +358,15 @@ class Flaky:
     """``run_epoch`` that raises at first."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception, times: int) -> None:
-        self.left, original = times, SearchRun.run_epoch
+        self.left, original = times, FakeSearch.run_epoch
 
-        def run_epoch(run: SearchRun, *between: object) -> dict:
+        def run_epoch(run: FakeSearch, *between: object) -> dict:
             if self.left > 0:
                 self.left -= 1
                 raise error
             return original(run, *between)
 
-        monkeypatch.setattr(SearchRun, "run_epoch", run_epoch)
+        monkeypatch.setattr(FakeSearch, "run_epoch", run_epoch)
         monkeypatch.setattr(executor, "PAUSE_S", 0.0)
 
 
@@ -427,7 +435,7 @@ def test_a_store_that_cannot_be_written_to_fails_a_trial_and_loses_nothing(
     assert ns.load(tmp_path).trials.error_class.tolist() == ["WorkerLost"]
     assert "No space left" in ns.load(tmp_path).trials.error_message[0]
     monkeypatch.undo()
-    monkeypatch.setattr(SearchRun, "run_epoch", lambda *_: pytest.fail("an epoch was computed"))
+    monkeypatch.setattr(FakeSearch, "run_epoch", lambda *_: pytest.fail("an epoch was computed"))
     assert run_inline(tmp_path, **options).complete
 
 
@@ -460,7 +468,7 @@ def test_a_run_goes_on_when_its_first_trials_fail_in_different_ways(
     def fails(*_: object) -> dict:
         raise ValueError(f"{next(names)} is wrong")
 
-    monkeypatch.setattr(SearchRun, "run_epoch", fails)
+    monkeypatch.setattr(FakeSearch, "run_epoch", fails)
     assert run_inline(tmp_path, grid(seeds=[0, 1, 2])).started == 6
 
 
@@ -497,14 +505,15 @@ def test_a_run_whose_store_was_taken_over_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a night in suspension: it publishes nothing more, also no tables."""
-    original = SearchRun.run_epoch
+    original = FakeSearch.run_epoch
 
-    def is_taken_over(self: SearchRun, *between: object) -> dict:
+    def is_taken_over(self: FakeSearch, *between: object) -> dict:
         for path in (tmp_path / "drivers").iterdir():
             path.unlink()
         return original(self, *between)
 
-    monkeypatch.setattr(SearchRun, "run_epoch", is_taken_over)
+    monkeypatch.setattr(FakeSearch, "run_epoch", is_taken_over)
+    monkeypatch.setenv(fake.STEP_S, "0.4")  # workers look once a second
     summary = run_inline(tmp_path)
     assert "taken this store over" in summary.stopped
     assert not (tmp_path / "tables").exists()

@@ -91,7 +91,7 @@ def tune_trial(trial: Trial) -> Any:
 
 
 def test_tensorboard_gets_every_epoch_and_a_tracker_that_fails_ends_alone(
-    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ray_session: None, fake_actors: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, failing = trackers._ray_callback, Recorder(fails_at="result")
     monkeypatch.setattr(tracking, "find_spec", lambda package: package)

@@ -6,6 +6,7 @@ import importlib.util
 import io
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -81,15 +82,18 @@ def search_run(
     device: torch.device = CPU,
     **recipe: object,
 ) -> SearchRun:
+    return SearchRun(search_trial(name, seed, **recipe), bundle(device=device), device, recorder)
+
+
+def search_trial(name: str, seed: int = 0, **recipe: Any) -> SearchTrial:
     method, knobs = (SEARCHES | UNTRAINED)[name]
-    trial = SearchTrial(
+    return SearchTrial(
         data=DATA,
         distribution=EXP,
         method=methods.resolve(method, knobs),
         recipe=replace(SEARCH, **recipe),
         seed=seed,
     )
-    return SearchRun(trial, bundle(device=device), device, recorder)
 
 
 def retrain_run(
@@ -98,16 +102,20 @@ def retrain_run(
     device: torch.device = CPU,
     **recipe: object,
 ) -> RetrainRun:
-    knobs = RETRAINS[name] | recipe
+    trial = retrain_trial(name, **recipe)
+    return RetrainRun(trial, bundle(trial.data.image_size, device), device, recorder)
+
+
+def retrain_trial(name: str = "plain", **recipe: Any) -> RetrainTrial:
+    knobs: dict[str, Any] = RETRAINS[name] | recipe
     image_size = knobs.pop("image_size", 8)
-    trial = RetrainTrial(
+    return RetrainTrial(
         data=replace(DATA, image_size=image_size),
         distribution=EXP,
         genotype=published("DARTS_V2"),
         recipe=replace(RETRAIN, **knobs),
         seed=3,
     )
-    return RetrainRun(trial, bundle(image_size, device), device, recorder)
 
 
 def make(name: str, recorder: Recorder | None = None, **recipe: object) -> SearchRun | RetrainRun:
