@@ -118,6 +118,9 @@ def choose_device(resources: Resources) -> torch.device:
     """
     torch.set_num_threads(resources.cpus)
     if resources.gpus and torch.cuda.is_available():
+        # The same trial twice, the same bits: cuDNN's own choice may add by atomics. Our kernels
+        # add in a fixed order (space/lanes).
+        torch.backends.cudnn.deterministic = True
         torch.cuda.set_per_process_memory_fraction(min(1.0, resources.gpus))
         return torch.device("cuda:0")
     return torch.device("cpu")

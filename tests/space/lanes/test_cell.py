@@ -141,7 +141,7 @@ def test_a_cell_cannot_be_differentiated_twice() -> None:
 
 
 def test_bfloat16_maps_are_as_near_as_bfloat16_is() -> None:
-    case = Case(MIXED[:4], channels=4)
+    case = Case(MIXED[:4], channels=3)  # the interpreter cannot multiply bfloat16, a library can
     plain, lanes = (cell.float() for cell in make(case))
     states, weights, _ = inputs_of(case)
     assert weights is not None
@@ -150,5 +150,5 @@ def test_bfloat16_maps_are_as_near_as_bfloat16_is() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         out = run_cell(lanes.table(), states[0], states[1], 1, weights.float())
     assert out.dtype == torch.bfloat16
-    error = float((out.float() - expected).norm() / expected.norm())
+    error = float((out.float() - expected).detach().norm() / expected.detach().norm())
     assert error < 2e-2  # 2^-8 for each of a handful of roundings
