@@ -11,11 +11,12 @@ from rich.console import Console
 
 from nas_sweeps import methods
 from nas_sweeps.chain import Chain, Entry, Phase
+from nas_sweeps.choices import ExecutorName, Retry, Tracker
 from nas_sweeps.data.bundle import prepare
 from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
-from nas_sweeps.standing import Retry, standing
+from nas_sweeps.standing import standing
 from nas_sweeps.store import State, Store, compact
 from nas_sweeps.store.gather import gather
 from nas_sweeps.store.index import read_index
@@ -27,7 +28,7 @@ from nas_sweeps.sweep.foretold import Foretold
 from nas_sweeps.sweep.only import chosen_by
 from nas_sweeps.sweep.progress import Progress, Silence
 from nas_sweeps.sweep.stopping import stopped_by_signals
-from nas_sweeps.sweep.tracking import Tracker, require
+from nas_sweeps.sweep.tracking import require
 from nas_sweeps.trial import Places
 
 
@@ -59,7 +60,7 @@ def run(
     grid: Grid,
     store: str | Path | None = None,
     *,
-    executor: Executor | Literal["ray", "inline"] = "ray",
+    executor: Executor | ExecutorName = "ray",
     address: str | None = None,
     slots: int | None = None,
     retry: Retry = "lost",
@@ -223,7 +224,7 @@ def _link(
 
 
 def _executor(
-    name: Executor | Literal["ray", "inline"],
+    name: Executor | ExecutorName,
     address: str | None,
     slots: int | None,
     track: Sequence[str],
