@@ -1,4 +1,4 @@
-"""Contract tests that the author of a method, a loss or a sampler runs on it. They need pytest.
+"""Contract tests for the author of a method, a loss, a sampler or a data set. They need pytest.
 
 In a test file of yours::
 
@@ -18,11 +18,15 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
-    "nas_sweeps.testing.losses", "nas_sweeps.testing.methods", "nas_sweeps.testing.samplers"
+    "nas_sweeps.testing.datasets",
+    "nas_sweeps.testing.losses",
+    "nas_sweeps.testing.methods",
+    "nas_sweeps.testing.samplers",
 )
 
-from nas_sweeps.testing.losses import LossContract  # noqa: E402  what they assert is shown
+from nas_sweeps.testing.datasets import DatasetContract  # noqa: E402  what they assert is shown
+from nas_sweeps.testing.losses import LossContract  # noqa: E402
 from nas_sweeps.testing.methods import MethodContract  # noqa: E402
 from nas_sweeps.testing.samplers import SamplerContract  # noqa: E402
 
-__all__ = ["LossContract", "MethodContract", "SamplerContract"]
+__all__ = ["DatasetContract", "LossContract", "MethodContract", "SamplerContract"]
