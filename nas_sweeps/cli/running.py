@@ -107,7 +107,7 @@ def plan(
         cpus=cpus,
         slots=1 if executor == "inline" else slots,
     )
-    show(plan_view(grid, Store(store or Path("runs") / grid.name), verbose, question))
+    show(plan_view(grid, Store(store or grid.default_store), verbose, question))
 
 
 def run(

@@ -60,7 +60,7 @@ def examine(
     if executor == "inline" and address is not None:
         raise ValueError(NO_CLUSTER)
     if store is None and grid is not None:
-        store = Path("runs") / grid.name
+        store = grid.default_store
     yield _checked("packages", packages)
     yield _checked("devices", devices)
     yield _checked("arithmetic", partial(sound, grid))

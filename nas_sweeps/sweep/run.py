@@ -96,7 +96,7 @@ def run(
             store; the message says what to do.
         Interrupted: by a signal; a KeyboardInterrupt that knows its exit code.
     """
-    keeper = Store(store if store is not None else Path("runs") / grid.name)
+    keeper = Store(store if store is not None else grid.default_store)
     reader = Store(keeper.root, remember=True)  # until the trials start: reads each result once
     if executor == "inline" and address is not None:
         raise ValueError(NO_CLUSTER)
@@ -106,7 +106,8 @@ def run(
     chosen = chosen_by(only, planned) if only is not None else None
     _check_images(standing(planned, reader, retry=retry, chosen=chosen), grid.places)
     keeper.create()
-    digest = grid_digest(grid.to_json())
+    resolved = grid.to_json()
+    digest = grid_digest(resolved)
     with Lease(keeper.layout, grid.name, grid=digest, only=only) as lease:
         keeper.tidy()
         start = _start(planned, reader, retry, chosen)
@@ -115,7 +116,7 @@ def run(
         job.max_retries, job.fail_fast = max_retries, fail_fast
         assert lease.writer is not None
         job.foretold = Foretold(grid, chain, keeper, lease.writer, digest, measured)
-        keeper.keep_grid(grid.to_json())
+        keeper.keep_grid(resolved)
         known = len(start.linked)
         _link(chain, keeper, start.linked, start.trials.__contains__)
         try:
