@@ -1,8 +1,8 @@
 """One way to register things by name: a dict, a decorator, an entry-point group. No torch.
 
-Methods, losses and samplers are frozen dataclasses below a base class, and their fields are their
-knobs. A registry knows them by name: those that the package registers with the decorator, and
-those that installed packages offer through the registry's entry-point group::
+Methods, losses, samplers and data sets are frozen dataclasses below a base class, and their fields
+are their knobs. A registry knows them by name: those that the package registers with the decorator,
+and those that installed packages offer through the registry's entry-point group::
 
     [project.entry-points."nas_sweeps.losses"]
     deferred = "their_package:Deferred"

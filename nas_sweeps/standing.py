@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 from nas_sweeps.chain import Chain, Entry, Outcome
+from nas_sweeps.choices import Retry
 from nas_sweeps.grid import Plan
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.ledger import Store
@@ -21,9 +21,6 @@ def outcome_of(result: Result | Settled) -> Outcome:
         genotype=Genotype.from_json(settled.genotype) if done and settled.genotype else None,
         accuracy_validation=settled.accuracy_validation,
     )
-
-
-Retry = Literal["none", "lost", "failed"]
 
 
 def standing(

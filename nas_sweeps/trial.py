@@ -99,12 +99,12 @@ class Distribution:
 class Data:
     """A data set and the rule that draws training images from it.
 
-    ``dataset`` is a built-in name; a data set read from a path is ``custom``, identified by
+    ``dataset`` is a registered name; a data set read from a path is ``custom``, identified by
     the ``fingerprint`` of its content and labelled for people.
     """
 
     __pydantic_config__: ClassVar[Any] = _STRICT
-    dataset: Literal["digits", "cifar10", "cifar100", "custom"]
+    dataset: str  # as registered, or ``custom``
     label: str = field(metadata=LABEL, compare=False)
     fingerprint: str | None = None
     image_size: Annotated[int, Ge(8)] | None = None  # pixels; None keeps the source's own size

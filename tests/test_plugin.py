@@ -1,4 +1,4 @@
-"""A package of somebody's own adds a method, a loss and a sampler, and touches no file of ours."""
+"""A package of somebody's own adds one of each registry, and touches no file of ours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import nas_sweeps as ns
 
 PACKAGE = Path(__file__).parent / "example_package"
 GRID = {
-    "data": {"dataset": "digits", "image_size": 8, "n_max": 10, "test_n_max": 3},
+    "data": {"dataset": "stripes", "image_size": 8, "n_max": 10, "test_n_max": 3},
     "search": {
         "methods": ["masked_darts"],
         "distributions": [{"exp": 0.4}],
@@ -69,6 +69,7 @@ def test_it_runs_from_end_to_end(installed: dict[str, str], tmp_path: Path) -> N
     trials = ns.load(store).trials  # which is read without the package
     assert trials.state.tolist() == ["done", "done"]
     assert trials.method.tolist() == ["masked_darts"] * 2
+    assert trials.dataset.tolist() == ["stripes"] * 2
     assert trials.setting.str.contains("loss=deferred,sampler=with_replacement").all()
 
 
@@ -79,18 +80,19 @@ def test_it_passes_the_contract_tests_that_are_shipped(
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_contract.py"]
     done = subprocess.run(command, env=installed, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert int(done.stdout.split(" passed")[0].split()[-1]) >= 35
+    assert int(done.stdout.split(" passed")[0].split()[-1]) >= 42
 
 
 def test_without_it_its_names_are_mistakes() -> None:
     with pytest.raises(ns.GridError) as refused:
         ns.Grid.from_dict(GRID)
     said = str(refused.value)
+    assert "data.dataset: unknown data set 'stripes'" in said
     assert "unknown method 'masked_darts'" in said
     assert "search.recipe.loss: unknown loss 'deferred'" in said
     assert "retrain.recipe.sampler: unknown sampler 'with_replacement'" in said
 
 
-@pytest.mark.parametrize("part", ["methods", "losses", "samplers"])
+@pytest.mark.parametrize("part", ["datasets", "methods", "losses", "samplers"])
 def test_each_takes_under_thirty_lines(part: str) -> None:
     assert len((PACKAGE / "example_plugin" / f"{part}.py").read_text().splitlines()) < 30

@@ -43,7 +43,7 @@ import nas_sweeps as ns
 recipe = {"channels": 2, "layers": 3, "epochs": 2, "batch_size": 8}
 recipe |= {"loss": "smoothed", "sampler": "with_replacement"}
 grid = ns.Grid.from_dict({
-    "data": {"dataset": "digits", "image_size": 8, "n_max": 10, "test_n_max": 3},
+    "data": {"dataset": "stripes", "image_size": 8, "n_max": 10, "test_n_max": 3},
     "search": {
         "methods": [{"sharp_darts": {"temperature": 0.1}}],
         "distributions": [{"exp": 0.4}],
@@ -57,9 +57,9 @@ assert summary.complete, summary
 """
 
 
-def test_the_method_the_loss_and_the_sampler_of_the_readme_run(tmp_path: Path) -> None:
+def test_what_the_readme_adds_runs(tmp_path: Path) -> None:
     examples = [block for block in blocks("python") if "register(" in block]
-    assert len(examples) == 2
+    assert len(examples) == 3
     program = tmp_path / "program.py"
     program.write_text("\n".join([*examples, USE_OF_THE_EXAMPLES]))
     done = subprocess.run(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from nas_sweeps.choices import ExecutorName
 from nas_sweeps.cli.options import NOT_ALL_DONE, USER_ERROR, Overrides, StoreOption, out
-from nas_sweeps.cli.running import ExecutorName
 from nas_sweeps.live.spelling import spell
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def doctor(
     store: StoreOption = None,
     executor: Annotated[
         ExecutorName, typer.Option(help="As for run; ray starts a session for some seconds.")
-    ] = ExecutorName.ray,
+    ] = "ray",
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster: each of its nodes is looked at.")
     ] = None,
@@ -52,7 +52,7 @@ def doctor(
 
     grid, mistaken = _grid(grid_file, overrides)
     well = True
-    for finding in examine(grid, store, executor.value, address):
+    for finding in examine(grid, store, executor, address):
         well = well and finding.good
         _line(finding.what, finding.good, finding.text)
     if mistaken or not well:

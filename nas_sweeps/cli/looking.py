@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nas_sweeps.choices import DRAW_FORMATS, DrawFormat, TableFormat
 from nas_sweeps.cli.options import StoreName, err, names, out, show
-
-
-class TableStyle(StrEnum):
-    """How a table is written."""
-
-    text = "text"
-    markdown = "markdown"
-    latex = "latex"
-    csv = "csv"
-
-
-class DrawStyle(StrEnum):
-    """How cells are drawn."""
-
-    text = "text"
-    dot = "dot"
-    svg = "svg"
-    pdf = "pdf"
-    png = "png"
 
 
 def status(
@@ -103,7 +84,7 @@ def table(
         str, typer.Option(metavar="NAMES", help="Columns that make the table's columns.")
     ] = "distribution,mu",
     style: Annotated[
-        TableStyle | None,
+        TableFormat | None,
         typer.Option("--format", help="Plain lines to paste; without it, for this terminal."),
     ] = None,
 ) -> None:
@@ -124,7 +105,7 @@ def table(
     from nas_sweeps.store import attributed, load
 
     frames = load(store)
-    sys.stdout.write(table_text(frames, names(rows), names(columns), value, style.value))
+    sys.stdout.write(table_text(frames, names(rows), names(columns), value, style))
     sys.stdout.flush()
     for line in caveats(attributed(frames)):
         err.print(line, soft_wrap=True)
@@ -210,7 +191,7 @@ def draw(
         str | None, typer.Option("--store", help="The store that holds the trial or genotype.")
     ] = None,
     picture: Annotated[
-        DrawStyle | None,
+        DrawFormat | None,
         typer.Option(
             "--format",
             help="text is for this terminal, dot for Graphviz. Without it the suffix of --out "
@@ -233,7 +214,7 @@ def draw(
 
     to = None if to is None else user_path(to)
     style = _style(picture, to)
-    data = drawn(target, style.value, store)
+    data = drawn(target, style, store)
     if to is None:
         _write(data, style)
         return
@@ -243,22 +224,23 @@ def draw(
     out.print(str(to), soft_wrap=True)
 
 
-def _style(asked: DrawStyle | None, to: Path | None) -> DrawStyle:
+def _style(asked: DrawFormat | None, to: Path | None) -> DrawFormat:
     """What was asked for, or what the suffix of a file says; they may not contradict."""
-    suffixes = {".txt": DrawStyle.text} | {f".{style}": style for style in DrawStyle}
+    suffixes: dict[str, DrawFormat] = {f".{style}": style for style in DRAW_FORMATS}
+    suffixes[".txt"] = "text"
     if to is None:
-        return asked or DrawStyle.text
+        return asked or "text"
     found = suffixes.get(to.suffix.lower())
     if asked is None and found is None:
         raise ValueError(f"'{to}': end it in {', '.join(suffixes)}, or say --format")
-    if asked and found and asked is not found:
+    if asked and found and asked != found:
         raise ValueError(f"'{to}': its suffix says {found}, --format says {asked}; choose one")
-    return asked or found or DrawStyle.text
+    return asked or found or "text"
 
 
-def _write(data: bytes, picture: DrawStyle) -> None:
+def _write(data: bytes, picture: DrawFormat) -> None:
     """A picture as it is; text in whatever encoding the terminal has."""
-    if picture is DrawStyle.text:
+    if picture == "text":
         sys.stdout.write(data.decode())
     else:
         sys.stdout.buffer.write(data)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from nas_sweeps.choices import TRACKERS, ExecutorName, Retry, Tracker
 from nas_sweeps.cli.options import (
     INTERRUPTED,
     NOT_ALL_DONE,
@@ -32,29 +32,6 @@ SourceOption = Annotated[
         "--from", metavar="STORE", help="Another store whose measured trials say what one takes."
     ),
 ]
-
-
-class ExecutorName(StrEnum):
-    """Where trials run."""
-
-    ray = "ray"
-    inline = "inline"
-
-
-class Retry(StrEnum):
-    """Which failures of earlier runs are tried again."""
-
-    none = "none"
-    lost = "lost"
-    failed = "failed"
-
-
-class TrackerName(StrEnum):
-    """Who else is told of every epoch."""
-
-    tensorboard = "tensorboard"
-    wandb = "wandb"
-    mlflow = "mlflow"
 
 
 def _grid(path: Path, overrides: list[str] | None) -> Grid:
@@ -91,7 +68,7 @@ def plan(
     ] = None,
     executor: Annotated[
         ExecutorName, typer.Option(help="As for run; inline is --slots 1.")
-    ] = ExecutorName.ray,
+    ] = "ray",
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Every trial and every resolved value.")
     ] = False,
@@ -128,9 +105,9 @@ def plan(
         rate=rate,
         gpus=gpus,
         cpus=cpus,
-        slots=1 if executor is ExecutorName.inline else slots,
+        slots=1 if executor == "inline" else slots,
     )
-    show(plan_view(grid, Store(store or Path("runs") / grid.name), verbose, question))
+    show(plan_view(grid, Store(store or grid.default_store), verbose, question))
 
 
 def run(
@@ -139,7 +116,7 @@ def run(
     store: StoreOption = None,
     executor: Annotated[
         ExecutorName, typer.Option(help="ray, or inline: this process, one trial at a time.")
-    ] = ExecutorName.ray,
+    ] = "ray",
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster; `auto` finds a local one.")
     ] = None,
@@ -152,7 +129,7 @@ def run(
             help="Failures of earlier runs to try again: `lost` those that were nobody's mistake "
             "(a worker that died, no memory, no space), `failed` all, or `none`."
         ),
-    ] = Retry.lost,
+    ] = "lost",
     max_retries: Annotated[
         int, typer.Option(min=0, help="How often a lost trial is tried again in this run.")
     ] = 3,
@@ -168,11 +145,12 @@ def run(
         bool, typer.Option("--fail-fast", help="Stop at the first trial that fails.")
     ] = False,
     track: Annotated[
-        list[TrackerName] | None,
+        list[str] | None,  # typer takes no list of literals; ``run`` refuses other names
         typer.Option(
+            metavar=f"<{'|'.join(TRACKERS)}>",
             help="Tell a tracker of every epoch too; off unless asked for, and may be given "
             "several times. tensorboard writes into STORE/tensorboard; wandb and mlflow take "
-            "server, project and login from their own environment."
+            "server, project and login from their own environment.",
         ),
     ] = None,
     source: SourceOption = None,
@@ -198,14 +176,14 @@ def run(
         summary = run_grid(
             grid,
             store,
-            executor=executor.value,
+            executor=executor,
             address=address,
             slots=slots,
-            retry=retry.value,
+            retry=retry,
             max_retries=max_retries,
             only=only,
             fail_fast=fail_fast,
-            track=[name.value for name in track or ()],
+            track=cast("list[Tracker]", track or []),
             console=out,
             last_resort=os._exit,
             source=source,

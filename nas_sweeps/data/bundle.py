@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas_sweeps.data.datasets import Statistics
 from nas_sweeps.data.longtail import (
     Group,
     Labels,
@@ -20,7 +21,7 @@ from nas_sweeps.data.longtail import (
     split_half,
 )
 from nas_sweeps.data.profiles import class_counts
-from nas_sweeps.data.sources import Statistics, load_images
+from nas_sweeps.data.sources import load_images
 from nas_sweeps.trial import Data, Distribution, Places
 
 

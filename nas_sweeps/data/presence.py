@@ -6,12 +6,12 @@ import hashlib
 from pathlib import Path
 
 from nas_sweeps.data.cache import downloads_folder
+from nas_sweeps.data.datasets import DATASETS, Archive, Dataset
 from nas_sweeps.data.files import find_files
 from nas_sweeps.data.identity import fingerprint_of
 from nas_sweeps.data.sources import cache_file, load_images
 from nas_sweeps.trial import Data, Places
 
-ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
 SHOWN = 12  # digits of a hash that a person compares
 
 
@@ -22,13 +22,14 @@ def find_images(data: Data, places: Places) -> str:
         ValueError: it is missing, incomplete, or not what was planned; the message says what
             to do.
     """
-    if data.dataset == "digits":
-        images = load_images(data, places)
-        digest = hashlib.sha256(images.train_NCHW.contiguous().numpy().tobytes())
-        return f"digits, part of scikit-learn, sha256 of its pixels {digest.hexdigest()[:SHOWN]}"
     if data.dataset == "custom":
         return _custom(data, places)
-    return _downloaded(data, places)
+    source = DATASETS.build(data.dataset)
+    if source.archive is not None:
+        return _downloaded(data, places, source, source.archive)
+    images = load_images(data, places)
+    digest = hashlib.sha256(images.train_NCHW.contiguous().numpy().tobytes()).hexdigest()
+    return f"{data.dataset}, {source.origin}, sha256 of its pixels {digest[:SHOWN]}"
 
 
 def _custom(data: Data, places: Places) -> str:
@@ -47,32 +48,27 @@ def _custom(data: Data, places: Places) -> str:
     return f"{here}; {len(files.left_out):,} files not read" if files.left_out else here
 
 
-def _downloaded(data: Data, places: Places) -> str:
+def _downloaded(data: Data, places: Places, source: Dataset, archive: Archive) -> str:
     decoded = cache_file(data.dataset, data, places)
     if decoded.exists():
         digest = hashlib.sha256(decoded.read_bytes()).hexdigest()
         return f"{data.dataset}, decoded in {decoded}, sha256 {digest[:SHOWN]}"
     root = downloads_folder(places)
-    published = _published_md5(data.dataset, root)
-    if published is None:
+    if not _is_whole(root, source, archive):
         raise ValueError(
             f"{data.dataset} is not in {root}, or not whole: the first run downloads it (about "
-            f"170 MB); without a network put {ARCHIVES[data.dataset]} there first"
+            f"{archive.megabytes} MB); without a network put {archive.name} there first"
         )
-    return f"{data.dataset} in {root}, as published: archive of md5 {published[:SHOWN]}"
+    return f"{data.dataset} in {root}, as published: archive of md5 {archive.md5[:SHOWN]}"
 
 
-def _published_md5(dataset: str, root: Path) -> str | None:
-    """Of the archive, if it is there, or what it unpacks to: both with their published hashes."""
+def _is_whole(root: Path, source: Dataset, archive: Archive) -> bool:
+    """Whether the archive is there, or what it unpacks to: both with their published hashes."""
     if not root.is_dir() or not any(root.iterdir()):
-        return None  # without the seconds that torchvision takes to load
-    from torchvision import datasets
-
-    source = datasets.CIFAR10 if dataset == "cifar10" else datasets.CIFAR100
-    if datasets.utils.check_integrity(str(root / source.filename), source.tgz_md5):
-        return str(source.tgz_md5)
-    try:
-        source(str(root), train=True, download=False)
-    except RuntimeError:
-        return None
-    return str(source.tgz_md5)
+        return False  # without the seconds that torchvision takes to load
+    file = root / archive.name
+    if file.is_file():
+        with file.open("rb") as opened:
+            if hashlib.file_digest(opened, "md5").hexdigest() == archive.md5:
+                return True
+    return source.unpacked(root)

@@ -8,10 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.trial import Data, Distribution
-
-# Training images of each class of the data sets that come with a name.
-PER_CLASS = {"digits": (116, 10), "cifar10": (5000, 10), "cifar100": (500, 100)}  # images, classes
 
 
 def class_counts(distribution: Distribution, n_max: int, num_classes: int) -> tuple[int, ...]:
@@ -48,11 +46,12 @@ def known_counts(data: Data, distribution: Distribution) -> tuple[int, ...] | No
 
     None where only the images can tell, or where the distribution cannot be drawn from them.
     """
-    if data.dataset not in PER_CLASS:
+    if data.dataset not in DATASETS.names():
         return None
-    available, num_classes = PER_CLASS[data.dataset]
+    source = DATASETS.build(data.dataset)
+    available = source.images_per_class
     try:
-        counts = class_counts(distribution, data.n_max or available, num_classes)
+        counts = class_counts(distribution, data.n_max or available, source.num_classes)
     except ValueError:
         return None
     return counts if max(counts) <= available else None

@@ -12,27 +12,17 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
-from torch.nn import functional as F
 
 from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder, downloads_folder
 from nas_sweeps.data.custom import read_custom
+from nas_sweeps.data.datasets import DATASETS, Dataset, RawImages, Statistics
 from nas_sweeps.data.decode import Pixels, check_memory, decode, resized, to_NCHW
 from nas_sweeps.data.files import find_files
 from nas_sweeps.data.identity import fingerprint
-from nas_sweeps.data.profiles import PER_CLASS
 from nas_sweeps.publish import publish
 from nas_sweeps.trial import Data, Places
 
-Statistics = tuple[float, float, float]
-
-# Mean and standard deviation of the training images: DARTS utils.py, FairDARTS utils.py.
-NORMALISATION: dict[str, tuple[Statistics, Statistics]] = {
-    "cifar10": ((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)),
-    "cifar100": ((0.50707519, 0.48654887, 0.44091785), (0.26733428, 0.25643846, 0.27615049)),
-}
 CACHE_FORMAT = "v1"  # raise it when the same files decode to other tensors
-DIGITS_SIZE = 16  # the source's 8 pixels are too few for two reductions
-DIGITS_TRAIN, DIGITS_TEST = PER_CLASS["digits"][0], 58  # a class; the smallest class has 174
 
 log = logging.getLogger(__name__)
 
@@ -56,66 +46,52 @@ class Images:
 def load_images(data: Data, places: Places) -> Images:
     """The images that ``data`` names, all of them, on the CPU.
 
-    All but digits are kept decoded in the cache folder, one file for each content and
-    ``image_size``, memory-mapped when read: processes on one machine share its pages.
+    Decoded images are kept in the cache folder unless the data set says otherwise, one file for
+    each content and ``image_size``, memory-mapped when read: processes on one machine share its
+    pages.
 
     Raises:
-        ValueError: a custom data set without a path, changed since it was planned, or with any
-            of the mistakes that ``find_files``, ``read_custom`` and ``decode`` name; a download
-            that fails.
+        ValueError: an unknown name; a custom data set without a path, changed since it was
+            planned, or with any of the mistakes that ``find_files``, ``read_custom`` and
+            ``decode`` name; a download that fails.
     """
-    if data.dataset == "digits":
-        return _digits(data.image_size or DIGITS_SIZE)
     if data.dataset == "custom":
         key = data.fingerprint or fingerprint(_custom_path(places), places)
         return _cached(key, data, places, _custom)
-    return _cached(data.dataset, data, places, _torchvision)
+    if not DATASETS.build(data.dataset).cached:
+        return _named(data, places)
+    return _cached(data.dataset, data, places, _named)
 
 
-def _digits(size: int) -> Images:
-    """scikit-learn's 8x8 digits, bilinear to ``size``, three equal channels.
-
-    Split for good: of each class the first 116 images train and the next 58 test (by other
-    writers, mostly), so both splits are balanced like CIFAR's.
-    """
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    check_memory(len(labels), size)
-    gray = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) * (255 / 16)  # values are 0..16
-    gray = F.interpolate(gray, size=(size, size), mode="bilinear", align_corners=False)
-    images = gray.round().to(torch.uint8).expand(-1, 3, -1, -1)
-    members = [np.flatnonzero(labels == digit) for digit in range(10)]
-    last = DIGITS_TRAIN + DIGITS_TEST
-    train = np.sort(np.concatenate([of_class[:DIGITS_TRAIN] for of_class in members]))
-    test = np.sort(np.concatenate([of_class[DIGITS_TRAIN:last] for of_class in members]))
-    target = torch.from_numpy(labels).long()
-    names = tuple(str(digit) for digit in range(10))
-    return _images(images[train], target[train], images[test], target[test], names)
+def _named(data: Data, places: Places) -> Images:
+    """The images of a registered data set, of one size."""
+    source = DATASETS.build(data.dataset)
+    if source.archive is None:
+        raw = source.load(None, data.image_size)
+    else:
+        raw = _downloaded(source, data, places)
+    count, size = len(raw.train_NHWC) + len(raw.test_NHWC), raw.train_NHWC.shape[1]
+    check_memory(count, data.image_size or size)
+    return _images(
+        to_NCHW(_resized_all(raw.train_NHWC, data.image_size)),
+        torch.as_tensor(raw.train_labels, dtype=torch.int64),
+        to_NCHW(_resized_all(raw.test_NHWC, data.image_size)),
+        torch.as_tensor(raw.test_labels, dtype=torch.int64),
+        tuple(raw.class_names),
+        source.normalisation,
+    )
 
 
-def _torchvision(data: Data, places: Places) -> Images:
-    from torchvision import datasets
-
-    root = downloads_folder(places)
-    root.mkdir(parents=True, exist_ok=True)
-    source = datasets.CIFAR10 if data.dataset == "cifar10" else datasets.CIFAR100
+def _downloaded(source: Dataset, data: Data, places: Places) -> RawImages:
+    folder = downloads_folder(places)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        train, test = (source(str(root), train=flag, download=True) for flag in (True, False))
+        return source.load(folder, data.image_size)
     except (OSError, RuntimeError) as error:  # no network, or a checksum that differs
         raise ValueError(
-            f"{data.dataset} cannot be downloaded to {root} ({error}); put its archive there, or "
+            f"{data.dataset} cannot be downloaded to {folder} ({error}); put its archive there, or "
             f"name a folder with its images as data.path in place of data.dataset"
         ) from error
-    check_memory(len(train.data) + len(test.data), data.image_size or 32)
-    return _images(
-        to_NCHW(_resized_all(train.data, data.image_size)),
-        torch.tensor(train.targets),
-        to_NCHW(_resized_all(test.data, data.image_size)),
-        torch.tensor(test.targets),
-        tuple(train.classes),
-        NORMALISATION[data.dataset],
-    )
 
 
 def _custom(data: Data, places: Places) -> Images:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError, ValidationInfo, WrapValidator
 
 from nas_sweeps import methods
+from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.samplers import SAMPLERS
 from nas_sweeps.grid.messages import (
     Problems,
@@ -197,6 +198,13 @@ def _resolved(
             meant = number_meant(given)
             found.add(f"{shown(given)} is not a number{meant}", index, name, knob)
     return spec
+
+
+def dataset(name: str) -> str:
+    """The name of a registered data set."""
+    if name not in DATASETS.names():
+        raise problem(unknown("data set", name, DATASETS.names()))
+    return name
 
 
 def short_method(spec: MethodSpec) -> dict[str, Any]:

@@ -72,6 +72,11 @@ class Grid(Section):
         """Where this machine finds the images."""
         return Places(path=self.data.path)
 
+    @property
+    def default_store(self) -> Path:
+        """The folder of its results where nobody names another, below the current one."""
+        return Path("runs") / self.name
+
     def resources(self, phase: Phase) -> Resources:
         """What a trial of this phase occupies."""
         return self.search.resources if phase == "search" else self.retrain.resources

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Le, Lt, MinLen
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,6 +28,7 @@ from pydantic import (
 )
 
 from nas_sweeps import methods
+from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.files import find_files
 from nas_sweeps.grid import axes
 from nas_sweeps.grid.messages import Problems, prepared, problem, unknown
@@ -49,7 +51,6 @@ Cell = tuple[MethodSpec, Distribution, int]  # of the search: method, distributi
 Seed = Annotated[int, Ge(0), Lt(2**32)]  # the range of numpy's RandomState, which draws subsets
 Seeds = Annotated[tuple[Seed, ...], MinLen(1), BeforeValidator(axes.seeds)]
 SeedOrTrial = Annotated[int | Literal["trial"], PlainValidator(axes.seed_or_trial)]
-Dataset = Literal["digits", "cifar10", "cifar100"]
 
 
 _Share = Annotated[Resources, prepared(axes.resources)]
@@ -69,9 +70,9 @@ def _expanded(path: str) -> Path:
 
 
 class DataSection(Section):
-    """``data``: a built-in ``dataset``, or a ``path`` with a fingerprint of its content."""
+    """``data``: a ``dataset`` with a name, or a ``path`` with a fingerprint of its content."""
 
-    dataset: Dataset | None = None
+    dataset: Annotated[str, AfterValidator(axes.dataset)] | None = None
     fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     path: str | None = Field(default=None, validate_default=True)
     label: str | None = None
@@ -94,7 +95,7 @@ class DataSection(Section):
             return path
         custom = path is not None or info.data["fingerprint"] is not None
         if custom == (info.data["dataset"] is not None):
-            choices = "digits, cifar10, cifar100"
+            choices = ", ".join(DATASETS.names())
             raise problem(f"give either data.dataset ({choices}) or data.path, not both or neither")
         if path is None:
             return None

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
 
+from nas_sweeps.choices import DRAW_FORMATS, DrawFormat
 from nas_sweeps.hints import did_you_mean
 from nas_sweeps.report.cells import as_dot, as_text
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.store import Store
 
-DrawFormat = Literal["svg", "pdf", "png", "dot", "text"]
-FORMATS: tuple[DrawFormat, ...] = get_args(DrawFormat)
 SHOWN = 5  # of the names that something may be short for
 Named = tuple[str, Genotype]
 
@@ -38,8 +36,8 @@ def draw(target: str, format: DrawFormat = "text", store: str | Path | None = No
     >>> print(draw("DARTS_V2").decode().splitlines()[3])
         c[k-2] ----sep_conv_3x3----> 2
     """
-    if format not in FORMATS:
-        raise ValueError(f"format '{format}': choose from {', '.join(FORMATS)}")
+    if format not in DRAW_FORMATS:
+        raise ValueError(f"format '{format}': choose from {', '.join(DRAW_FORMATS)}")
     return render(resolve(target, store), format)
 
 

@@ -6,15 +6,14 @@ import csv
 import io
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import pandas as pd
 from rich.cells import cell_len
 
+from nas_sweeps.choices import TABLE_FORMATS, TableFormat
 from nas_sweeps.store import Frames, summarise
 
-TableFormat = Literal["text", "markdown", "latex", "csv"]
-FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 Lines = list[list[str]]
 
 _LATEX = {
@@ -49,8 +48,8 @@ def table_text(
         ValueError: a name is no column, ``value`` is not numeric, ``rows`` is empty, or there is
             no such format.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format '{format}': choose from {', '.join(FORMATS)}")
+    if format not in TABLE_FORMATS:
+        raise ValueError(f"format '{format}': choose from {', '.join(TABLE_FORMATS)}")
     table = summarise(frames, value, rows, columns)
     if format == "csv":
         return _csv(table)

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal
 
 from packaging.requirements import Requirement
 
 from nas_sweeps.chain import PHASES
+from nas_sweeps.choices import ExecutorName
 from nas_sweeps.data.bundle import prepare
 from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder
 from nas_sweeps.data.presence import find_images
@@ -35,7 +35,6 @@ from nas_sweeps.trial import Data, Distribution, Places, Precision
 
 NAMED = ("torch", "torchvision", "ray", "pandas", "pyarrow")
 LOW_GIB = 1.0  # a trial of the default recipes keeps two checkpoints of some 20 MB each
-ExecutorName = Literal["ray", "inline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def examine(
     if executor == "inline" and address is not None:
         raise ValueError(NO_CLUSTER)
     if store is None and grid is not None:
-        store = Path("runs") / grid.name
+        store = grid.default_store
     yield _checked("packages", packages)
     yield _checked("devices", devices)
     yield _checked("arithmetic", partial(sound, grid))

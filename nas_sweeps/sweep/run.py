@@ -11,11 +11,12 @@ from rich.console import Console
 
 from nas_sweeps import methods
 from nas_sweeps.chain import PHASES, Chain, Entry, Phase
+from nas_sweeps.choices import ExecutorName, Retry, Tracker
 from nas_sweeps.data.bundle import prepare
 from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
-from nas_sweeps.standing import Retry, standing
+from nas_sweeps.standing import standing
 from nas_sweeps.store import State, Store, compact
 from nas_sweeps.store.gather import gather
 from nas_sweeps.store.index import read_index
@@ -27,7 +28,7 @@ from nas_sweeps.sweep.foretold import Foretold
 from nas_sweeps.sweep.only import chosen_by
 from nas_sweeps.sweep.progress import Progress, Silence
 from nas_sweeps.sweep.stopping import stopped_by_signals
-from nas_sweeps.sweep.tracking import Tracker, require
+from nas_sweeps.sweep.tracking import require
 from nas_sweeps.train.form import check_switches
 from nas_sweeps.trial import Places
 
@@ -60,7 +61,7 @@ def run(
     grid: Grid,
     store: str | Path | None = None,
     *,
-    executor: Executor | Literal["ray", "inline"] = "ray",
+    executor: Executor | ExecutorName = "ray",
     address: str | None = None,
     slots: int | None = None,
     retry: Retry = "lost",
@@ -96,7 +97,7 @@ def run(
             store; the message says what to do.
         Interrupted: by a signal; a KeyboardInterrupt that knows its exit code.
     """
-    keeper = Store(store if store is not None else Path("runs") / grid.name)
+    keeper = Store(store if store is not None else grid.default_store)
     reader = Store(keeper.root, remember=True)  # until the trials start: reads each result once
     if executor == "inline" and address is not None:
         raise ValueError(NO_CLUSTER)
@@ -107,7 +108,8 @@ def run(
     chosen = chosen_by(only, planned) if only is not None else None
     _check_images(standing(planned, reader, retry=retry, chosen=chosen), grid.places)
     keeper.create()
-    digest = grid_digest(grid.to_json())
+    resolved = grid.to_json()
+    digest = grid_digest(resolved)
     with Lease(keeper.layout, grid.name, grid=digest, only=only) as lease:
         keeper.tidy()
         start = _start(planned, reader, retry, chosen)
@@ -116,7 +118,7 @@ def run(
         job.max_retries, job.fail_fast = max_retries, fail_fast
         assert lease.writer is not None
         job.foretold = Foretold(grid, chain, keeper, lease.writer, digest, measured)
-        keeper.keep_grid(grid.to_json())
+        keeper.keep_grid(resolved)
         known = len(start.linked)
         _link(chain, keeper, start.linked, start.trials.__contains__)
         try:
@@ -225,7 +227,7 @@ def _link(
 
 
 def _executor(
-    name: Executor | Literal["ray", "inline"],
+    name: Executor | ExecutorName,
     address: str | None,
     slots: int | None,
     track: Sequence[str],

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Literal, get_args
 
-Tracker = Literal["tensorboard", "wandb", "mlflow"]
-TRACKERS: tuple[Tracker, ...] = get_args(Tracker)
+from nas_sweeps.choices import TRACKERS
+
 _PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 
 

@@ -1,4 +1,4 @@
-"""For tests: contracts that an author's method, loss or sampler is held to, and a run of no time.
+"""For tests: contracts for methods, losses, samplers and data sets, and a run of no time.
 
 The contract tests need pytest.
 
@@ -22,15 +22,20 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
-    "nas_sweeps.testing.losses", "nas_sweeps.testing.methods", "nas_sweeps.testing.samplers"
+    "nas_sweeps.testing.datasets",
+    "nas_sweeps.testing.losses",
+    "nas_sweeps.testing.methods",
+    "nas_sweeps.testing.samplers",
 )
 
+from nas_sweeps.testing.datasets import DatasetContract  # noqa: E402  what they assert is shown
 from nas_sweeps.testing.fake import FakeRetrain, FakeRun, FakeSearch  # noqa: E402
-from nas_sweeps.testing.losses import LossContract  # noqa: E402  what they assert is shown
+from nas_sweeps.testing.losses import LossContract  # noqa: E402
 from nas_sweeps.testing.methods import MethodContract  # noqa: E402
 from nas_sweeps.testing.samplers import SamplerContract  # noqa: E402
 
 __all__ = [
+    "DatasetContract",
     "FakeRetrain",
     "FakeRun",
     "FakeSearch",

@@ -105,7 +105,8 @@ def test_more_pixels_than_memory_are_refused_before_they_are_made(
     dataset, folder, places, monkeypatch
 ):
     monkeypatch.setattr(decode.os, "sysconf", lambda _: 2**13)  # a machine of 64 MiB
-    made = type("Made", (), {"data": np.zeros((5000, 32, 32, 3), np.uint8)})
+    pixels = np.zeros((5000, 32, 32, 3), np.uint8)
+    made = type("Made", (), {"data": pixels, "targets": [0] * 5000, "classes": ["a"]})
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", lambda *_, **__: made)
     data = Data(dataset=dataset, label="x", image_size=4000)
     with pytest.raises(ValueError, match=r"images of 4000x4000 pixels need .* GiB of memory and"):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from nas_sweeps.data import sources
 from nas_sweeps.data.cache import cache_folder
+from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.identity import fingerprint
 from nas_sweeps.data.sources import load_images
 from nas_sweeps.trial import Data
@@ -166,7 +167,7 @@ def test_cifar_comes_from_torchvision_once_with_published_statistics(
     first = load_images(data, places())
     assert first.train_NCHW.shape == (4 * classes, 3, 32, 32)
     assert first.class_names[1] == "name 1"
-    assert (first.mean, first.std) == sources.NORMALISATION[name]
+    assert (first.mean, first.std) == DATASETS.get(name).normalisation
     monkeypatch.setattr(torchvision.datasets, name.upper(), lambda *_, **__: pytest.fail("again"))
     assert load_images(data, places()).train_NCHW.equal(first.train_NCHW)
 
@@ -175,3 +176,9 @@ def test_cifar_takes_another_size(places, monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", fake_cifar(10))
     images = load_images(Data(dataset="cifar10", label="c", image_size=16), places())
     assert images.train_NCHW.shape == (40, 3, 16, 16)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_archives_are_those_that_torchvision_downloads(name):
+    archive, source = DATASETS.get(name).archive, getattr(torchvision.datasets, name.upper())
+    assert (archive.name, archive.md5) == (source.filename, source.tgz_md5)

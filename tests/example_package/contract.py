@@ -2,7 +2,7 @@
 
 import pytest
 
-from nas_sweeps.testing import LossContract, MethodContract, SamplerContract
+from nas_sweeps.testing import DatasetContract, LossContract, MethodContract, SamplerContract
 
 
 @pytest.mark.parametrize("name", ["masked_darts"])
@@ -17,4 +17,9 @@ class TestLosses(LossContract):
 
 @pytest.mark.parametrize("name", ["with_replacement"])
 class TestSamplers(SamplerContract):
+    pass
+
+
+@pytest.mark.parametrize("name", ["stripes"])
+class TestDatasets(DatasetContract):
     pass

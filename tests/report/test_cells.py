@@ -9,8 +9,9 @@ from itertools import pairwise
 
 import pytest
 
+from nas_sweeps.choices import DRAW_FORMATS
 from nas_sweeps.report.cells import as_dot, as_text, lay_out
-from nas_sweeps.report.draw import FORMATS, draw, resolve
+from nas_sweeps.report.draw import draw, resolve
 from nas_sweeps.space.genotype import EDGES, OPERATIONS, Edge, Genotype, alive_nodes
 from nas_sweeps.space.published import PUBLISHED
 from tests.report.lab import HOSTILE, Lab
@@ -68,7 +69,7 @@ def test_dot_quotes_names() -> None:
     assert dot.count("{") == dot.count("}") == 3
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", DRAW_FORMATS)
 def test_a_published_genotype_is_drawn_alike_twice(form: str) -> None:
     first, second = (draw("FairDARTS_c", form) for _ in range(2))  # type: ignore[arg-type]
     assert first == second
@@ -113,7 +114,7 @@ def test_a_trial_without_genotype_and_a_store_without_winner_say_so(lab: Lab) ->
 
 
 def test_unknown_formats_are_refused() -> None:
-    with pytest.raises(ValueError, match="choose from svg, pdf, png, dot, text"):
+    with pytest.raises(ValueError, match="choose from text, dot, svg, pdf, png"):
         draw("DARTS_V2", "gif")  # type: ignore[arg-type]
 
 

@@ -8,8 +8,9 @@ import io
 import pytest
 from typer.testing import CliRunner
 
+from nas_sweeps.choices import TABLE_FORMATS
 from nas_sweeps.cli import app
-from nas_sweeps.report.tables import FORMATS, table_text
+from nas_sweeps.report.tables import table_text
 from nas_sweeps.store import Frames, Origin, load
 from tests.report.lab import BALANCE, EXP, HOSTILE, Lab
 
@@ -58,7 +59,7 @@ def test_latex_cannot_be_broken_by_a_name(lab: Lab) -> None:
     assert text.count("\n") == 7
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", TABLE_FORMATS)
 def test_an_empty_store_gives_headings_only(form: str, lab: Lab) -> None:
     text = table_text(load(lab.store), format=form)  # type: ignore[arg-type]
     assert "method" in text
