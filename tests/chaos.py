@@ -41,6 +41,7 @@ import torch
 import nas_sweeps as ns
 import nas_sweeps.sweep.inline
 import nas_sweeps.sweep.run  # what drivers need is imported before they are forked
+from nas_sweeps.publish import publish as publish_file
 from nas_sweeps.store import files
 from nas_sweeps.sweep.stopping import Interrupted
 from nas_sweeps.testing import fake
@@ -195,7 +196,7 @@ def die_at(number: int, stage: str) -> Callable[[], None]:
             if passed != number:
                 return _publish(self, key, data, durable=durable)
             if stage in ("half", "written"):
-                with files.publish(self.path / key, durable=False) as scratch:
+                with publish_file(self.path / key, durable=False) as scratch:
                     scratch.write_bytes(data[: len(data) // 2] if stage == "half" else data)
                     os.kill(os.getpid(), signal.SIGKILL)
             if stage == "published":
@@ -248,7 +249,7 @@ def holding(store: Path) -> Holding:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         frames = ns.load(store)
-    columns = [c for c in frames.trials if c.startswith("accuracy") or c == "macro_f1"]
+    columns = [c for c in map(str, frames.trials) if c.startswith("accuracy") or c == "macro_f1"]
     trials = frames.trials.set_index("trial_id")
     weights, computed = {}, Counter[tuple[str, int]]()
     for folder in sorted((store / "trials").iterdir()):
