@@ -70,7 +70,7 @@ def _keep(line: Connection) -> None:
         else:
             second = cluster.add_node(num_cpus=1)
         line.send("done")
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _processes() -> dict[int, tuple[int, str]]:

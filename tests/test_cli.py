@@ -1,4 +1,8 @@
-"""The command line as a person meets it: subprocesses, exit codes, what is printed."""
+"""The command line as a person meets it: exit codes and what is printed.
+
+Verbs run in this process, on fake trials. Processes are started where the test is about one: what
+it imports, how it is called, signals, a reader that leaves.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from importlib.metadata import version
 from importlib.resources import files
@@ -17,7 +20,9 @@ import pytest
 
 import nas_sweeps as ns
 from nas_sweeps.store import Store
-from nas_sweeps.sweep.stopping import GRACE_S
+from nas_sweeps.testing import fake
+from tests.faked import SWITCH, faked
+from tests.verbs import Done, cli
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = """
@@ -32,14 +37,18 @@ retrain:
 """
 
 
-def cli(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def process(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """The command line in a process of its own, on fake trials."""
+    return subprocess.Popen(
         [sys.executable, "-m", "nas_sweeps.cli", *map(str, arguments)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        cwd=cwd,
-        env=os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)},
-        timeout=240,
+        cwd=ROOT,
+        env=os.environ
+        | {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        | SWITCH
+        | environment,
     )
 
 
@@ -98,7 +107,7 @@ def test_a_type_checker_reads_the_annotations_of_the_package() -> None:
 
 
 def test_verbose_plan_shows_what_was_resolved(tmp_path: Path) -> None:
-    done = cli("plan", "experiments/table1.yaml", "--verbose", "--store", tmp_path)
+    done = cli("plan", ROOT / "experiments/table1.yaml", "--verbose", "--store", tmp_path)
     assert done.stdout.count("s-") == 9
     assert "zero_one_weight" in done.stdout
     assert '"weight_decay": 0.0003' in done.stdout
@@ -110,9 +119,11 @@ def test_a_bad_grid_is_all_its_mistakes_and_exit_code_2(tmp_path: Path) -> None:
         "data: {dataset: cifar11}\n"
         "search: {methods: [fair_dart], distributions: [{exp: 2}], seeds: [-1], speed: 9}\n"
     )
+    started = process("plan", file)
+    stdout, stderr = started.communicate(timeout=120)
     done = cli("plan", file)
-    assert done.returncode == 2
-    assert done.stdout == ""
+    assert (started.returncode, stdout) == (2, "")
+    assert (done.returncode, done.stdout, done.stderr) == (2, stdout, stderr), "as in a process"
     assert "Traceback" not in done.stderr
     for place in ("data.dataset", "search.methods", "search.distributions", "search.seeds"):
         assert f"bad.yaml: {place}" in done.stderr
@@ -129,24 +140,21 @@ def test_what_is_no_store_is_said_to_be_none(verb: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def first(
-    tiny: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def first(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     """A store with a quote in its name, and the run that wrote it."""
     store = tmp_path_factory.mktemp("stores") / "it's a store"
-    return store, cli("run", tiny, "--store", store, "--executor", "inline")
+    with faked():
+        return store, cli("run", tiny, "--store", store, "--executor", "inline")
 
 
 @pytest.fixture(scope="module")
-def done_store(first: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+def done_store(first: tuple[Path, Done]) -> Path:
     store, done = first
     assert done.returncode == 0, done.stderr
     return store
 
 
-def test_run_status_table_and_run_again(
-    tiny: Path, first: tuple[Path, subprocess.CompletedProcess[str]]
-) -> None:
+def test_run_status_table_and_run_again(tiny: Path, first: tuple[Path, Done]) -> None:
     store, first_run = first
     assert first_run.returncode == 0, first_run.stderr
     assert "1 of 1 search trials done, 1 of 1 retrain trials done; 2 run now" in first_run.stdout
@@ -165,7 +173,7 @@ def test_run_status_table_and_run_again(
 
 
 def test_missing_images_are_one_message(tmp_path: Path) -> None:
-    done = cli("run", "experiments/cifar10_cpu.yaml", "--store", tmp_path / "s")
+    done = cli("run", ROOT / "experiments/cifar10_cpu.yaml", "--store", tmp_path / "s")
     assert done.returncode == 2
     assert "data.path" in done.stderr
     assert "Traceback" not in done.stderr
@@ -178,6 +186,7 @@ def test_no_ray_cluster_at_the_address_is_one_message(tiny: Path, tmp_path: Path
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("fake_runs")
 @pytest.mark.parametrize(
     ("executor", "number", "epochs"),
     [("inline", signal.SIGINT, 4), ("ray", signal.SIGTERM, 10)],  # workers look once a second
@@ -189,29 +198,19 @@ def test_a_signal_stops_within_ten_seconds_and_the_same_command_goes_on(
     file = tmp_path / "long.yaml"
     file.write_text(TINY.replace("epochs: 1", f"epochs: {epochs}", 1))
     store = tmp_path / "store"
-    where = ["--store", store, "--executor", executor]
     mark = f"mark-{os.getpid()}-{executor}"
-    running = subprocess.Popen(
-        [sys.executable, "-m", "nas_sweeps.cli", "run", file, *where],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ
-        | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "NAS_SWEEPS_MARK": mark},
-    )
+    where = ["--store", store, "--executor", executor]
+    running = process("run", file, *where, NAS_SWEEPS_MARK=mark, **{fake.STEP_S: "0.3"})
     assert running.stdout is not None
     first = running.stdout.readline()
     assert "search darts" in first, first
-    began = time.monotonic()
     running.send_signal(number)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 128 + number, said
     assert "the same command goes on" in said
     assert "Traceback" not in said
     assert not processes_with(mark), "no process is left"
-    attempts = ns.load(store).attempts
-    if time.monotonic() - began < GRACE_S:  # else the machine was too busy to stop in order
-        assert attempts.state.tolist() == ["stopped"]
+    assert ns.load(store).attempts.state.tolist() == ["stopped"], "in order: a step takes 0.3 s"
     again = cli("run", file, "--store", store, "--executor", "inline")
     assert again.returncode == 0, again.stderr
     assert f"search     1/{epochs}" not in again.stdout, "a finished epoch is not computed again"
@@ -228,6 +227,7 @@ def processes_with(mark: str) -> list[str]:
     return found
 
 
+@pytest.mark.usefixtures("fake_runs")
 def test_failures_are_grouped_and_logs_are_printed(tmp_path: Path) -> None:
     file = tmp_path / "fails.yaml"
     file.write_text(TINY.replace("batch_size: 8", "batch_size: 8, lr: 1.0e+30", 1))
@@ -297,14 +297,8 @@ def test_a_report_is_one_page_with_its_figures_beside_it(done_store: Path, tmp_p
 
 def test_a_reader_that_leaves_ends_the_output_and_not_the_run(tiny: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    command = [sys.executable, "-m", "nas_sweeps.cli", "run", tiny, "--executor", "inline"]
-    running = subprocess.Popen(
-        [*command, "--store", store],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-    )
+    where = ["--executor", "inline", "--store", store]
+    running = process("run", tiny, *where, **{fake.STEP_S: "0.1"})
     assert running.stdout is not None
     assert running.stderr is not None
     assert "search darts" in running.stdout.readline()

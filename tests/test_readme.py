@@ -14,8 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
 import nas_sweeps as ns
+from nas_sweeps.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -197,5 +200,14 @@ def test_the_quickstart_prints_what_the_readme_says(run: int) -> None:
         assert line == "…" or said in printed, f"run {run} no longer prints {line!r}"
 
 
-def test_the_readme_shows_what_commands_print() -> None:
-    assert {command.split()[1] for command, _ in sessions()} >= {"plan", "table", "compare"}
+def test_every_command_that_the_readme_shows_is_one_and_takes_what_it_is_given() -> None:
+    """Here without a store; with the quickstart's, what it prints is held against README."""
+    shown = [*sessions(), *sessions(live=True)]
+    assert {command.split()[1] for command, _ in shown} >= {"plan", "run", "table", "compare"}
+    verbs = get_command(app)
+    assert isinstance(verbs, TyperGroup)
+    for command, said in shown:
+        program, verb, *arguments = shlex.split(command)
+        assert program == "nas-sweeps", command
+        verbs.commands[verb].make_context(verb, arguments)  # raises what typer would print
+        assert said.strip(), f"{command!r} shows nothing that it prints"

@@ -39,13 +39,13 @@ def tiny_bundle() -> Bundle:
 
 
 def tiny_search(method: MethodSpec, **recipe: Any) -> SearchRun:
-    """A search of two epochs after the method's warm-up, three steps each."""
+    """A search of two epochs after the method's warm-up, two steps each."""
     built = methods.build(method)
     small: dict[str, Any] = {
         "channels": 2 * built.partial_channels,
         "layers": 3,
         "epochs": built.warmup_epochs + 2,
-        "batch_size": 16,
+        "batch_size": 24,
     }
     trial = SearchTrial(
         data=DATA,

@@ -22,7 +22,8 @@ REPO = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def goldens() -> dict[str, Any]:
-    return json.loads((REPO / "tests" / "goldens.json").read_text())["counts"]
+    counts: dict[str, Any] = json.loads((REPO / "tests" / "goldens.json").read_text())["counts"]
+    return counts
 
 
 @pytest.fixture

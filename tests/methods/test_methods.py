@@ -52,13 +52,22 @@ def golden_parameters(operations: int) -> dict[str, Tensor]:
 # The registry
 
 
-def test_the_three_methods_of_the_paper_are_there_in_order() -> None:
-    assert [n for n in names() if n in ("darts", "fairdarts", "ssf_nas")] == [
-        "darts",
-        "fairdarts",
-        "ssf_nas",
-    ]
-    assert get("ssf_nas") is SSFNAS
+def test_the_methods_of_the_package_are_known_by_their_names() -> None:
+    own = {n for n in names() if get(n).__module__.startswith("nas_sweeps.")}
+    assert own == {"darts", "fairdarts", "ssf_nas", "random", "pc_darts", "beta_darts", "gdas"}
+    assert {n: get(n) for n in ("darts", "fairdarts", "ssf_nas")} == {
+        "darts": DARTS,
+        "fairdarts": FairDARTS,
+        "ssf_nas": SSFNAS,
+    }
+
+
+def test_names_are_sorted_however_they_were_registered(
+    registry: dict[str, type[Method]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, "aardvark", "nas_sweeps.methods.fairdarts:FairDARTS")
+    assert names()[0] == "aardvark"
+    assert list(registry)[-1] == "aardvark"
 
 
 def test_an_unknown_method_is_answered_with_the_choices() -> None:

@@ -11,9 +11,11 @@ import pytest
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    from nas_sweeps.sweep import ray_tune
+    import ray
 
-    ray_tune.ray.init(
+    import nas_sweeps.sweep.ray_tune  # noqa: F401  it sets what Ray reads when it is imported
+
+    ray.init(
         address="local",  # never a cluster that happens to run here
         num_cpus=2,
         num_gpus=2,
@@ -22,7 +24,7 @@ def ray_session() -> Iterator[None]:
         logging_level=40,
     )
     yield
-    ray_tune.ray.shutdown()
+    ray.shutdown()
 
 
 @pytest.fixture

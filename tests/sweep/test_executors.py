@@ -102,6 +102,6 @@ def test_a_worker_that_is_asked_to_stop_goes_on_from_the_very_step(
     )
     *stopped, last = ns.load(store).attempts.state.tolist()
     assert (set(stopped), last) == ({"stopped"}, "done")
-    assert len(stopped) > 2
+    assert len(stopped) >= 2
     found = reference.trials.set_index("trial_id").genotype_id[trial.trial_id]
     assert ns.load(store).trials.genotype_id.tolist() == [found]

@@ -9,6 +9,7 @@ every call, or a value of the device's, it gets wrong on a tape as well.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,15 +30,17 @@ WAITS = (
 )
 
 
-class Tape(TorchDispatchMode):
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down what runs inside of it."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.played: list[tuple[Callable, tuple, dict, object]] = []
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.played: list[tuple[Any, tuple[Any, ...], dict[str, Any], object]] = []
         self.waits: list[str] = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         by_mask = func.overloadpacket is aten.index and any(
             t is not None and t.dtype == torch.bool for t in args[1]

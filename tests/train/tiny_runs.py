@@ -37,7 +37,7 @@ EXP = Distribution(kind="exp", mu=0.25)
 SEARCH = SearchRecipe(channels=2, layers=3, epochs=2, batch_size=16)
 RETRAIN = RetrainRecipe(channels=4, layers=3, epochs=2, batch_size=16)
 SMALL_BARLOW = {"barlow_dim": 16, "barlow_hidden": 16}
-SEARCHES = {
+SEARCHES: dict[str, tuple[str, dict[str, Any]]] = {
     "darts": ("darts", {}),
     "darts second fd": ("darts", {"order": "second"}),
     "darts second exact": ("darts", {"order": "second", "hvp": "exact"}),
@@ -50,8 +50,8 @@ SEARCHES = {
     "beta_darts": ("beta_darts", {}),
     "gdas": ("gdas", {}),
 }
-UNTRAINED = {"random": ("random", {})}
-RETRAINS = {
+UNTRAINED: dict[str, tuple[str, dict[str, Any]]] = {"random": ("random", {})}
+RETRAINS: dict[str, dict[str, Any]] = {
     "plain": {},
     "all the trimmings": {"drop_path": 0.3, "cutout": 3, "loss": "ldam"},
     "auxiliary": {"auxiliary": 0.4, "drop_path": 0.3, "cutout": 8, "image_size": 32},
@@ -80,7 +80,7 @@ def search_run(
     seed: int = 0,
     recorder: Recorder | None = None,
     device: torch.device = CPU,
-    **recipe: object,
+    **recipe: Any,
 ) -> SearchRun:
     return SearchRun(search_trial(name, seed, **recipe), bundle(device=device), device, recorder)
 
@@ -100,7 +100,7 @@ def retrain_run(
     name: str = "plain",
     recorder: Recorder | None = None,
     device: torch.device = CPU,
-    **recipe: object,
+    **recipe: Any,
 ) -> RetrainRun:
     trial = retrain_trial(name, **recipe)
     return RetrainRun(trial, bundle(trial.data.image_size, device), device, recorder)
@@ -118,24 +118,26 @@ def retrain_trial(name: str = "plain", **recipe: Any) -> RetrainTrial:
     )
 
 
-def make(name: str, recorder: Recorder | None = None, **recipe: object) -> SearchRun | RetrainRun:
-    kind = search_run if name in SEARCHES else retrain_run
-    return kind(name, recorder=recorder, **recipe)
+def make(name: str, recorder: Recorder | None = None, **recipe: Any) -> SearchRun | RetrainRun:
+    if name in SEARCHES:
+        return search_run(name, recorder=recorder, **recipe)
+    return retrain_run(name, recorder=recorder, **recipe)
 
 
-def timeless(row: dict) -> dict:
+def timeless(row: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in row.items() if k not in ("epoch_s", "images_per_s", "peak_mem_gib")}
 
 
-def through_a_file(state: dict) -> dict:
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     """As a checkpoint travels: loading must need no code from the file."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
+    loaded: dict[str, Any] = torch.load(buffer, weights_only=True)
+    return loaded
 
 
-def finish(run: SearchRun | RetrainRun) -> list[dict]:
+def finish(run: SearchRun | RetrainRun) -> list[dict[str, Any]]:
     rows = []
     while run.epochs_done < run.epochs_total:
         rows.append(timeless(run.run_epoch()))
@@ -154,12 +156,12 @@ def tensors(value: object) -> list[torch.Tensor]:
 class Finished:
     """What a run leaves behind that must not depend on how often it was stopped."""
 
-    rows: list[dict]
+    rows: list[dict[str, Any]]
     state: list[torch.Tensor]
     outcome: Outcome
 
     @classmethod
-    def of(cls, run: SearchRun | RetrainRun, rows: list[dict]) -> Finished:
+    def of(cls, run: SearchRun | RetrainRun, rows: list[dict[str, Any]]) -> Finished:
         return cls(rows, tensors(run.state_dict()), run.outcome())
 
     def assert_same_bits(self, other: Finished) -> None:
