@@ -17,6 +17,7 @@ from nas_sweeps.store import Store, gather
 from nas_sweeps.store.layout import TrialFiles
 from nas_sweeps.store.records import SCHEMA_VERSION
 from nas_sweeps.store.schemas import SCHEMAS
+from nas_sweeps.trial import trial_from_json
 from tests.fixtures.make_store import GRID
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -70,7 +71,16 @@ def test_tables_of_an_older_version_load_with_nulls_for_what_they_lacked(
     (compacted / "tables" / "index.json").unlink()
     again = ns.load(compacted)
     for name in SCHEMAS:  # the trials' own files say the same
-        pd.testing.assert_frame_equal(found[name], getattr(again, name), obj=name)
+        pd.testing.assert_frame_equal(
+            _as_written_today(found[name]), _as_written_today(getattr(again, name)), obj=name
+        )
+
+
+def _as_written_today(frame: pd.DataFrame) -> pd.DataFrame:
+    """Specs of an earlier version lack the fields that were added since: they are one trial."""
+    if "spec" not in frame:
+        return frame
+    return frame.assign(spec=[trial_from_json(text).to_json() for text in frame["spec"]])
 
 
 def test_a_compaction_keeps_what_older_tables_held(compacted: Path) -> None:

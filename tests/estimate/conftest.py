@@ -15,6 +15,7 @@ from nas_sweeps.chain import Entry
 from nas_sweeps.grid import Grid
 from nas_sweeps.space.published import published
 from nas_sweeps.store import Result, Store
+from nas_sweeps.store.records import State
 from nas_sweeps.store.tables import write_classes, write_epochs
 from nas_sweeps.trial import Origin, SearchTrial
 
@@ -89,7 +90,7 @@ class Shop:
         result = Result(
             trial_id=trial.trial_id,
             phase=trial.phase,
-            state="done",
+            state=State.DONE,
             attempt=attempt.number,
             started_at="2025-01-02T03:04:05+00:00",
             finished_at="2025-01-02T04:04:05+00:00",

@@ -25,7 +25,7 @@ from nas_sweeps.space.genotype import EDGES, OPERATIONS
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.store import Store
 from nas_sweeps.store.index import index_of
-from nas_sweeps.store.records import SCHEMA_VERSION, Settled
+from nas_sweeps.store.records import SCHEMA_VERSION, Settled, State
 from nas_sweeps.store.rows import genotype_rows
 from nas_sweeps.store.schemas import SCHEMAS, build
 from nas_sweeps.store.sealed import seal
@@ -73,7 +73,7 @@ def write_large(folder: Path, trials: int, epochs: int, weighed: int = 0) -> Sto
         store.layout.table(name).publish(seal(table.replace_schema_metadata(metadata)))
     stamps = {files.trial_id: stamp for files, stamp in store.layout.trials()}
     found = [[list(edge) for edge in cell] for cell in (GENOTYPE.normal, GENOTYPE.reduce)]
-    done = Settled(state="done", genotype=found, accuracy_validation=0.5)
+    done = Settled(state=State.DONE, genotype=found, accuracy_validation=0.5)
     index = {"schema": SCHEMA_VERSION, "compaction": token, "trials": stamps}
     store.layout.index.publish_json(index | index_of(dict.fromkeys(ids, done)))
     return store

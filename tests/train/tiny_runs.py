@@ -69,7 +69,11 @@ def bundle(image_size: int = 8, device: torch.device = CPU) -> Bundle:
     if importlib.util.find_spec("sklearn") is None:  # a machine that is lent for its GPU
         return noise(
             Options(
-                device=device.type, image_size=image_size, batch=64, darts_batch=64, test_images=40
+                device="cpu" if device.type == "cpu" else "cuda",
+                image_size=image_size,
+                batch=64,
+                darts_batch=64,
+                test_images=40,
             )
         )
     return prepare(replace(DATA, image_size=image_size), EXP, Places(), device)
