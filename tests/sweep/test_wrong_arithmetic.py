@@ -53,7 +53,7 @@ def test_a_sound_device_is_checked_once_for_all_trials(
     checks, right = [], verified.check
 
     def check(*subject: object) -> object:
-        checks.append(subject[1:])
+        checks.append(subject[1:3])
         return right(*subject)
 
     monkeypatch.setattr(verified, "check", check)
