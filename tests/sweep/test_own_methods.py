@@ -58,7 +58,7 @@ def test_a_method_of_a_script_runs_in_rays_workers_or_is_refused_before_any_tria
     (example,) = [
         code
         for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-        if "@register" in code
+        if "class SharpDARTS" in code
     ]
     example = example.replace("1e-3 *", "helper_of_mine.SCALE *")
     (tmp_path / "helper_of_mine.py").write_text("SCALE = 1e-3\n")
