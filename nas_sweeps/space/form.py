@@ -48,7 +48,7 @@ def choose_form(
     """
     if partial_channels > 1:
         return Choice("plain", "cells with partial channels have no other form")
-    asked = os.environ.get(SWITCH)
+    asked = os.environ.get(SWITCH) or None  # an empty one is none
     why_not = _why_no_triton(device, differentiated_twice)
     if asked is not None:
         return Choice(_checked(asked, supernet, why_not), f"{SWITCH} asks for it")
@@ -70,9 +70,9 @@ def _checked(asked: str, supernet: bool, why_not: str | None) -> Form:
 
 
 def require_known(asked: str | None) -> None:
-    """Raises ``ValueError`` for what names no form."""
-    if asked is not None and asked not in FORMS:
-        raise ValueError(f"{SWITCH}: unknown choice '{asked}'; choose from {', '.join(FORMS)}")
+    """Raises ``ValueError`` for what names no form; an empty text names none, and is none."""
+    if asked and asked not in FORMS:
+        raise ValueError(f"{SWITCH}: unknown form '{asked}'; choose from {', '.join(FORMS)}")
 
 
 def _why_no_triton(device: torch.device, differentiated_twice: bool) -> str | None:

@@ -37,7 +37,7 @@ from nas_sweeps.space.folded import (
     measure,
     rectify,
 )
-from nas_sweeps.space.form import Form
+from nas_sweeps.space.form import Form, require_known
 from nas_sweeps.space.genotype import EDGES, NODES
 from nas_sweeps.space.operations import (
     DepthwiseSeparable,
@@ -73,6 +73,7 @@ class Supernet(PlainSupernet):
             return super()._run_cell(cell, s0_BCHW, s1_BCHW, weights_EO)
         if self.form == "arranged":
             return run_cell(cell, s0_BCHW, s1_BCHW, weights_EO, self.operations)
+        require_known(self.form)
         from nas_sweeps.space.lanes import cell as lanes  # Triton is imported where it is used
 
         states = cell.preprocess0(s0_BCHW), cell.preprocess1(s1_BCHW)

@@ -149,10 +149,12 @@ def sound(grid: Grid | None) -> str:
 
     from nas_sweeps.space import arithmetic
     from nas_sweeps.space.form import choose_form
+    from nas_sweeps.train.form import check_switches
 
     wanted = [grid.resources(phase).gpus for phase in PHASES] if grid else [1]
     on = torch.device("cuda:0" if any(wanted) and torch.cuda.is_available() else "cpu")
     asked: list[Precision] = [trial.recipe.precision for trial in plan(grid)] if grid else ["fp32"]
+    check_switches(on_cpu=on.type == "cpu")
     form, _ = choose_form(on, supernet=True)
     passed = [f"{kind}: {arithmetic.check(on, kind, form)}" for kind in dict.fromkeys(asked)]
     return f"{on.type}, {form} form, " + "; ".join(passed)

@@ -21,7 +21,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +71,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = read(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # parts end with it
     out: Path = options.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        refuse_no_gpu(options.device)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "page.txt").touch()
+    except (OSError, ValueError) as error:
+        print(f"check: {error}", file=sys.stderr)
+        return 2
+    parts = options.part or list(LIMITS_S)
     ended: list[Ended] = []
-    figures: list[Figure] = []
+    figures = [figure for figure in kept(out) if figure["part"] not in parts]
     until = time.monotonic() + options.limit
-    for part in options.part or LIMITS_S:
-        left = min(options.part_limit or LIMITS_S[part], until - time.monotonic())
-        one, found = run(part, options, out, left)
-        ended.append(one)
-        figures += found
-        keep(figures, ended, out)
-        print(f"{part}: {one.state}, {one.seconds:.0f} s", flush=True)
+    try:
+        for part in parts:
+            left = min(options.part_limit or LIMITS_S[part], until - time.monotonic())
+            one, found = run(part, options, out, left)
+            ended.append(one)
+            figures += found
+            keep(figures, ended, out)
+            print(f"{part}: {one.state}, {one.seconds:.0f} s", flush=True)
+    except KeyboardInterrupt:
+        print(f"stopped; what was measured until now is in {out}", file=sys.stderr)
+        return 130
     print((out / "page.txt").read_text())
     return int(any(one.state != "done" for one in ended))
+
+
+def refuse_no_gpu(device: str) -> None:
+    """Raises ``ValueError`` where a GPU is asked for and torch sees none."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"torch {torch.__version__} sees no GPU; --device cpu runs every part in tiny sizes"
+        )
+
+
+def kept(out: Path) -> list[Figure]:
+    """The figures of an earlier call: parts that are not run again keep theirs."""
+    file = out / "figures.parquet"
+    found: list[Figure] = pq.read_table(file).to_pylist() if file.exists() else []
+    return found
 
 
 def read(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -155,22 +182,16 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 def keep(figures: Sequence[Figure], ended: Sequence[Ended], out: Path) -> None:
     """Write both files."""
-    facts = {f["name"]: f["unit"] for f in figures if f["part"] == "environment" and not f["value"]}
-    common = {
-        "device": facts.pop("device", None),
-        "versions": json.dumps(
-            {k: v for k, v in facts.items() if k.startswith("version of ")}
-        ).replace("version of ", ""),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    table = pa.Table.from_pylist([f | common for f in figures], schema=SCHEMA)
-    pq.write_table(table, out / "figures.parquet")
-    (out / "page.txt").write_text(page(figures, ended, common))
+    pq.write_table(pa.Table.from_pylist(list(figures), schema=SCHEMA), out / "figures.parquet")
+    (out / "page.txt").write_text(page(figures, ended))
 
 
-def page(figures: Sequence[Figure], ended: Sequence[Ended], common: dict[str, Any]) -> str:
+def page(figures: Sequence[Figure], ended: Sequence[Ended]) -> str:
     """What was measured, for a person."""
-    lines = [f"{common['device']}, {common['date']}", f"versions {common['versions']}", ""]
+    lines = []
+    for device, versions in dict.fromkeys((f["device"], f["versions"]) for f in figures):
+        dates = sorted(f["date"] for f in figures if f["device"] == device)
+        lines += [f"{device}, {dates[0]} to {dates[-1]}", f"versions {versions}", ""]
     for one in ended:
         lines.append(f"{one.part:<12} {one.state:<12} {one.seconds:6.1f} s")
         lines += [f"    {line}" for line in one.said.splitlines()]

@@ -5,4 +5,7 @@
 #     tests/gpu/check.sh --out FOLDER --device cpu                    every part, tiny, anywhere
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-exec "${PYTHON:-python3}" -m tests.gpu.check "$@"
+# Python: PYTHON, or that of this checkout's environment (uv sync), or the one on the path.
+python=.venv/bin/python
+[ -x "$python" ] || python=python3
+exec "${PYTHON:-$python}" -m tests.gpu.check "$@"

@@ -14,8 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from typing import Any
 import torch
 
 from nas_sweeps.bench.options import Options, Task
+from nas_sweeps.space.verified import model as device_model
 
 KINDS = ("tf32", "bf16", "fp32")
 COLLECTED = re.compile(r"^(\d+)/\d+ tests collected")
@@ -30,7 +33,7 @@ WITH_GPU_TESTS = ("tests/gpu", "tests/data/test_augment.py", "tests/train/test_r
 VERSIONS = ("nas_sweeps", "torch", "triton", "numpy", "pyarrow")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Part:
     """What a part is told, and whom it tells."""
 
@@ -45,9 +48,25 @@ class Part:
     def tell(self, name: str, value: float | None, unit: str = "") -> None:
         """A figure; for a fact in words, the words are the unit and there is no value."""
         row = {"part": self.name, "name": name, "value": value, "unit": unit}
+        row |= {"device": self.model, "versions": json.dumps(self.versions)}
+        row |= {"date": datetime.now(UTC).isoformat(timespec="seconds")}
         with self.figures.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(name, value, unit, flush=True)
+
+    @cached_property
+    def model(self) -> str:
+        """The device's name, as records of the arithmetic check have it."""
+        return device_model(torch.device(self.device))
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Of what computes: package to version."""
+        found = {"python": platform.python_version()}
+        for package in VERSIONS:
+            with suppress(PackageNotFoundError):
+                found[package] = version(package)
+        return found
 
     @property
     def options(self) -> Options:
@@ -67,14 +86,9 @@ def environment(part: Part) -> None:
     from nas_sweeps.bench.measure import rates
 
     cuda = part.device == "cuda"
-    name = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
-    part.tell("device", None, name)
-    part.tell("version of python", None, platform.python_version())
-    for package in VERSIONS:
-        try:
-            part.tell(f"version of {package}", None, version(package))
-        except PackageNotFoundError:
-            part.tell(f"version of {package}", None, "not installed")
+    part.tell("device", None, part.model)
+    for package, number in part.versions.items():
+        part.tell(f"version of {package}", None, number)
     if cuda:
         part.tell("memory", torch.cuda.get_device_properties(0).total_memory / 2**30, "GiB")
         asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -315,8 +329,8 @@ def tiles(part: Part) -> None:
                 meta = net.to("meta")
                 wanted |= {v for k in chosen for v in variants(cell_pass(meta, k, sizes, "meta"))}
         started = time.perf_counter()
-        compile_all(sorted(wanted, key=str)[: None if cuda else 2], target)
-        part.tell("compiled", len(wanted), "kernels")
+        done = compile_all(sorted(wanted, key=str)[: None if cuda else 2], target)
+        part.tell("compiled", len(done), "kernels")
         part.tell("compiled in", time.perf_counter() - started, "s")
         if not cuda:
             return

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from tests.gpu import check
 from tests.gpu.parts import PARTS
@@ -42,6 +43,26 @@ def test_without_time_a_part_is_not_started(tmp_path: Path) -> None:
     code, page = checked(tmp_path, "--part", "environment", "--limit", "0")
     assert code == 1
     assert "no time was left to start it" in page
+
+
+def test_a_part_that_is_run_again_costs_no_other_its_figures(tmp_path: Path) -> None:
+    checked(tmp_path, "--part", "environment")
+    code, page = checked(tmp_path, "--part", "warm-up", "--part-limit", "200")
+    assert code == 0, page
+    rows = pq.read_table(tmp_path / "figures.parquet").to_pylist()
+    assert {row["part"] for row in rows} == {"environment", "warm-up"}
+    assert all(row["device"] and row["date"] and "torch" in row["versions"] for row in rows)
+
+
+def test_what_cannot_begin_is_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert check.main(["--out", str(tmp_path / "file"), "--device", "cpu"]) == 2
+    assert "file" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert check.main(["--out", str(tmp_path / "out")]) == 2
+        assert "sees no GPU; --device cpu" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_a_switch_is_followed_or_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         check_switches(on_cpu=True)
     check_switches(on_cpu=False)  # whether a GPU can is known where it is
     monkeypatch.setenv(form.SWITCH, "fast")
-    with pytest.raises(ValueError, match=r"unknown choice 'fast'; choose from plain, arranged"):
+    with pytest.raises(ValueError, match=r"unknown form 'fast'; choose from plain, arranged"):
         check_switches(on_cpu=False)
 
 
