@@ -60,8 +60,8 @@ def average(x_BCHW: Tensor, stride: int) -> Tensor:
 
 
 class _Average(Function):
-    """Backward is that of a map padded first and pooled without padding, which every torch has
-    right. Forward torch pools with padding right, and so without a padded copy in memory."""
+    """Forward torch pools with padding right. Its own backward is not to be trusted everywhere,
+    so the gradient is the sum of the shares of the windows that a pixel lies in."""
 
     @staticmethod
     def forward(ctx: Any, x_BCHW: Tensor, stride: int) -> Tensor:
@@ -71,20 +71,31 @@ class _Average(Function):
 
     @staticmethod
     def backward(ctx: Any, d_BCHW: Tensor) -> tuple[Tensor, None]:
-        batch, channels, height, width = ctx.size
         # Counted on the device every time: a recorded step may not be sent numbers of the host's.
-        inside = d_BCHW.new_ones(1, 1, height, width)
-        counts = F.avg_pool2d(inside, 3, ctx.stride, padding=1, divisor_override=1)
-        padded = torch.empty(  # only its size and layout are looked at
-            (batch, channels, height + 2, width + 2),
-            dtype=d_BCHW.dtype,
-            device=d_BCHW.device,
-            memory_format=ctx.layout,
-        )
-        d_padded: Tensor = torch.ops.aten.avg_pool2d_backward(
-            d_BCHW / counts, padded, [3, 3], [ctx.stride] * 2, [0, 0], False, True, 1
-        )
-        return d_padded[:, :, 1:-1, 1:-1].contiguous(memory_format=ctx.layout), None
+        inside = d_BCHW.new_ones(1, 1, *ctx.size[2:])
+        shares = d_BCHW / F.avg_pool2d(inside, 3, ctx.stride, padding=1, divisor_override=1)
+        if ctx.stride > 1:  # each at the centre of its window
+            centres = shares.new_zeros(ctx.size).contiguous(memory_format=ctx.layout)
+            centres[:, :, :: ctx.stride, :: ctx.stride] = shares
+            shares = centres
+        return _sum_of_windows(shares), None
+
+
+class _SumOfWindows(Function):
+    """3x3 sums with stride 1: a symmetric linear map, so forward and backward are the same."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BCHW: Tensor) -> Tensor:
+        return F.avg_pool2d(x_BCHW, 3, 1, padding=1, divisor_override=1)
+
+    @staticmethod
+    def backward(ctx: Any, d_BCHW: Tensor) -> Tensor:
+        return _sum_of_windows(d_BCHW)
+
+
+def _sum_of_windows(x_BCHW: Tensor) -> Tensor:
+    out: Tensor = _SumOfWindows.apply(x_BCHW)
+    return out
 
 
 def _layout(x_BCHW: Tensor) -> torch.memory_format:
@@ -176,10 +187,20 @@ class FactorizedReduce(nn.Module):
 def even_and_odd(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     """The pixels at even places, and those one below and to the right; zeros past the end."""
     height, width = x_BCHW.shape[2:]
-    odd_BCHW = x_BCHW[:, :, 1::2, 1::2]
+    odd_BCHW = _every_second(x_BCHW, 1)
     if height % 2 or width % 2:
         odd_BCHW = F.pad(odd_BCHW, (0, width % 2, 0, height % 2))
-    return x_BCHW[:, :, ::2, ::2], odd_BCHW
+    return _every_second(x_BCHW, 0), odd_BCHW
+
+
+def _every_second(x_BCHW: Tensor, first: int) -> Tensor:
+    """Every second pixel of both sides. The gradient has the layout of the map: that of a slice
+    is contiguous in the slice's own order of dimensions, and a gradient in another layout than
+    its map is copied by every operation that meets it."""
+    if _layout(x_BCHW) is torch.contiguous_format:
+        return x_BCHW[:, :, first::2, first::2]
+    x_BHWC = x_BCHW.permute(0, 2, 3, 1)
+    return x_BHWC[:, first::2, first::2].permute(0, 3, 1, 2)
 
 
 def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
