@@ -30,10 +30,10 @@ class Called(TorchDispatchMode):
         self.pools = self.convolutions = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is aten.avg_pool2d_backward.default:
+        if func is aten.avg_pool2d.default:
             self.pools += 1
-            if any(args[4]):
-                self.faulty.append("average pooling with padding, backward")
+        if func is aten.avg_pool2d_backward.default and any(args[4]):
+            self.faulty.append("average pooling with padding, backward")
         if func is aten.convolution_backward.default:
             self.convolutions += 1
             weight, stride = args[2], args[4]
