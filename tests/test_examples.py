@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nas_sweeps.store import Store, compact
+from nas_sweeps.store import Store
+from nas_sweeps.tables import compact
 from tests.report.lab import BALANCE, EXP, FINALS, Lab
 
 

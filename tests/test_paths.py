@@ -18,9 +18,9 @@ from nas_sweeps.data.cache import cache_folder, downloads_folder
 from nas_sweeps.paths import user_path
 from nas_sweeps.report.page import write_report
 from nas_sweeps.store import Store
-from nas_sweeps.store.export import export
 from nas_sweeps.sweep.doctor import examine
 from nas_sweeps.sweep.ray_places import require_home
+from nas_sweeps.tables.export import export
 from nas_sweeps.trial import Places
 
 GRID = """

@@ -13,10 +13,11 @@ import pytest
 
 import nas_sweeps as ns
 from nas_sweeps.standing import standing
-from nas_sweeps.store import Store, gather
+from nas_sweeps.store import Store
 from nas_sweeps.store.layout import TrialFiles
 from nas_sweeps.store.records import SCHEMA_VERSION
-from nas_sweeps.store.schemas import SCHEMAS
+from nas_sweeps.tables import gather
+from nas_sweeps.tables.schemas import SCHEMAS
 from nas_sweeps.trial import trial_from_json
 from tests.fixtures.make_store import GRID
 

@@ -42,7 +42,7 @@ def status(
 
         watch_store(Store(store), out, every)
         return
-    from nas_sweeps.report.text import status_view
+    from nas_sweeps.cli.views import status_view
 
     show(status_view(store))
 
@@ -52,7 +52,7 @@ def failures(store: StoreName) -> None:
 
     nas-sweeps failures runs/table1
     """
-    from nas_sweeps.report.failures import failures_view
+    from nas_sweeps.cli.failures_view import failures_view
 
     show(failures_view(store))
 
@@ -67,7 +67,7 @@ def logs(
 
     nas-sweeps logs runs/table1 s-3f9a2c
     """
-    from nas_sweeps.report.failures import logs_view
+    from nas_sweeps.cli.failures_view import logs_view
 
     show(logs_view(store, trial))
 
@@ -96,13 +96,13 @@ def table(
     nas-sweeps table runs/table1 --value accuracy_tail --format latex
     """
     if style is None:
-        from nas_sweeps.report.text import results_view
+        from nas_sweeps.cli.views import results_view
 
         show(results_view(store, value, names(rows), names(columns)))
         return
     from nas_sweeps.report.labels import caveats
     from nas_sweeps.report.tables import table_text
-    from nas_sweeps.store import attributed, load
+    from nas_sweeps.tables import attributed, load
 
     frames = load(store)
     sys.stdout.write(table_text(frames, names(rows), names(columns), value, style))
@@ -149,7 +149,7 @@ def export(
 
     nas-sweeps export runs/table1 curves.parquet --table epochs
     """
-    from nas_sweeps.store.export import export as write
+    from nas_sweeps.tables.export import export as write
 
     written = write(store, to, which)
     rows, columns = written.shape
@@ -173,7 +173,7 @@ def compare(
 
     nas-sweeps compare runs/cpu runs/gpu --value accuracy_tail
     """
-    from nas_sweeps.report.compare_text import compare_view
+    from nas_sweeps.cli.compare_view import compare_view
 
     show(compare_view(store_a, store_b, value))
 

@@ -94,8 +94,8 @@ def plan(
     by the spread of the measured trials. A busier machine than theirs is
     not in it.
     """
+    from nas_sweeps.cli.views import plan_view
     from nas_sweeps.estimate.view import Question
-    from nas_sweeps.report.text import plan_view
     from nas_sweeps.store import Store
 
     grid = _grid(grid_file, overrides)
@@ -167,7 +167,7 @@ def run(
     asked; 130 and 143: stopped by Ctrl-C and by SIGTERM, every running trial
     with a checkpoint.
     """
-    from nas_sweeps.report.text import results_view
+    from nas_sweeps.cli.views import results_view
     from nas_sweeps.sweep.run import run as run_grid
 
     grid = _grid(grid_file, overrides)

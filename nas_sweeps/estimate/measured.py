@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 from nas_sweeps.chain import PHASES, Phase
 from nas_sweeps.estimate.rates import Images, Rates, Sample, share_of, work_of
 from nas_sweeps.live.pace import parts_of
-from nas_sweeps.store import Store, load
-from nas_sweeps.store.frames import Frames
+from nas_sweeps.store import Store
 from nas_sweeps.store.records import AttemptState, State
+from nas_sweeps.tables import load
+from nas_sweeps.tables.frames import Frames
 from nas_sweeps.trial import Origin, Resources, Trial, trial_from_json
 
 PAUSE_S = 120.0  # a longer time between two trials is no overhead: it is another run

@@ -21,7 +21,7 @@ from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.records import State
 
 # A folder that changed less than this before it was read may change again without its time
-# moving: see ``nas_sweeps.store.tables``.
+# moving: see ``nas_sweeps.tables.compaction``.
 RACY_NS = 2_000_000_000
 
 

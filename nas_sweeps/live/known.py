@@ -16,7 +16,6 @@ from nas_sweeps.live.snapshot import Running, Spent
 from nas_sweeps.standing import outcome_of
 from nas_sweeps.store.layout import AttemptFiles, TrialFiles
 from nas_sweeps.store.records import AttemptRecord, Ending, Result, State
-from nas_sweeps.store.sealed import unseal
 from nas_sweeps.store.trial_files import (
     is_live,
     read_asked,
@@ -24,6 +23,7 @@ from nas_sweeps.store.trial_files import (
     read_origins,
     read_result,
 )
+from nas_sweeps.tables.sealed import unseal
 
 News = Literal["epoch"] | Ending
 

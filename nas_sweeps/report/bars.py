@@ -16,8 +16,8 @@ from nas_sweeps.report import style
 from nas_sweeps.report.curves import TEST_SETS
 from nas_sweeps.report.labels import done, panel_names, places, retrains, sources
 from nas_sweeps.report.spread import spread
-from nas_sweeps.store import Frames
 from nas_sweeps.store.records import State
+from nas_sweeps.tables import Frames
 
 GROUPS = {"accuracy_head": "head", "accuracy_medium": "medium", "accuracy_tail": "tail"}
 FEW = 12  # bars of a panel that still have room for their numbers

@@ -13,8 +13,8 @@ from nas_sweeps import names
 from nas_sweeps.numerics import COLUMNS as NUMERICS
 from nas_sweeps.numerics import UNKNOWN
 from nas_sweeps.report.spread import interval
-from nas_sweeps.store import Frames, attributed
 from nas_sweeps.store.records import ACCURACIES, State
+from nas_sweeps.tables import Frames, attributed
 
 RESULTS = ("genotype_id", *ACCURACIES, "epochs", "num_params", "macs")
 ENVIRONMENT = (

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from nas_sweeps.report import style
 from nas_sweeps.report.labels import done, panel_names, retrains, searches
 from nas_sweeps.report.spread import spread
-from nas_sweeps.store import Frames
+from nas_sweeps.tables import Frames
 
 TEST_SETS = {
     "accuracy_balanced": "balanced test set",

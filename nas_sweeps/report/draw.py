@@ -71,7 +71,7 @@ def resolve(target: str, store: str | Path | None = None) -> list[Named]:
 
 def _winners(store: str) -> list[Named]:
     from nas_sweeps.report.winners import named_winners, winner_data
-    from nas_sweeps.store import load
+    from nas_sweeps.tables import load
 
     named = named_winners(winner_data(load(store)))
     if not named:
@@ -81,7 +81,7 @@ def _winners(store: str) -> list[Named]:
 
 def _in_store(target: str, store: str | Path) -> Named:
     from nas_sweeps.report.winners import from_rows
-    from nas_sweeps.store import load
+    from nas_sweeps.tables import load
 
     frames = load(store)
     owner = frames.trials.set_index("trial_id")["genotype_id"]

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nas_sweeps.report import bars, curves, points, weights, winners
-from nas_sweeps.store import Frames
+from nas_sweeps.tables import Frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from nas_sweeps.names import UNKNOWN, distribution_name, method_name
-from nas_sweeps.store import Frames, attributed
 from nas_sweeps.store.records import State
+from nas_sweeps.tables import Frames, attributed
 
 KINDS = ("balance", "uniform", "exp", "step")
 

@@ -25,7 +25,8 @@ from nas_sweeps.report.sections import (
     table1_section,
     trial_section,
 )
-from nas_sweeps.store import Frames, Store, load
+from nas_sweeps.store import Store
+from nas_sweeps.tables import Frames, load
 
 PAGE = "index.html"
 GENERATOR = "nas_sweeps"

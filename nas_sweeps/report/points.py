@@ -12,7 +12,7 @@ from nas_sweeps.report import style
 from nas_sweeps.report.bars import two_columns
 from nas_sweeps.report.labels import done, panel_names, retrains
 from nas_sweeps.report.spread import spread
-from nas_sweeps.store import Frames
+from nas_sweeps.tables import Frames
 
 SIZES = {"num_params": "parameters", "macs": "multiply-accumulates per image"}
 

@@ -11,8 +11,8 @@ from nas_sweeps.report.html import Column, Markup, data_table, join, percent, ta
 from nas_sweeps.report.labels import caveats, done, retrains
 from nas_sweeps.report.planned import STATES, KeptGrid, shortfalls
 from nas_sweeps.report.table1 import table1
-from nas_sweeps.store import Frames
 from nas_sweeps.store.records import State
+from nas_sweeps.tables import Frames
 
 
 def header_section(names: str, frames: Frames, grids: Sequence[KeptGrid]) -> Markup:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from nas_sweeps.report.labels import done, retrains
 from nas_sweeps.report.spread import interval
-from nas_sweeps.store import Frames
+from nas_sweeps.tables import Frames
 
 BASELINE = "darts"  # the method that the paper's Table I begins with
 BLOCK = ["dataset", "what", "where"]

@@ -12,7 +12,7 @@ import pandas as pd
 from rich.cells import cell_len
 
 from nas_sweeps.choices import TABLE_FORMATS, TableFormat
-from nas_sweeps.store import Frames, summarise
+from nas_sweeps.tables import Frames, summarise
 
 Lines = list[list[str]]
 

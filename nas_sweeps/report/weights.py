@@ -14,7 +14,7 @@ from nas_sweeps.report import style
 from nas_sweeps.report.labels import done, panel_names, searches
 from nas_sweeps.report.spread import spread
 from nas_sweeps.space.genotype import OPERATIONS
-from nas_sweeps.store import Frames, operation_weights
+from nas_sweeps.tables import Frames, operation_weights
 
 _CELLS = {"normal": "normal cell", "reduce": "reduction cell"}
 _ACROSS = 4  # panels side by side: two pairs of cells

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from nas_sweeps.report.cell_figure import cells_figure
 from nas_sweeps.report.labels import done, panel_names, searches
 from nas_sweeps.space.genotype import CELLS, Genotype
-from nas_sweeps.store import Frames
+from nas_sweeps.tables import Frames
 
 _WINNER = ["row", "where", "trial_id", "seed", "accuracy_validation", "genotype_id"]
 

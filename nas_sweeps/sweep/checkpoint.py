@@ -24,7 +24,7 @@ import torch
 from nas_sweeps.numerics import Numerics
 from nas_sweeps.store.files import File
 from nas_sweeps.store.layout import Checkpoint
-from nas_sweeps.store.schemas import FORM_OF_DEPTHWISE
+from nas_sweeps.tables.schemas import FORM_OF_DEPTHWISE
 from nas_sweeps.train.common import Row
 
 FORMAT = 2  # 1: without a number and without numerics

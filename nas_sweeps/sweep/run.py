@@ -17,18 +17,19 @@ from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
 from nas_sweeps.standing import standing
-from nas_sweeps.store import State, Store, compact
-from nas_sweeps.store.gather import gather
+from nas_sweeps.store import State, Store
 from nas_sweeps.store.index import read_index
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import grid_digest
-from nas_sweeps.store.schemas import SCHEMAS
 from nas_sweeps.sweep.executor import MAX_RETRIES, NO_CLUSTER, Executor, Job
 from nas_sweeps.sweep.foretold import Foretold
 from nas_sweeps.sweep.only import chosen_by
 from nas_sweeps.sweep.progress import Progress, Silence
 from nas_sweeps.sweep.stopping import stopped_by_signals
 from nas_sweeps.sweep.tracking import require
+from nas_sweeps.tables import compact
+from nas_sweeps.tables.gather import gather
+from nas_sweeps.tables.schemas import SCHEMAS
 from nas_sweeps.train.form import check_switches
 from nas_sweeps.trial import Places
 

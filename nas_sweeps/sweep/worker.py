@@ -28,7 +28,6 @@ from nas_sweeps.store.files import File
 from nas_sweeps.store.layout import Checkpoint
 from nas_sweeps.store.ledger import KEPT, AlreadyDone, Attempt, Overtaken
 from nas_sweeps.store.records import AttemptState
-from nas_sweeps.store.tables import write_classes, write_epochs
 from nas_sweeps.store.trial_files import all_checkpoints
 from nas_sweeps.sweep.checkpoint import Content, Damaged, digest, encode, not_usable, read
 from nas_sweeps.sweep.failures import is_transient
@@ -39,6 +38,7 @@ from nas_sweeps.sweep.machine import (
     numerics_of,
     visible_devices,
 )
+from nas_sweeps.tables.compaction import write_classes, write_epochs
 from nas_sweeps.train.common import (
     Row,
     Run,

@@ -16,7 +16,7 @@ from nas_sweeps.grid import Grid
 from nas_sweeps.space.published import published
 from nas_sweeps.store import Result, Store
 from nas_sweeps.store.records import State
-from nas_sweeps.store.tables import write_classes, write_epochs
+from nas_sweeps.tables.compaction import write_classes, write_epochs
 from nas_sweeps.trial import Origin, SearchTrial
 
 COUNTS = {"balance": (100, 100), "exp": (100, 10)}

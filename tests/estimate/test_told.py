@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 import nas_sweeps as ns
+from nas_sweeps.cli.views import plan_view, status_view
 from nas_sweeps.estimate.kept import Kept, latest
 from nas_sweeps.estimate.rates import Band
 from nas_sweeps.estimate.simulate import Room
 from nas_sweeps.estimate.view import Question, estimate_view
 from nas_sweeps.grid import Grid
-from nas_sweeps.report.text import plan_view, status_view
 from nas_sweeps.standing import standing
 from nas_sweeps.store import Store
 from nas_sweeps.store.layout import Writer

@@ -22,7 +22,7 @@ from nas_sweeps.store import driver as driver_module
 from nas_sweeps.store.layout import Writer
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import Attempt, grid_digest
-from nas_sweeps.store.tables import write_epochs
+from nas_sweeps.tables.compaction import write_epochs
 from nas_sweeps.trial import RetrainTrial, Trial
 
 GRID = ns.Grid.from_dict(

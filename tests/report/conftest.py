@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nas_sweeps.report.page import write_report
-from nas_sweeps.store import Frames, load
+from nas_sweeps.tables import Frames, load
 from tests.report.lab import Lab, new_lab, sweep_into
 
 

@@ -12,7 +12,7 @@ from nas_sweeps.numerics import Numerics
 from nas_sweeps.space.genotype import EDGES, OPERATIONS, Genotype
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.store import Origin, Result, Store
-from nas_sweeps.store.tables import write_classes, write_epochs
+from nas_sweeps.tables.compaction import write_classes, write_epochs
 from nas_sweeps.trial import (
     Data,
     Distribution,

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from nas_sweeps.cli.compare_view import compare_view
 from nas_sweeps.report.compare import Comparison, compare
-from nas_sweeps.report.compare_text import compare_view
 from nas_sweeps.report.spread import interval
-from nas_sweeps.store import Origin, Store, load
+from nas_sweeps.store import Origin, Store
+from nas_sweeps.tables import load
 from tests.report.lab import BALANCE, EXP, HOSTILE, NUMERICS, VERSIONS, Lab
 
 

@@ -13,7 +13,8 @@ from nas_sweeps.report import bars, curves, points, style, weights, winners
 from nas_sweeps.report.figures import FIGURES, FigureEntry
 from nas_sweeps.space.genotype import OPERATIONS
 from nas_sweeps.space.published import PUBLISHED
-from nas_sweeps.store import Frames, Origin, load
+from nas_sweeps.store import Origin
+from nas_sweeps.tables import Frames, load
 from tests.report.lab import BALANCE, EXP, FINALS, GENOTYPES, HOSTILE, Lab
 
 by_name = pytest.mark.parametrize("entry", FIGURES, ids=lambda entry: entry.name)

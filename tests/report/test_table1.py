@@ -9,7 +9,8 @@ import pytest
 
 from nas_sweeps.report.spread import interval
 from nas_sweeps.report.table1 import table1, verdict
-from nas_sweeps.store import Frames, Origin, load, summarise
+from nas_sweeps.store import Origin
+from nas_sweeps.tables import Frames, load, summarise
 from tests.report.lab import EXP, Lab
 
 T_95 = {1: 12.706205, 2: 4.302653}  # quantile 0.975 of Student's t, from printed tables

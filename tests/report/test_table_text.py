@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from nas_sweeps.choices import TABLE_FORMATS
 from nas_sweeps.cli import app
 from nas_sweeps.report.tables import table_text
-from nas_sweeps.store import Frames, Origin, load
+from nas_sweeps.store import Origin
+from nas_sweeps.tables import Frames, load
 from tests.report.lab import BALANCE, EXP, HOSTILE, Lab
 
 

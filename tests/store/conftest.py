@@ -12,7 +12,7 @@ import pytest
 from nas_sweeps.space.genotype import EDGES, Genotype
 from nas_sweeps.store import Origin, Result, Store
 from nas_sweeps.store.ledger import Attempt
-from nas_sweeps.store.tables import write_classes, write_epochs
+from nas_sweeps.tables.compaction import write_classes, write_epochs
 from nas_sweeps.trial import (
     Data,
     Distribution,

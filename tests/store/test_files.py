@@ -14,10 +14,11 @@ from urllib.parse import quote
 import pandas as pd
 import pytest
 
-from nas_sweeps.store import Store, compact, load
+from nas_sweeps.store import Store
 from nas_sweeps.store.files import File, Files, open_files
 from nas_sweeps.store.lease import Held, Lease
 from nas_sweeps.store.ledger import AlreadyDone, Overtaken
+from nas_sweeps.tables import compact, load
 
 Open = Callable[[str], Files]
 

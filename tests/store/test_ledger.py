@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from nas_sweeps.store import Origin, Result, State, Store, ledger, trial_files
 from nas_sweeps.store.layout import Writer
 from nas_sweeps.store.ledger import AlreadyDone, Attempt, Overtaken
-from nas_sweeps.store.reading import load
-from nas_sweeps.store.tables import write_epochs
+from nas_sweeps.tables.compaction import write_epochs
+from nas_sweeps.tables.reading import load
 from nas_sweeps.trial import Data, Distribution, MethodSpec, SearchRecipe, SearchTrial
 
 GONE = 2**22 + 1  # beyond Linux's largest pid

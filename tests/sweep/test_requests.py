@@ -14,9 +14,9 @@ import nas_sweeps as ns
 from nas_sweeps.standing import outcome_of, standing
 from nas_sweeps.store import Result, Store, ledger
 from nas_sweeps.store.files import NOTHING_KNOWN, LocalFiles
-from nas_sweeps.store.tables import write_classes, write_epochs
 from nas_sweeps.sweep.inline import InlineExecutor
 from nas_sweeps.sweep.run import run
+from nas_sweeps.tables.compaction import write_classes, write_epochs
 from nas_sweeps.trial import RetrainTrial, Trial
 from tests.store.conftest import CELL, OTHER, TIMES
 from tests.sweep.tiny import TINY

@@ -14,7 +14,7 @@ from nas_sweeps.grid import Grid
 from nas_sweeps.standing import standing
 from nas_sweeps.store import Store
 from nas_sweeps.store.layout import Layout
-from nas_sweeps.store.rows import read_trial
+from nas_sweeps.tables.rows import read_trial
 from tests.sweep.tiny import TINY
 
 

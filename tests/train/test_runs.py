@@ -14,7 +14,7 @@ from nas_sweeps.losses import LOSSES, Loss, LossFunction, Progress
 from nas_sweeps.losses.functions import CosineClassifier
 from nas_sweeps.space.genotype import EDGES, Genotype
 from nas_sweeps.space.precision import precision
-from nas_sweeps.store.schemas import EPOCH_FILE
+from nas_sweeps.tables.schemas import EPOCH_FILE
 from nas_sweeps.train.common import TrainingDiverged, predict, stream
 from nas_sweeps.train.search import SearchRun
 from tests.train.tiny_runs import (

@@ -15,13 +15,13 @@ from uuid import uuid4
 import pyarrow as pa
 
 from nas_sweeps.store.files import File
-from nas_sweeps.store.gather import gather
 from nas_sweeps.store.index import index_of
 from nas_sweeps.store.layout import AttemptFiles, Layout
 from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.records import SCHEMA_VERSION
-from nas_sweeps.store.schemas import CLASSES, EPOCH_FILE, SCHEMAS, build
-from nas_sweeps.store.sealed import seal
+from nas_sweeps.tables.gather import gather
+from nas_sweeps.tables.schemas import CLASSES, EPOCH_FILE, SCHEMAS, build
+from nas_sweeps.tables.sealed import seal
 
 # A folder that changed less than this before a compaction may change again without its time
 # moving (clock ticks are up to 2 s on FAT, 1 s on HFS+ and old NFS): it is read again.

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from nas_sweeps.publish import publish
-from nas_sweeps.store import Frames, Origin, Store, compact, load
-from nas_sweeps.store import gather as gather_module
-from nas_sweeps.store.schemas import CLASSES, EPOCHS, SCHEMAS, TRIALS, build, conform
-from nas_sweeps.store.tables import write_classes, write_epochs
+from nas_sweeps.store import Origin, Store
+from nas_sweeps.tables import Frames, compact, load
+from nas_sweeps.tables import gather as gather_module
+from nas_sweeps.tables.compaction import write_classes, write_epochs
+from nas_sweeps.tables.schemas import CLASSES, EPOCHS, SCHEMAS, TRIALS, build, conform
 from nas_sweeps.trial import Barlow, Pretrain
 
 NAMES = list(SCHEMAS)

@@ -19,8 +19,8 @@ from nas_sweeps.store.files import warn_skipped
 from nas_sweeps.store.index import Index, read_index
 from nas_sweeps.store.layout import Layout
 from nas_sweeps.store.records import SCHEMA_VERSION, Settled, State
-from nas_sweeps.store.rows import TrialRows, genotype_rows, read_trial
-from nas_sweeps.store.schemas import (
+from nas_sweeps.tables.rows import TrialRows, genotype_rows, read_trial
+from nas_sweeps.tables.schemas import (
     GENOTYPES,
     SCHEMAS,
     TRIALS,
@@ -29,7 +29,7 @@ from nas_sweeps.store.schemas import (
     needed_of,
     upgrade,
 )
-from nas_sweeps.store.sealed import Checked, check
+from nas_sweeps.tables.sealed import Checked, check
 from nas_sweeps.trial import Origin
 
 PARTS = ("epochs", "classes", "attempts", "alphas")  # tables of rows that belong to a trial

@@ -9,11 +9,11 @@ import pandas as pd
 from nas_sweeps.hints import did_you_mean
 from nas_sweeps.paths import user_path
 from nas_sweeps.publish import publish, require_writable
-from nas_sweeps.store.alphas import edge_weights
-from nas_sweeps.store.frames import Frames
 from nas_sweeps.store.ledger import Store
-from nas_sweeps.store.reading import load
-from nas_sweeps.store.schemas import SCHEMAS
+from nas_sweeps.tables.alphas import edge_weights
+from nas_sweeps.tables.frames import Frames
+from nas_sweeps.tables.reading import load
+from nas_sweeps.tables.schemas import SCHEMAS
 
 SUFFIXES = (".parquet", ".csv")
 # What says which trial a row is of, put before the rows of every table that has only its id.

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from nas_sweeps.hints import did_you_mean
-from nas_sweeps.store.frames import Frames, require_columns
 from nas_sweeps.store.records import State
+from nas_sweeps.tables.frames import Frames, require_columns
 
 # Averages over these would compare what does not compare: each gets rows, or for the size of a
 # uniform distribution columns, of its own as soon as one cell of the table would mix two values.

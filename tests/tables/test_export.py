@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nas_sweeps.store import compact, edge_weights, load
-from nas_sweeps.store.export import SUFFIXES, export
-from nas_sweeps.store.schemas import SCHEMAS
+from nas_sweeps.tables import compact, edge_weights, load
+from nas_sweeps.tables.export import SUFFIXES, export
+from nas_sweeps.tables.schemas import SCHEMAS
 
 TABLES = [name for name in SCHEMAS if name != "alphas"]
 

@@ -166,7 +166,7 @@ def results_view(
     """
     from nas_sweeps.report.labels import caveats
     from nas_sweeps.report.tables import entries, is_fraction
-    from nas_sweeps.store import attributed, load, summarise
+    from nas_sweeps.tables import attributed, load, summarise
 
     frames = load(store)
     found = summarise(frames, value, rows, columns)

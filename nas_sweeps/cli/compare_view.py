@@ -15,8 +15,8 @@ from rich.text import Text
 from nas_sweeps.names import distribution_name, method_name
 from nas_sweeps.report.compare import Comparison, compare
 from nas_sweeps.report.tables import is_fraction
-from nas_sweeps.store import load
 from nas_sweeps.store.records import State
+from nas_sweeps.tables import load
 
 SHOWN = 10  # lines of one kind
 

@@ -1,6 +1,6 @@
 """A large store made of numbers from a generator, and how long loading it takes.
 
-    python -m tests.store.large FOLDER --trials 10000 --epochs 150
+    python -m tests.tables.large FOLDER --trials 10000 --epochs 150
 
 writes one (once) and times ``ns.load`` in a fresh process. Its tables are written as ``compact``
 writes them; its trials' folders hold files of the right names, and nothing is in them: loading
@@ -26,9 +26,9 @@ from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.store import Store
 from nas_sweeps.store.index import index_of
 from nas_sweeps.store.records import SCHEMA_VERSION, Settled, State
-from nas_sweeps.store.rows import genotype_rows
-from nas_sweeps.store.schemas import SCHEMAS, build
-from nas_sweeps.store.sealed import seal
+from nas_sweeps.tables.rows import genotype_rows
+from nas_sweeps.tables.schemas import SCHEMAS, build
+from nas_sweeps.tables.sealed import seal
 from nas_sweeps.trial import Data, Distribution, MethodSpec, SearchRecipe, SearchTrial
 
 METHODS = ("darts", "fairdarts", "ssf_nas")

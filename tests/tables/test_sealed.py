@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nas_sweeps.store.files import File, LocalFiles
-from nas_sweeps.store.sealed import seal, unseal
+from nas_sweeps.tables.sealed import seal, unseal
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "ä", None]}).replace_schema_metadata({"k": "v"})
 

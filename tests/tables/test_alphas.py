@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from nas_sweeps.space.genotype import EDGES
-from nas_sweeps.store import compact, edge_weights, load, operation_weights
-from nas_sweeps.store.tables import write_epochs
+from nas_sweeps.tables import compact, edge_weights, load, operation_weights
+from nas_sweeps.tables.compaction import write_epochs
 from tests.store.conftest import weighed
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from nas_sweeps.store import compact, load, sql
-from nas_sweeps.store.schemas import SCHEMAS
+from nas_sweeps.tables import compact, load, sql
+from nas_sweeps.tables.schemas import SCHEMAS
 
 
 @pytest.fixture

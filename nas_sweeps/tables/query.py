@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from nas_sweeps.store.frames import Frames
 from nas_sweeps.store.ledger import Store
-from nas_sweeps.store.reading import load
-from nas_sweeps.store.schemas import SCHEMAS, to_frame
+from nas_sweeps.tables.frames import Frames
+from nas_sweeps.tables.reading import load
+from nas_sweeps.tables.schemas import SCHEMAS, to_frame
 
 
 def sql(

@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nas_sweeps.store import Origin, attributed, load, summarise
+from nas_sweeps.store import Origin
+from nas_sweeps.tables import attributed, load, summarise
 from nas_sweeps.trial import Distribution, Pretrain
 
 BALANCE = Distribution(kind="balance")

@@ -23,7 +23,15 @@ from nas_sweeps.store.records import (
     Result,
     State,
 )
-from nas_sweeps.store.schemas import (
+from nas_sweeps.store.trial_files import (
+    is_live,
+    read_asked,
+    read_attempt,
+    read_origins,
+    read_result,
+    state_of,
+)
+from nas_sweeps.tables.schemas import (
     ALPHAS,
     ATTEMPTS,
     CLASSES,
@@ -33,15 +41,7 @@ from nas_sweeps.store.schemas import (
     build,
     conform,
 )
-from nas_sweeps.store.sealed import unseal
-from nas_sweeps.store.trial_files import (
-    is_live,
-    read_asked,
-    read_attempt,
-    read_origins,
-    read_result,
-    state_of,
-)
+from nas_sweeps.tables.sealed import unseal
 from nas_sweeps.trial import Distribution, Origin, RetrainTrial, SearchTrial, Trial
 
 Row = dict[str, Any]

@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nas_sweeps.hints import did_you_mean
-from nas_sweeps.store.frames import Frames
-from nas_sweeps.store.gather import Gathered, gather, sort_by
 from nas_sweeps.store.layout import Layout
 from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.records import State
-from nas_sweeps.store.rows import origin_columns
-from nas_sweeps.store.schemas import REPEATED, SCHEMAS, TRIALS, build
-from nas_sweeps.store.tables import layout_of
+from nas_sweeps.tables.compaction import layout_of
+from nas_sweeps.tables.frames import Frames
+from nas_sweeps.tables.gather import Gathered, gather, sort_by
+from nas_sweeps.tables.rows import origin_columns
+from nas_sweeps.tables.schemas import REPEATED, SCHEMAS, TRIALS, build
 from nas_sweeps.trial import Origin
 
 StoreLike = Store | str | Path

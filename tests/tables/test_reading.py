@@ -7,11 +7,12 @@ import pandas as pd
 import pyarrow.compute as pc
 import pytest
 
-from nas_sweeps.store import Origin, Store, attributed, compact, load
-from nas_sweeps.store import gather as gather_module
-from nas_sweeps.store.schemas import SCHEMAS
+from nas_sweeps.store import Origin, Store
+from nas_sweeps.tables import attributed, compact, load
+from nas_sweeps.tables import gather as gather_module
+from nas_sweeps.tables.schemas import SCHEMAS
 from tests.store.conftest import OTHER, Lab
-from tests.store.large import write_large
+from tests.tables.large import write_large
 
 OWNED = [name for name in SCHEMAS if name != "genotypes"]
 

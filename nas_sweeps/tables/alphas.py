@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nas_sweeps.space.genotype import CELLS, EDGES
-from nas_sweeps.store.frames import Frames, require_columns
+from nas_sweeps.tables.frames import Frames, require_columns
 
 
 def edge_weights(frames: Frames) -> pd.DataFrame:

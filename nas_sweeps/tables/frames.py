@@ -9,7 +9,7 @@ from typing import Self
 import pandas as pd
 import pyarrow as pa
 
-from nas_sweeps.store.schemas import SCHEMAS, to_frame
+from nas_sweeps.tables.schemas import SCHEMAS, to_frame
 
 
 def require_columns(frame: pd.DataFrame, table: str, *names: str) -> None:
@@ -89,7 +89,7 @@ class Frames:
         fairdarts      0.800  0.550
         ssf_nas        0.875  0.625
         """
-        from nas_sweeps.store.summary import summarise
+        from nas_sweeps.tables.summary import summarise
 
         return summarise(self, value, rows, columns)
 
@@ -110,7 +110,7 @@ class Frames:
         2        0.50      0.550    0.312
         3         NaN        NaN    0.625
         """
-        from nas_sweeps.store.summary import learning_curves
+        from nas_sweeps.tables.summary import learning_curves
 
         return learning_curves(self, value, by, phase)
 

@@ -1,0 +1,9 @@
+from .alphas import edge_weights as edge_weights
+from .alphas import operation_weights as operation_weights
+from .compaction import compact as compact
+from .frames import Frames as Frames
+from .query import sql as sql
+from .reading import load as load
+from .summary import attributed as attributed
+from .summary import learning_curves as learning_curves
+from .summary import summarise as summarise
