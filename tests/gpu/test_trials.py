@@ -96,9 +96,9 @@ def forget_kernels() -> None:
     """What this process has loaded, so that it asks the cache again."""
     from triton.runtime.jit import JITFunction
 
-    from nas_sweeps.space.lanes import filters, mixing
+    from nas_sweeps.space.lanes import filter_gradients, filters, mixing
 
-    for module in (filters, mixing):
+    for module in (filter_gradients, filters, mixing):
         for kernel in vars(module).values():
             if isinstance(kernel, JITFunction):
                 kernel.device_caches.clear()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nas_sweeps.space.lanes import filters, mixing
+from nas_sweeps.space.lanes import filter_gradients, mixing
 from nas_sweeps.space.lanes.launch import launch
 from nas_sweeps.space.lanes.shape import PIXELS, VALUES, cdiv, power_of_2
 from nas_sweeps.space.lanes.table import INPUTS, Node, Range, Source
@@ -87,7 +87,7 @@ class _Backward:
         self._pointwise(self.D, wanted(node.blocks, node.inner_blocks), first=False)
         lo, hi = wanted(node.seconds, node.inner_seconds)
         launch(
-            filters.second_gradient, (shape.row_tiles, hi - lo, shape.blocks),
+            filter_gradients.second_gradient, (shape.row_tiles, hi - lo, shape.blocks),
             self.DZ, self.maps.Y, work.packed.F, self.DH, work.TAB, work.LIST, lo, shape.batch,
             shape.tile_rows, **work.small, **shape.tile, **work.common,
         )  # fmt: skip
@@ -145,7 +145,7 @@ class _Backward:
             rows = max(PIXELS, VALUES // 2 // shape.block)  # it holds more at once
             for parity in range(4):
                 launch(
-                    filters.strided_gradient, (cdiv(shape.pixels, rows), shape.blocks),
+                    filter_gradients.strided_gradient, (cdiv(shape.pixels, rows), shape.blocks),
                     maps.X[source.state], *read, self.DX[source.state], work.TAB, *source.kinds,
                     *pools, shape.batch, PH=parity // 2, PW=parity % 2, BLOCK=rows, **work.big,
                     **work.out, **work.common,
@@ -158,7 +158,7 @@ class _Backward:
             column = next(n.column for n in work.table.nodes if n.node == source.state)
             X, out, step = maps.OUT[:, column * C :], self.D[:, column * C :], work.OC
         launch(
-            filters.input_gradient, (shape.row_tiles, shape.blocks),
+            filter_gradients.input_gradient, (shape.row_tiles, shape.blocks),
             X, *read, self.D, self.a, work.F, out, work.TAB, work.LIST, *source.kinds[:5], *pools,
             *source.identities, shape.batch, shape.tile_rows, RS=step, OC=work.OC,
             ADD=source.state >= INPUTS, DROP=work.drop, **work.small, **shape.tile, **work.common,
@@ -178,7 +178,7 @@ class _Backward:
             lo, hi = _hull(spans)
             X, step, size = work.states(self.maps, state)
             launch(
-                filters.filter_gradient, (chunks, (hi - lo) * 5, shape.blocks),
+                filter_gradients.filter_gradient, (chunks, (hi - lo) * 5, shape.blocks),
                 X, step, self.DZ, partial, work.TAB, lo, shape.batch, shape.tile_rows,
                 shape.row_tiles, per, taps, RELU=state is not None, **size, **work.out,
                 **shape.tile, **work.common,

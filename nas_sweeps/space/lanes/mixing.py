@@ -22,7 +22,7 @@ from L on are plain ones, of kind 6 (a pooled map), 7 (input state) or 8 (a node
 import triton
 import triton.language as tl
 
-from nas_sweeps.space.lanes.filters import ROW, dropped, moments_of
+from nas_sweeps.space.lanes.image import ROW, dropped, moments_of
 
 EPS = tl.constexpr(1e-5)  # of every BatchNorm
 
@@ -150,6 +150,17 @@ def rectify(Z, P, SCALE, SHIFT, Y, TAB, LIST, lo, N, C: tl.constexpr, CB: tl.con
     tl.store(out, y.to(Y.dtype.element_ty), mask=here)
 
 
+@triton.jit
+def _term(u, SCALE, SHIFT, F, TAB, lane, b, B, c, ok, DROP: tl.constexpr, C: tl.constexpr,
+          ACC: tl.constexpr):  # fmt: skip
+    """What a lane adds to its node: f (scale u + shift), of images b."""
+    v = u * tl.load(SCALE + lane * C + c, mask=ok, other=0.0)[None, :]
+    v += tl.load(SHIFT + lane * C + c, mask=ok, other=0.0)[None, :]
+    if DROP:
+        v *= dropped(F, TAB, lane, b, B, ACC)[:, None]
+    return v
+
+
 @triton.jit(do_not_specialize=["lo", "mid", "hi", "col", "N", "B"])
 def mix(Z, P, M, X, OUT, SCALE, SHIFT, F, TAB, LIST, lo, mid, hi, col, N, B, PIX: tl.constexpr,
         OC: tl.constexpr, DROP: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
@@ -166,19 +177,11 @@ def mix(Z, P, M, X, OUT, SCALE, SHIFT, F, TAB, LIST, lo, mid, hi, col, N, B, PIX
     for i in range(lo, mid):
         lane = tl.load(LIST + i)
         z, u = _block(Z, P, lane, r, c, here, N, C, DOT, ACC, PREC)
-        v = u * tl.load(SCALE + lane * C + c, mask=ok, other=0.0)[None, :]
-        v += tl.load(SHIFT + lane * C + c, mask=ok, other=0.0)[None, :]
-        if DROP:
-            v *= dropped(F, TAB, lane, r // PIX, B, ACC)[:, None]
-        acc += v
+        acc += _term(u, SCALE, SHIFT, F, TAB, lane, r // PIX, B, c, ok, DROP, C, ACC)
     for i in range(mid, hi):
         lane = tl.load(LIST + i)
         u = _plain(M, X, OUT, TAB, lane, r, c, here, N, OC, C, CB, BLOCK, ACC)
-        v = u * tl.load(SCALE + lane * C + c, mask=ok, other=0.0)[None, :]
-        v += tl.load(SHIFT + lane * C + c, mask=ok, other=0.0)[None, :]
-        if DROP:
-            v *= dropped(F, TAB, lane, r // PIX, B, ACC)[:, None]
-        acc += v
+        acc += _term(u, SCALE, SHIFT, F, TAB, lane, r // PIX, B, c, ok, DROP, C, ACC)
     out = OUT + col * C + r[:, None] * OC + c[None, :]
     tl.store(out, acc.to(OUT.dtype.element_ty), mask=here)
 
@@ -201,10 +204,7 @@ def sums(D, Z, P, M, X, OUT, F, PART, TAB, LIST, lo, N, B, T, PER, L, FIRST: tl.
     for k in range(PER):
         r = (chunk * PER + k) * BLOCK + tl.arange(0, BLOCK)
         here = (r < N)[:, None] & ok[None, :]
-        d = _upstream(D, TAB, lane, r, c, here, N, FIRST, OC, C, ACC)
-        if DROP:
-            if not FIRST:
-                d *= dropped(F, TAB, lane, r // PIX, B, ACC)[:, None]
+        d = _upstream(D, F, TAB, lane, r, c, here, N, B, FIRST, PIX, OC, DROP, C, ACC)
         u = tl.zeros([BLOCK, CB], ACC)
         if lane < L:
             z, u = _block(Z, P, lane, r, c, here, N, C, DOT, ACC, PREC)
@@ -218,15 +218,20 @@ def sums(D, Z, P, M, X, OUT, F, PART, TAB, LIST, lo, N, B, T, PER, L, FIRST: tl.
 
 
 @triton.jit
-def _upstream(D, TAB, lane, r, c, here, N, FIRST: tl.constexpr, OC: tl.constexpr,
-              C: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    """The gradient of a lane's node, or of its y (FIRST), at rows r."""
+def _upstream(D, F, TAB, lane, r, c, here, N, B, FIRST: tl.constexpr, PIX: tl.constexpr,
+              OC: tl.constexpr, DROP: tl.constexpr, C: tl.constexpr,
+              ACC: tl.constexpr):  # fmt: skip
+    """f D of a lane's node at rows r, or the gradient of its y (FIRST), which nothing drops."""
     place = tl.load(TAB + lane * ROW + 4)
     if FIRST:
         dp = D + place.to(tl.int64) * N * C + r[:, None] * C + c[None, :]
     else:
         dp = D + place * C + r[:, None] * OC + c[None, :]
-    return tl.load(dp, mask=here, other=0.0).to(ACC)
+    d = tl.load(dp, mask=here, other=0.0).to(ACC)
+    if DROP:
+        if not FIRST:
+            d *= dropped(F, TAB, lane, r // PIX, B, ACC)[:, None]
+    return d
 
 
 @triton.jit(do_not_specialize=["lo", "N", "T"])
@@ -292,10 +297,7 @@ def pointwise_gradient(D, Z, P, A, PS, Q, F, DZ, GP, TAB, LIST, lo, N, B, PER, L
     for k in range(PER):
         r = (chunk * PER + k) * BLOCK + tl.arange(0, BLOCK)
         here = (r < N)[:, None] & ok[None, :]
-        d = _upstream(D, TAB, lane, r, c, here, N, FIRST, OC, C, ACC)
-        if DROP:
-            if not FIRST:
-                d *= dropped(F, TAB, lane, r // PIX, B, ACC)[:, None]
+        d = _upstream(D, F, TAB, lane, r, c, here, N, B, FIRST, PIX, OC, DROP, C, ACC)
         z, u = _block(Z, P, lane, r, c, here, N, C, DOT, ACC, PREC)
         du = tl.where(here, a * d + p * u + q, 0.0).to(Z.dtype.element_ty)
         at = lane.to(tl.int64) * N * C + r[:, None] * C + c[None, :]
@@ -332,9 +334,7 @@ def pool_gradient(D, M, A, PS, Q, F, DM, TAB, LIST, PTAB, first, N, B, PIX: tl.c
     hi = tl.load(PTAB + m * ROW + 4)
     for i in range(lo, hi):
         lane = tl.load(LIST + i)
-        d = _upstream(D, TAB, lane, r, c, here, N, False, OC, C, ACC)
-        if DROP:
-            d *= dropped(F, TAB, lane, r // PIX, B, ACC)[:, None]
+        d = _upstream(D, F, TAB, lane, r, c, here, N, B, False, PIX, OC, DROP, C, ACC)
         acc += d * tl.load(A + lane * C + c, mask=ok, other=0.0)[None, :]
         acc += u * tl.load(PS + lane * C + c, mask=ok, other=0.0)[None, :]
         acc += tl.load(Q + lane * C + c, mask=ok, other=0.0)[None, :]

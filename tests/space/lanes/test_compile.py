@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 LANES = ROOT / "nas_sweeps" / "space" / "lanes"
 LAUNCHES = "".join((LANES / f"{name}.py").read_text() for name in ("forward", "backward"))
-KERNELS = sorted(set(re.findall(r"\b(?:filters|mixing)\.(\w+)", LAUNCHES)))
+KERNELS = sorted(set(re.findall(r"\b(?:filters|filter_gradients|mixing)\.(\w+)", LAUNCHES)))
 
 
 def compiled(tmp_path: Path, *arguments: str) -> str:
