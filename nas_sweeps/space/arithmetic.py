@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,6 +68,9 @@ LIMITS = {
 # of ``depthwise``.
 SUPERNETS = ((17, (17, 15)),)
 NETWORKS = ((3, (33, 35)), (4, (32, 32)))
+# Channels of the first cell. Tensor cores multiply sixteen at least, and with fewer they are not
+# used; numbers of channels that are no power of two are multiplied by a library.
+CHANNELS = {"plain": (4,), "arranged": (4,), "triton": (16, 12)}
 SEED = 0
 MUCH = 10.0
 
@@ -153,21 +157,23 @@ def needs(kind: Precision) -> list[Need]:
     """What the check computes by kernels."""
     from nas_sweeps.space.lanes.ready import Need
 
-    supernet, network = comparison.supernet_in("triton"), comparison.network_in("triton")
     return [
-        Need(net, batch, batch, (3, *pixels), kind)
-        for net, sizes in ((supernet, SUPERNETS), (network, NETWORKS))
+        Need(nets("triton", channels)[0], batch, batch, (3, *pixels), kind)
+        for nets, sizes in ((comparison.supernets, SUPERNETS), (comparison.networks, NETWORKS))
+        for channels in CHANNELS["triton"]
         for batch, pixels in sizes
     ]
 
 
 def _networks(device: torch.device, form: Form) -> Iterator[Error]:
-    for batch, pixels in SUPERNETS:
-        errors = comparison.compare_supernets(form, OPERATIONS, batch, pixels, device)
-        yield from _placed(errors, f"the {form} supernet")
-    for batch, pixels in NETWORKS:
-        errors = comparison.compare_networks(form, batch, pixels, device)
-        yield from _placed(errors, f"the {form} evaluation network")
+    for channels in CHANNELS[form]:
+        where = f"of {channels} channels"
+        for size in SUPERNETS:
+            errors = comparison.compare_supernets(form, channels, OPERATIONS, *size, device)
+            yield from _placed(errors, f"the {form} supernet {where}")
+        for size in NETWORKS:
+            errors = comparison.compare_networks(form, channels, *size, device)
+            yield from _placed(errors, f"the {form} evaluation network {where}")
 
 
 def _placed(errors: Iterator[Error], where: str) -> Iterator[Error]:
@@ -184,9 +190,10 @@ def _blamed(errors: list[Error], device: torch.device, kind: Precision, form: Fo
     if wrong is None:
         return None
     by_operation = []
-    for name in OPERATIONS[1:]:
-        alone = comparison.compare_supernets(form, (name,), 4, (12, 12), device)
-        by_operation.append(list(_placed(alone, f"the {form} supernet of {name} alone")))
+    for name, channels in product(OPERATIONS[1:], CHANNELS[form]):
+        alone = comparison.compare_supernets(form, channels, (name,), 4, (12, 12), device)
+        where = f"the {form} supernet of {name} alone, {channels} channels"
+        by_operation.append(list(_placed(alone, where)))
     farthest = max(by_operation, key=lambda of_one: max(_share(e, kind) for e in of_one))
     return _first_miss(farthest, kind) or wrong
 

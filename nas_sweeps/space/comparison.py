@@ -147,26 +147,29 @@ class Side(NamedTuple):
         return torch.cat([logits_BK for logits_BK in out if logits_BK is not None])
 
 
-def supernet_in(form: Form, operations: Sequence[str] = OPERATIONS) -> Supernet:
-    """A small one, of three cells."""
-    net = Supernet(_channels(form), 3, CLASSES, operations)
-    net.form = form
-    return net
+def supernets(
+    form: Form, channels: int, operations: Sequence[str] = OPERATIONS
+) -> tuple[Supernet, PlainSupernet]:
+    """A small one, of three cells, in ``form``, and the plain one with the same numbers."""
+    ours = Supernet(channels, 3, CLASSES, operations)
+    ours.form = form
+    plain = PlainSupernet(channels, 3, CLASSES, operations)
+    plain.load_state_dict(ours.state_dict())
+    return ours, plain
 
 
 def compare_supernets(
     form: Form,
+    channels: int,
     operations: Sequence[str],
     batch: int,
     pixels: tuple[int, int],
     device: torch.device,
 ) -> Iterator[Error]:
     """A supernet in ``form`` with the plain one."""
-    ours = supernet_in(form, operations)
-    plain = PlainSupernet(_channels(form), 3, CLASSES, operations)
-    plain.load_state_dict(ours.state_dict())
+    nets = supernets(form, channels, operations)
     alphas = torch.randn(2, len(EDGES), len(operations))
-    yield from _compare(ours, plain, list(alphas.softmax(-1)), batch, pixels, device, operations)
+    yield from _compare(*nets, list(alphas.softmax(-1)), batch, pixels, device, operations)
 
 
 # Every operation in both cells, and in a reduction cell with stride 2 (from sources 0 and 1).
@@ -178,25 +181,20 @@ GENOTYPE = Genotype(
 )
 
 
-def network_in(form: Form) -> Network:
-    """A small one, with every operation and an auxiliary head; without ``arranged`` it is plain."""
-    net = Network(GENOTYPE, _channels(form), 3, CLASSES, auxiliary=True)
-    net.form = "triton" if form == "triton" else "plain"
-    return net
+def networks(form: Form, channels: int) -> tuple[Network, Network]:
+    """Small ones, with every operation and an auxiliary head: in ``form``, which is plain where
+    it is ``arranged``, and plain, with the same numbers."""
+    ours, plain = (Network(GENOTYPE, channels, 3, CLASSES, auxiliary=True) for _ in range(2))
+    ours.form = "triton" if form == "triton" else "plain"
+    plain.load_state_dict(ours.state_dict())
+    return ours, plain
 
 
 def compare_networks(
-    form: Form, batch: int, pixels: tuple[int, int], device: torch.device
+    form: Form, channels: int, batch: int, pixels: tuple[int, int], device: torch.device
 ) -> Iterator[Error]:
-    """An evaluation network, with every operation and an auxiliary head, with the plain one."""
-    ours, plain = network_in(form), network_in("plain")
-    plain.load_state_dict(ours.state_dict())
-    yield from _compare(ours, plain, [], batch, pixels, device)
-
-
-def _channels(form: Form) -> int:
-    """Tensor cores multiply sixteen channels at least, and with fewer they are not used."""
-    return 16 if form == "triton" else 4
+    """An evaluation network in ``form`` with the plain one."""
+    yield from _compare(*networks(form, channels), [], batch, pixels, device)
 
 
 def _compare(

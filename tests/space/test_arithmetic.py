@@ -30,6 +30,30 @@ def test_a_sound_device_passes_with_room_to_spare(form: str) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(
+    ("form", "channels"), [(f, c) for f, all_of in arithmetic.CHANNELS.items() for c in all_of]
+)
+def test_both_sides_of_a_comparison_start_from_the_same_numbers(form: str, channels: int) -> None:
+    for ours, plain in (
+        comparison.supernets(form, channels),
+        comparison.networks(form, channels),
+    ):
+        assert ours.form == form or form == "arranged"
+        assert getattr(plain, "form", "plain") == "plain"
+        theirs = plain.state_dict()
+        assert all(torch.equal(value, theirs[key]) for key, value in ours.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_kernels_pass_by_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check of a CUDA device, but for the device; both ways to multiply channels."""
+    monkeypatch.setattr(arithmetic, "SUPERNETS", ((3, (9, 7)),))
+    monkeypatch.setattr(arithmetic, "NETWORKS", ((2, (29, 30)),))
+    checked = check(CPU, "fp32", "triton")
+    assert 0 < checked.worst.size < LIMITS["fp32"][checked.worst.kind] / 3
+
+
 def test_every_operation_is_looked_at_forward_and_backward() -> None:
     seen = {
         (error.what, error.quantity)
@@ -119,7 +143,7 @@ def test_a_wrong_running_statistic_of_a_form_is_found(monkeypatch: pytest.Monkey
     monkeypatch.setattr(folded, "_track", biased)
     with pytest.raises(
         WrongArithmetic,
-        match=r"in the arranged supernet of \w+ alone, running statistics, cpu, channels_last: ",
+        match=r"in the arranged supernet of \w+ alone, 4 channels, running statistics, cpu, channels_last: ",
     ):
         check(CPU, "fp32", "arranged")
     monkeypatch.setattr(arithmetic, "_alone", lambda *_: iter(()))
@@ -133,7 +157,8 @@ def test_an_operation_that_a_form_computes_wrongly_is_named(
     right = supernet._two_halves
     monkeypatch.setattr(supernet, "_two_halves", lambda reduce: right(reduce).flip(1))
     with pytest.raises(
-        WrongArithmetic, match=r"^the arranged supernet of skip_connect alone, logits, cpu"
+        WrongArithmetic,
+        match=r"^the arranged supernet of skip_connect alone, 4 channels, logits, cpu",
     ):
         check(CPU, "bf16", "arranged")
 
