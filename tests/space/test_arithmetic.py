@@ -143,7 +143,7 @@ def test_a_wrong_running_statistic_of_a_form_is_found(monkeypatch: pytest.Monkey
     monkeypatch.setattr(folded, "_track", biased)
     with pytest.raises(
         WrongArithmetic,
-        match=r"in the arranged supernet of \w+ alone, 4 channels, running statistics, cpu, channels_last: ",
+        match=r"in the arranged supernet of \w+ alone, 4 channels, running statistics, cpu, chan",
     ):
         check(CPU, "fp32", "arranged")
     monkeypatch.setattr(arithmetic, "_alone", lambda *_: iter(()))
