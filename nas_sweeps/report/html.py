@@ -1,46 +1,16 @@
-"""HTML that cannot be broken by what is put into it: text is escaped unless it is markup."""
+"""What the page's template is given: tables as cells, figures as markup. The rest is escaped."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup, escape
 
 from nas_sweeps.report import style
-
-_VOID = {"meta", "link", "input"}
-
-
-class Markup(str):
-    """Text that is HTML already. Only this package makes it, never a store."""
-
-    __slots__ = ()
-
-
-def safe(content: str) -> Markup:
-    """Text as markup: escaped, unless it is markup already."""
-    return content if isinstance(content, Markup) else Markup(escape(content))
-
-
-def join(parts: Iterable[str]) -> Markup:
-    return Markup("".join(map(safe, parts)))
-
-
-def tag(name: str, /, *content: str, **attributes: str | int | bool | None) -> Markup:
-    """An element. An underscore ends a keyword and is a hyphen elsewhere; None is left out."""
-    pairs = []
-    for key, value in attributes.items():
-        key = key.rstrip("_").replace("_", "-")
-        if value is True:
-            pairs.append(f" {key}")
-        elif value is not None and value is not False:
-            pairs.append(f' {key}="{escape(str(value))}"')
-    opened = f"<{name}{''.join(pairs)}>"
-    return Markup(opened if name in _VOID else f"{opened}{join(content)}</{name}>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +22,7 @@ class Column:
     digits: int | None = None  # after the point; None: as it is
     scale: float = 1.0
     sign: bool = False
+    numeric: bool = False
 
 
 def percent(key: str, title: str, *, sign: bool = False) -> Column:
@@ -59,38 +30,43 @@ def percent(key: str, title: str, *, sign: bool = False) -> Column:
     return Column(key, title, digits=2, scale=100, sign=sign)
 
 
-def data_table(rows: pd.DataFrame, columns: Sequence[Column], label: str) -> Markup:
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is shown, the cell's CSS classes, and by which number the column sorts."""
+
+    text: str
+    style: str = ""
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
     """A table whose columns sort and whose rows filter, in a box that scrolls on its own."""
-    numeric = [pd.api.types.is_numeric_dtype(rows[column.key]) for column in columns]
-    heads = [
-        tag(
-            "th",
-            tag("button", column.title, type="button"),
-            scope="col",
-            class_="number" if is_number else None,
-        )
-        for column, is_number in zip(columns, numeric, strict=True)
-    ]
-    body = [
-        tag("tr", *(_cell(v, c, n) for v, c, n in zip(values, columns, numeric, strict=True)))
+
+    label: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+
+
+def data_table(rows: pd.DataFrame, columns: Sequence[Column], label: str) -> Table:
+    """The columns of a frame, in this order."""
+    typed = [replace(c, numeric=pd.api.types.is_numeric_dtype(rows[c.key])) for c in columns]
+    cells = [
+        [_cell(value, column) for value, column in zip(values, typed, strict=True)]
         for values in zip(*(rows[column.key] for column in columns), strict=True)
     ]
-    table = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *body), aria_label=label)
-    search = tag("input", type="search", placeholder="filter", aria_label=f"filter {label}")
-    tools = tag("p", search, " ", tag("output", f"{len(rows)} rows"), class_="tools")
-    box = tag("div", table, class_="scroll", tabindex=0, role="region", aria_label=label)
-    return tag("div", *([tools] if len(rows) > 5 else []), box, class_="table")
+    return Table(label, typed, cells)
 
 
-def _cell(value: Any, column: Column, numeric: bool) -> Markup:
+def _cell(value: Any, column: Column) -> Cell:
     if not isinstance(value, str) and pd.isna(value):
-        return tag("td", "–", class_="missing number" if numeric else "missing")
-    if not numeric:
-        return tag("td", safe(str(value)))
+        return Cell("–", "missing number" if column.numeric else "missing")
+    if not column.numeric:
+        return Cell(str(value))
     number = float(value) * column.scale
     form = f"{'+' if column.sign else ''},{'' if column.digits is None else f'.{column.digits}f'}"
     text = format(number if column.digits is not None else value, form)
-    return tag("td", text, class_="number", data_value=repr(float(value)))
+    return Cell(text, "number", repr(float(value)))
 
 
 _THEME = {style.INK: "ink", style.SOFT: "soft", style.RULE: "rule", style.PAPER: "paper"} | {

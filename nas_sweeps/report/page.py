@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from nas_sweeps.paths import user_path
 from nas_sweeps.publish import publish, publish_text, require_writable
-from nas_sweeps.report import style
+from nas_sweeps.report import sections, style
 from nas_sweeps.report.figures import FIGURES, FURTHER_FIGURES, PAPER_FIGURES, FigureEntry
-from nas_sweeps.report.html import Markup, inline_svg, join, tag
+from nas_sweeps.report.html import inline_svg
 from nas_sweeps.report.planned import KeptGrid, kept_grids
-from nas_sweeps.report.sections import (
-    environment_section,
-    failure_section,
-    header_section,
-    missing_section,
-    table1_section,
-    trial_section,
-)
 from nas_sweeps.store import Store
 from nas_sweeps.tables import Frames, load
 
@@ -115,71 +109,47 @@ def render(entry: FigureEntry, frames: Frames) -> Drawn:
 
 def page(frames: Frames, grids: Sequence[KeptGrid], drawn: Sequence[Drawn]) -> str:
     """The whole page as text."""
-    names = " and ".join(dict.fromkeys(grid.name for grid in grids)) or "a store without a grid"
-    figures = {figure.entry.name: _figure(figure) for figure in drawn}
-    links = [tag("a", text, href=f"#{key}") for key, text in _LINKS.items()]
-    parts = [
-        header_section(names, frames, grids),
-        tag("nav", *links, aria_label="sections"),
-        _section("missing", missing_section(grids)),
-        _section("table1", table1_section(frames)),
-        _section("paper", _figures(figures, PAPER_FIGURES)),
-        _section("further", _figures(figures, FURTHER_FIGURES)),
-        _section("failures", failure_section(frames)),
-        _section("trials", trial_section(frames)),
-        _section("environment", environment_section(frames, grids)),
-    ]
-    return _document(f"nas_sweeps: {names}", join(parts))
-
-
-def _section(key: str, content: Markup) -> Markup:
-    return tag("section", tag("h2", _LINKS[key], id=key), content)
-
-
-def _figures(figures: dict[str, Markup], entries: Sequence[FigureEntry]) -> Markup:
-    return tag("div", *(figures[entry.name] for entry in entries), class_="figures")
-
-
-def _figure(drawn: Drawn) -> Markup:
-    entry = drawn.entry
-    title = tag("h3", entry.title)
-    if drawn.svg is None:
-        return tag("figure", title, tag("p", f"Nothing to draw: it needs {entry.needs}."))
-    label = f"{entry.title}. {entry.describe(drawn.data)}"
-    svg = inline_svg(drawn.svg, entry.name, label)
-    picture = tag("div", svg, class_="scroll", tabindex=0, role="group", aria_label=entry.title)
-    files = join(_file_links(entry.name))
-    caption = tag("figcaption", entry.caption, " ", files)
-    return tag("figure", title, picture, caption, class_="wide" if entry.wide else None)
-
-
-def _file_links(name: str) -> Iterator[str]:
-    for suffix in _SUFFIXES:
-        yield tag("a", suffix.upper(), href=f"{FOLDER}/{name}.{suffix}")
-        yield " "
-
-
-def _document(title: str, body: Markup) -> str:
-    """A page that could not fetch anything if it wanted to, and runs no script but ours."""
-    script, css = _asset("page.js"), _asset("page.css")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-        "img-src data:"
+    script, css = (files(__package__) / "assets" / name for name in ("page.js", "page.css"))
+    code = script.read_text(encoding="utf-8")
+    by_name = {figure.entry.name: figure for figure in drawn}
+    template = _environment().get_template("page.html")
+    return template.render(
+        names=" and ".join(dict.fromkeys(grid.name for grid in grids)) or "a store without a grid",
+        generator=GENERATOR,
+        digest=base64.b64encode(hashlib.sha256(code.encode()).digest()).decode(),
+        script=Markup(code),
+        css=Markup(css.read_text(encoding="utf-8")),
+        links=_LINKS,
+        folder=FOLDER,
+        suffixes=_SUFFIXES,
+        grids=grids,
+        facts=sections.facts(frames, grids),
+        missing=[sections.missing(grid) for grid in grids],
+        comparison=sections.comparison(frames),
+        figures={
+            "paper": [by_name[entry.name] for entry in PAPER_FIGURES],
+            "further": [by_name[entry.name] for entry in FURTHER_FIGURES],
+        },
+        failures=sections.failures(frames),
+        trials=sections.trials(frames),
+        environment=sections.environment(frames),
     )
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="generator", content=GENERATOR),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("link", rel="icon", href="data:,"),
-        tag("title", title),
-        tag("style", Markup(css)),
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader(__package__, "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    whole = tag("html", head, tag("body", body, tag("script", Markup(script))), lang="en")
-    return f"<!doctype html>\n{whole}\n"
+    environment.filters["inline_svg"] = _inline
+    return environment
 
 
-def _asset(name: str) -> str:
-    return (files("nas_sweeps.report") / "assets" / name).read_text(encoding="utf-8")
+def _inline(drawn: Drawn) -> Markup:
+    assert drawn.svg is not None, "the template asks for what was drawn"
+    label = f"{drawn.entry.title}. {drawn.entry.describe(drawn.data)}"
+    return inline_svg(drawn.svg, drawn.entry.name, label)

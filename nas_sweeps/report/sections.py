@@ -1,13 +1,14 @@
-"""The sections of the report page that are text and tables."""
+"""The sections of the report page that are text and tables, as the template takes them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
 from nas_sweeps.names import distribution_name
-from nas_sweeps.report.html import Column, Markup, data_table, join, percent, tag
+from nas_sweeps.report.html import Column, Table, data_table, percent
 from nas_sweeps.report.labels import caveats, done, retrains
 from nas_sweeps.report.planned import STATES, KeptGrid, shortfalls
 from nas_sweeps.report.table1 import table1
@@ -15,73 +16,75 @@ from nas_sweeps.store.records import State
 from nas_sweeps.tables import Frames
 
 
-def header_section(names: str, frames: Frames, grids: Sequence[KeptGrid]) -> Markup:
-    """What this is, and the few numbers that everyone asks for first."""
+def facts(frames: Frames, grids: Sequence[KeptGrid]) -> dict[str, str]:
+    """The few numbers that everyone asks for first."""
     trials = frames.trials
     counts = trials["state"].value_counts()
-    facts = {"trials done": f"{counts.get(State.DONE, 0)} of {len(trials)} asked for"}
+    found = {"trials done": f"{counts.get(State.DONE, 0)} of {len(trials)} asked for"}
     planned = sum(int(grid.counts["planned"].sum()) for grid in grids)
     if planned:
         ready = sum(int(grid.counts[State.DONE].sum()) for grid in grids)
-        facts["of the plan"] = f"{ready} of {planned}"
-    facts["failed"] = str(counts.get(State.FAILED, 0))
-    facts["trial-hours"] = f"{trials['wall_s'].sum() / 3600:.2f}"
-    facts["GPU-hours"] = f"{trials['gpu_hours'].sum():.2f}"
+        found["of the plan"] = f"{ready} of {planned}"
+    found["failed"] = str(counts.get(State.FAILED, 0))
+    found["trial-hours"] = f"{trials['wall_s'].sum() / 3600:.2f}"
+    found["GPU-hours"] = f"{trials['gpu_hours'].sum():.2f}"
     if trials["finished_at"].notna().any():
-        facts["last result"] = trials["finished_at"].max().strftime("%Y-%m-%d %H:%M UTC")
-    boxes = [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()]
-    return tag("header", tag("h1", f"nas_sweeps: {names}"), tag("dl", *boxes, class_="facts"))
+        found["last result"] = trials["finished_at"].max().strftime("%Y-%m-%d %H:%M UTC")
+    return found
 
 
-def missing_section(grids: Sequence[KeptGrid]) -> Markup:
-    """Planned against done, a sentence for each shortfall, the full count on demand."""
-    if not grids:
-        return tag("p", "The store keeps no grid, so nobody can tell what was planned.")
-    return join(_missing(grid) for grid in grids)
+class Shortfall(NamedTuple):
+    """Planned against done in one grid: a sentence for each shortfall, and the full count."""
+
+    name: str
+    problem: str | None  # why the grid cannot be counted
+    short: Sequence[str]
+    planned: int
+    table: Table
 
 
-def _missing(grid: KeptGrid) -> Markup:
-    title = tag("h3", f"Grid {grid.name}")
-    if grid.problem:
-        said = f"A grid of another version, which cannot be counted: {grid.problem}"
-        return join([title, tag("p", said, class_="warn")])
-    short = shortfalls(grid.counts)
-    if short:
-        said = tag("ul", *(tag("li", line) for line in short), class_="warn")
-    else:
-        said = tag("p", f"Nothing: all {grid.counts['planned'].sum()} planned trials are done.")
+def missing(grid: KeptGrid) -> Shortfall:
+    """What a grid still lacks."""
     columns = [Column(c, c) for c in ("phase", "method", "distribution", "planned")]
     columns += [Column(state, state.label) for state in STATES]
     table = data_table(grid.counts, columns, f"planned and done, grid {grid.name}")
-    return join([title, said, tag("details", tag("summary", "Planned and done"), table)])
+    planned = int(grid.counts["planned"].sum())
+    return Shortfall(grid.name, grid.problem, shortfalls(grid.counts), planned, table)
 
 
-def table1_section(frames: Frames) -> Markup:
-    """Table I on the balanced test set, and on the long-tailed one."""
+class ComparedOn(NamedTuple):
+    """Table I on one test set."""
+
+    title: str
+    table: Table
+    cautions: Sequence[str]
+
+
+class Comparison(NamedTuple):
+    """Table I, and what else sets its methods apart."""
+
+    parts: Sequence[ComparedOn]
+    caveats: Sequence[str]
+
+
+def comparison(frames: Frames) -> Comparison | None:
+    """Table I on the balanced test set, and on the long-tailed one; None: no retrain is done."""
     found = done(retrains(frames))
     if found.empty:
-        return tag("p", "Nothing to compare yet: no retrain is done.")
-    parts = [
-        tag(
-            "p",
-            "Accuracy of retrained networks after the last epoch, in percent. n counts retrains; "
-            "intervals are Student's t over independent seeds; differences to the baseline are "
-            "paired by seed. Each row is a test of its own: of twenty rows without any true "
-            "difference, one is expected to stand out.",
-        )
-    ]
+        return None
+    parts = []
     for value, name in (
         ("accuracy_balanced", "Balanced test set"),
         ("accuracy_long_tailed", "Long-tailed test set"),
     ):
         table = table1(frames, value)
         if not table.empty:
-            parts += [tag("h3", name), _table1(table, f"Table I, {name.lower()}")]
-            parts += _cautions(table)
-    return join([*parts, _what_differs(found)])
+            label = f"Table I, {name.lower()}"
+            parts.append(ComparedOn(name, _table1(table, label), _cautions(table)))
+    return Comparison(parts, [*caveats(found)])
 
 
-def _table1(table: pd.DataFrame, label: str) -> Markup:
+def _table1(table: pd.DataFrame, label: str) -> Table:
     columns = [
         *([Column("dataset", "data set")] if table["dataset"].nunique() > 1 else []),
         *([Column("what", "setting")] if table["what"].nunique() > 1 else []),
@@ -100,7 +103,7 @@ def _table1(table: pd.DataFrame, label: str) -> Markup:
     return data_table(table, columns, label)
 
 
-def _cautions(table: pd.DataFrame) -> list[Markup]:
+def _cautions(table: pd.DataFrame) -> list[str]:
     said = []
     if (table["n"] > table["seeds"]).any():
         said.append(
@@ -112,22 +115,15 @@ def _cautions(table: pd.DataFrame) -> list[Markup]:
             "Some rows have seeds of retraining only: their intervals do not see the noise of "
             "searching."
         )
-    return [tag("p", line) for line in said]
+    return said
 
 
-def _what_differs(found: pd.DataFrame) -> Markup:
-    lines = [tag("li", line) for line in caveats(found)]
-    if not lines:
-        return Markup("")
-    return join([tag("p", "The methods also differ in:"), tag("ul", *lines)])
-
-
-def failure_section(frames: Frames) -> Markup:
+def failures(frames: Frames) -> Table | None:
     """Every failed trial with its cause."""
     trials = _named(frames.trials)
     failed = trials[trials["state"] == State.FAILED]
     if failed.empty:
-        return tag("p", "No trial failed.")
+        return None
     columns = [
         *(Column("phase", "phase"), Column("method", "method"), Column("where", "distribution")),
         *(
@@ -140,13 +136,13 @@ def failure_section(frames: Frames) -> Markup:
     return data_table(failed, columns, "failed trials")
 
 
-def trial_section(frames: Frames) -> Markup:
+def trials(frames: Frames) -> Table | None:
     """Every trial."""
     if frames.trials.empty:
-        return tag("p", "No trial was asked for yet.")
-    trials = _named(frames.trials)
-    trials = trials.assign(minutes=trials["wall_s"] / 60, rank=trials["phase"] != "search")
-    trials = trials.sort_values(["rank", "method", "where", "seed"], kind="stable")
+        return None
+    rows = _named(frames.trials)
+    rows = rows.assign(minutes=rows["wall_s"] / 60, rank=rows["phase"] != "search")
+    rows = rows.sort_values(["rank", "method", "where", "seed"], kind="stable")
     columns = [
         *(Column("phase", "phase"), Column("method", "method"), Column("where", "distribution")),
         *(Column("seed", "seed"), Column("state", "state"), Column("epochs", "epochs")),
@@ -156,7 +152,7 @@ def trial_section(frames: Frames) -> Markup:
         *(Column("minutes", "minutes", digits=1), Column("gpu_hours", "GPU-hours", digits=2)),
         *(Column("genotype_id", "genotype"), Column("trial_id", "trial")),
     ]
-    return tag("div", data_table(trials, columns, "all trials"), class_="long")
+    return data_table(rows, columns, "all trials")
 
 
 def _named(trials: pd.DataFrame) -> pd.DataFrame:
@@ -178,14 +174,10 @@ _ENVIRONMENT = {
 }
 
 
-def environment_section(frames: Frames, grids: Sequence[KeptGrid]) -> Markup:
-    """Which versions, hosts and devices the results come from, and the grids in full."""
+def environment(frames: Frames) -> Table:
+    """Which versions, hosts and devices the results come from."""
     final = [state for state in State if state.settled]
     settled = frames.trials[frames.trials["state"].isin(final)]
     counts = settled.groupby([*_ENVIRONMENT], dropna=False).size().reset_index(name="trials")
     columns = [Column(key, title) for key, title in _ENVIRONMENT.items()]
-    parts = [data_table(counts, [*columns, Column("trials", "trials")], "environment")]
-    for grid in grids:
-        summary = tag("summary", f"Grid {grid.name}, with every setting resolved")
-        parts.append(tag("details", summary, tag("pre", grid.text, tabindex=0)))
-    return join(parts)
+    return data_table(counts, [*columns, Column("trials", "trials")], "environment")
