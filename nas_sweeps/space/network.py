@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from nas_sweeps.space.form import Form
 from nas_sweeps.space.genotype import EDGES, Genotype, alive_nodes
@@ -252,23 +253,14 @@ def count_params(module: nn.Module) -> int:
 
 def count_macs(module: Network | PlainSupernet, image_size: int) -> int:
     """Multiply-accumulates of convolutions and linear layers in testing one square image."""
-    macs = 0
-
-    def add(layer: nn.Module, inputs: object, out: Tensor) -> None:
-        nonlocal macs
-        filter_size = layer.get_parameter("weight")[0].numel()  # one product per output each
-        macs += out.numel() * filter_size
-
-    twin = deepcopy(module).eval()  # keeps the hooks and the mode away from the original
-    for layer in twin.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            layer.register_forward_hook(add)
+    twin = deepcopy(module).eval().to("meta")  # shapes are enough, and the original stays as it is
+    if isinstance(twin, Supernet | Network):
+        twin.form = "plain"  # the others compute the same in other products
     stem_weight = twin.stem.get_parameter("0.weight")
     inputs = [stem_weight.new_zeros(1, stem_weight.shape[1], image_size, image_size)]
-    if isinstance(twin, Supernet | Network):
-        twin.form = "plain"  # hooks see modules, and only the plain form calls them
     if isinstance(twin, PlainSupernet):
         inputs += [stem_weight.new_zeros(len(EDGES), len(twin.columns))] * 2
-    with torch.no_grad():
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         twin(*inputs)
-    return macs
+    flops: int = counter.get_total_flops()  # two a multiply-accumulate
+    return flops // 2
