@@ -33,7 +33,7 @@ Size = Sequence[int]
 
 @dataclass(frozen=True)
 class Work:
-    """Of one step."""
+    """What one step asks of the machine."""
 
     operations: int
     gflop: float
@@ -73,7 +73,7 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
 
 
 def _works(func: Any, inputs: list[Tensor], outputs: list[Tensor]) -> bool:
-    """Not so views, which share memory and change nothing, and ``empty`` and its kin."""
+    """Whether an operation computes: views share memory, and ``empty`` only reserves it."""
     if func._schema.is_mutable:
         return True
     given = {tensor.untyped_storage().data_ptr() for tensor in inputs}

@@ -37,12 +37,12 @@ class Taken(NamedTuple):
     wall_s: float
 
     def on(self, device: str) -> float:
-        """By the clock that counts there."""
+        """Seconds by the clock that counts on the device."""
         return self.wall_s if device == "cuda" else self.cpu_s
 
 
 def taken(step: Step, device: str) -> Taken:
-    """By one call, until the device has done what the call asked of it."""
+    """The time of one call, until the device has done what the call asked of it."""
     settle(device)
     cpu, wall = time.process_time(), time.perf_counter()
     step()
@@ -74,7 +74,7 @@ def take_turns(
 
 
 class Rates(NamedTuple):
-    """Of a machine, per second of the clock that counts there."""
+    """The rates of a machine, per second of the clock that counts there."""
 
     gemm_gflops: float
     copy_gbytes: float

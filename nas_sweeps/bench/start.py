@@ -144,7 +144,7 @@ def _train(run: Any, epochs: int, clock: _Clock) -> None:
 
 
 def trial_of(subject: Subject) -> Any:
-    """As a grid file would make it; exp mu=0.1, as in Table I."""
+    """The trial that a grid file would make; exp mu=0.1, as in Table I."""
     from nas_sweeps import methods
     from nas_sweeps.data.identity import fingerprint
     from nas_sweeps.space.published import published

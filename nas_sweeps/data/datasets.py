@@ -111,7 +111,7 @@ class Digits(Dataset):
     tested: ClassVar[int] = 58  # a class; the smallest class has 174
 
     def load(self, folder: Path | None, image_size: int | None) -> RawImages:
-        """Nothing is downloaded."""
+        """The images that scikit-learn ships; nothing is downloaded."""
         import numpy as np
         import torch
         from sklearn.datasets import load_digits
@@ -157,7 +157,7 @@ class _Torchvision(Dataset):
         )
 
     def unpacked(self, folder: Path) -> bool:
-        """By the published hash of every file."""
+        """Whether the folder holds every file with its published hash."""
         try:
             self._open(folder, train=True, download=False)
         except RuntimeError:

@@ -44,5 +44,5 @@ class DARTS(Method):
         return parameters["normal"].softmax(-1), parameters["reduce"].softmax(-1)
 
     def discretise(self, normal: Rows, reduce: Rows) -> Discretised:
-        """By ``rule``, on the softmax weights with ``none`` still among them."""
+        """The genotype by ``rule``, on the softmax weights with ``none`` still among them."""
         return discretise(normal, reduce, self.operations, rule=self.rule, fallback=self.fallback)

@@ -76,7 +76,7 @@ class FairDARTS(Method):
         return -self.zero_one_weight / sum(w.numel() for w in weights) * total
 
     def discretise(self, normal: Rows, reduce: Rows) -> Discretised:
-        """By ``rule``, over the seven operations that compute something."""
+        """The genotype by ``rule``, over the seven operations that compute something."""
         real = OPERATIONS[1:]
         normal, reduce = ([r[-len(real) :] for r in w] for w in (normal, reduce))
         return discretise(

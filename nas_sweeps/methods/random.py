@@ -46,7 +46,7 @@ class Random(Method):
         }
 
     def edge_weights(self, parameters: Parameters, progress: Progress) -> EdgeWeights:
-        """As DARTS has them."""
+        """The softmax over the operations of an edge, as in DARTS."""
         return parameters["normal"].softmax(-1), parameters["reduce"].softmax(-1)
 
     def discretise(self, normal: Rows, reduce: Rows) -> Discretised:

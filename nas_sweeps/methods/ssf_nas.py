@@ -37,12 +37,12 @@ class SSFNAS(FairDARTS):
 
     @property
     def weight_loss(self) -> StepLoss:
-        """By ``where``."""
+        """The loss of the weight step, chosen by ``where``."""
         return {"joint": self._joint, "alpha_only": Supervised()}.get(self.where, self._barlow)
 
     @property
     def arch_loss(self) -> StepLoss:
-        """By ``where``; the zero-one loss is added to it."""
+        """The loss of the architecture step, chosen by ``where``, before the zero-one loss."""
         return {"joint": self._joint, "w_only": Supervised()}.get(self.where, self._barlow)
 
     @property

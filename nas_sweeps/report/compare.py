@@ -28,7 +28,7 @@ CELL += ["search_setting", "setting"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Of two stores, A and B.
+    """What two stores, A and B, have in common and where they differ.
 
     Attributes:
         shared: ids of trials that are done in both.

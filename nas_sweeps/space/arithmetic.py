@@ -127,7 +127,7 @@ def check(
 
 
 def _share(error: Error, kind: Precision) -> float:
-    """Of what is allowed; anything above 1 is a miss, and numbers that are none are the worst."""
+    """The share of its limit: above 1 is a miss, and an error that is not finite is the worst."""
     share = error.size / LIMITS[kind][error.kind]
     return share if math.isfinite(share) else math.inf
 

@@ -274,7 +274,7 @@ def _by_part(triples: Iterable[tuple[str, Tensor, Tensor]]) -> Iterator[tuple[st
 
 
 def _unmoved(module: M) -> M:
-    """With running statistics of zero, of which a step leaves only what it adds."""
+    """The module with running statistics of zero, so that a step leaves only what it adds."""
     for norm in _norms(module).values():
         norm.running_mean.zero_()  # type: ignore[union-attr]
         norm.running_var.zero_()  # type: ignore[union-attr]

@@ -53,8 +53,8 @@ Folded = tuple[Tensor, Tensor]  # A (L, C, K) or its diagonal (L, C), and b (L, 
 
 
 class Moments(NamedTuple):
-    """Of L maps, or of one that L lanes share: mean (L, K); second moments (L, K, K), or their
-    diagonal (L, K)."""
+    """The moments of L maps, or of one that L lanes share: mean (L, K); second moments (L, K, K),
+    or their diagonal (L, K)."""
 
     mean_LK: Tensor
     gram: Tensor

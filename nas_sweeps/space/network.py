@@ -81,7 +81,7 @@ class Cell(nn.Module):
         return build_table(out, 0)
 
     def run_lanes(self, s0_BCHW: Tensor, s1_BCHW: Tensor, drop: DropPath | None) -> Tensor:
-        """As ``forward``, by kernels."""
+        """What ``forward`` computes, by kernels."""
         from nas_sweeps.space.lanes.cell import run_cell  # Triton is imported where it is used
 
         s0_BCHW, s1_BCHW = self.preprocess0(s0_BCHW), self.preprocess1(s1_BCHW)

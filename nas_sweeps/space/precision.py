@@ -69,7 +69,7 @@ def _newer() -> list[Any]:
 
 
 def _older() -> tuple[str | None, bool | None]:
-    """None where somebody has set the newer ones to what these cannot say."""
+    """Torch's older settings; None where the newer ones hold what these cannot say."""
     matmul: str | None = None
     cudnn: bool | None = None
     with suppress(RuntimeError):

@@ -55,7 +55,7 @@ DILATED = ("dil_conv_3x3", "dil_conv_5x5")
 
 
 class Supernet(PlainSupernet):
-    """As ``PlainSupernet``, faster and with less than half its memory.
+    """The supernet in every form; ``arranged`` is faster than plain with less than half its memory.
 
     Cells with partial channels are computed by the plain form, whatever ``form`` says.
 
@@ -219,7 +219,7 @@ def _second_halves(maps_BCHW: list[Tensor], modules: list[SepConv]) -> list[Tens
 
 
 def _dilated(fan: Fan, pixels_BCHW: Tensor, modules: list[DilConv]) -> list[Tensor]:
-    """With stride 2 a filter dilated by 2 meets every second pixel only, undilated."""
+    """Dilated convolutions. With stride 2 they meet every second pixel only, undilated."""
     if not modules:
         return []
     if fan.stride == 1:

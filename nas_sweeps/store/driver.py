@@ -30,7 +30,7 @@ class Driver:
 
     @property
     def lives(self) -> bool:
-        """As far as this machine can tell."""
+        """Whether the driver lives, as far as this machine can tell."""
         if self.here and not is_alive(self.record.get("pid")):
             return False
         return abs(self.age_s) < DEAD_S  # a beat of the future is no sign of life either
@@ -59,7 +59,7 @@ class Heartbeat:
         self._record: dict[str, Any] = {}
 
     def look(self, now_ns: int | None) -> Driver:
-        """As it is now.
+        """The driver as it is now.
 
         Args:
             now_ns: the time by which a beat that was not seen to change is judged, in ns by the
@@ -81,7 +81,7 @@ class Heartbeat:
         return self.last()
 
     def last(self) -> Driver:
-        """As it was when it was last seen."""
+        """The driver as it was when it was last seen."""
         return Driver(self.file, self._record, time.monotonic() - self._at)
 
     @property

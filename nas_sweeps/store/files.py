@@ -39,7 +39,7 @@ class Files(Protocol):
 
     @property
     def root(self) -> str:
-        """As a person names it, and as ``open_files`` takes it."""
+        """The name that a person gives it and that ``open_files`` takes."""
 
     def read(self, key: str) -> bytes:
         """Raises FileNotFoundError, or another OSError."""
@@ -51,10 +51,10 @@ class Files(Protocol):
         """For a log: one writer, and a reader may see half a line."""
 
     def remove(self, key: str) -> None:
-        """Nothing happens where there is none."""
+        """Remove a file; nothing happens where there is none."""
 
     def names(self, folder: str) -> tuple[str, ...]:
-        """Of the files in a folder, sorted; scratch files of writers are left out."""
+        """Names of the files in a folder, sorted; scratch files of writers are left out."""
 
     def tree(self, folder: str, known: Mapping[str, int] = NOTHING_KNOWN) -> dict[str, Folder]:
         """The folders in a folder, by name, sorted.
@@ -180,7 +180,7 @@ class File:
         self.files.publish(self.key, data, durable=durable)
 
     def publish_json(self, value: dict[str, Any], *, durable: bool = True) -> None:
-        """With a digest of its content. JSON has no NaN and no infinity: both become null."""
+        """Write JSON with a digest of its content. NaN and infinity become null."""
         finite = _finite(value)
         text = json.dumps(finite | {_SEAL: _digest(finite)}, ensure_ascii=False, indent=1)
         self.publish((text + "\n").encode(), durable=durable)

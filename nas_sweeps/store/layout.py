@@ -78,7 +78,7 @@ class AttemptFiles:
 
     @property
     def record(self) -> File:
-        """Who runs it, or did, and how that ended."""
+        """The file that says who runs the attempt, or did, and how that ended."""
         return self._file("attempt.json")
 
     @property
@@ -208,7 +208,7 @@ class Layout:
         return sorted(writer for writer in found if writer is not None)
 
     def estimate(self, writer: Writer) -> File:
-        """Of a driver's run; it stays when the driver leaves."""
+        """The estimate of a driver's run; it stays when the driver leaves."""
         return File(self.files, f"estimates/{writer}.json")
 
     def estimates(self) -> list[Writer]:

@@ -151,7 +151,7 @@ class Watch:
         self._why: str | None = None
 
     def verdict(self) -> str | None:
-        """None to go on; else why to stop, in words for a log."""
+        """Why a worker has to stop, in words for a log; None: it goes on."""
         now = time.monotonic()
         if self._why is None and now - self._looked >= self.every_s:
             self._looked = now

@@ -62,7 +62,7 @@ class Store:
 
     @property
     def root(self) -> str:
-        """As ``Store`` takes it on any machine that sees the same files."""
+        """The name that ``Store`` takes on any machine that sees the same files."""
         return self.layout.files.root
 
     def __str__(self) -> str:
@@ -243,11 +243,11 @@ class Store:
         return settled
 
     def state(self, trial_id: str) -> State:
-        """Of one trial; ``waiting`` where nothing is known, or its result cannot be read."""
+        """The state of a trial; ``waiting`` where nothing is known, or its result is unreadable."""
         return read_state(self.layout.trial(trial_id))
 
     def states(self) -> dict[str, State]:
-        """Of every trial that was asked for, by one listing of the store."""
+        """The state of every trial that was asked for, by one listing of the store."""
         found: dict[str, State] = {}
         for files, _ in self.layout.trials():
             done = files.trial_id in self._done
@@ -256,11 +256,11 @@ class Store:
         return found
 
     def result(self, trial_id: str) -> Result | None:
-        """None while a trial is not settled."""
+        """The result of a trial; None while it is not settled."""
         return read_newest_result(self.layout.trial(trial_id))
 
     def results(self) -> dict[str, Result]:
-        """Of every settled trial."""
+        """The result of every settled trial."""
         found = ((files.trial_id, read_newest_result(files)) for files, _ in self.layout.trials())
         return {trial_id: result for trial_id, result in found if result is not None}
 
@@ -305,7 +305,7 @@ class Attempt:
 
     @property
     def files(self) -> AttemptFiles:
-        """As the folder is now."""
+        """The files of the attempt as the folder is now."""
         return self.store.layout.trial(self.trial_id).attempt(self.writer)
 
     def publish(self, *, durable: bool = True, **facts: Any) -> None:
@@ -360,5 +360,5 @@ class Attempt:
 
 
 def grid_digest(text: str) -> str:
-    """By which a resolved grid is kept."""
+    """The digest by which a resolved grid is kept."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

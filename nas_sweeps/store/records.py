@@ -171,7 +171,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """Of a result, what decides what runs next: the index of the tables keeps it of every trial."""
+    """What of a result decides what runs next; the index of the tables keeps it for every trial."""
 
     state: State  # a settled one
     transient: bool = False

@@ -22,7 +22,7 @@ STALE_S = 1800.0
 
 
 def all_checkpoints(trial: TrialFiles) -> list[Any]:
-    """Of every attempt, the latest first."""
+    """The checkpoints of every attempt, the latest first."""
     return [c for attempt in reversed(trial.attempts) for c in attempt.checkpoints()]
 
 
@@ -48,7 +48,7 @@ def read_newest_result(files: TrialFiles) -> Result | None:
 
 
 def read_result(files: AttemptFiles) -> Result | None:
-    """None for none, or (with a warning) for one that cannot be read."""
+    """The result; None for none, or (with a warning) for one that cannot be read."""
     if not files.holds(files.result):
         return None
     known, key = files.trial.results, files.result.key
@@ -79,7 +79,7 @@ class Asked:
 
 
 def read_asked(files: TrialFiles) -> Asked | None:
-    """None where nothing was asked, or (with a warning) where the file cannot be read."""
+    """What was asked for; None for nothing, or (with a warning) for a file that cannot be read."""
     value = files.spec.read_json()
     if value is None:
         return None
@@ -92,7 +92,7 @@ def read_asked(files: TrialFiles) -> Asked | None:
 
 
 def read_attempt(files: AttemptFiles) -> AttemptRecord | None:
-    """None for none, or (with a warning) for one that cannot be read."""
+    """The record; None for none, or (with a warning) for one that cannot be read."""
     value = files.record.read_json()
     try:
         return None if value is None else AttemptRecord.from_json(value)

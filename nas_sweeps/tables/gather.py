@@ -76,7 +76,7 @@ class Gathered:
     current: bool = False  # everything comes from the compacted tables, which are of this version
 
     def settled(self) -> dict[str, Settled]:
-        """Of every settled trial what decides what runs next."""
+        """What decides what runs next, for every settled trial."""
         columns = ["trial_id", "state", "transient", "accuracy_validation", "genotype_id"]
         cells: dict[str, list[list[Any]]] = {}
         for row in self.genotypes.to_pylist():
@@ -94,7 +94,7 @@ class Gathered:
         }
 
     def origins(self) -> set[tuple[str, str]]:
-        """Who asked for which retrain: ids and keys of origins."""
+        """Which retrain was asked for by which origin: ids and keys."""
         rows = self.trials.select(["trial_id", "origins"]).to_pylist()
         return {
             (row["trial_id"], Origin.from_json(origin).key)

@@ -128,13 +128,13 @@ def read_trial(files: TrialFiles) -> TrialRows:
 
 
 def _epochs_file(files: TrialFiles) -> File | None:
-    """Of the newest attempt that has one: a later one goes on from what an earlier one wrote."""
+    """The epochs of the newest attempt that has some: it goes on from what an earlier one wrote."""
     held = [attempt.epochs for attempt in files.attempts if attempt.holds(attempt.epochs)]
     return held[-1] if held else None
 
 
 def _alphas(by_epoch: pa.Table) -> pa.Table:
-    """Of the epochs that have edge weights: retrains have none, nor have searches of old."""
+    """Rows of the epochs that have edge weights: retrains and old searches have none."""
     return by_epoch.select(ALPHAS.names).filter(by_epoch["edge_weights"].is_valid())
 
 

@@ -173,8 +173,8 @@ _FORMERLY = {"form": "depthwise"}  # up to schema 4
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
-    """As pandas: nullable integers and booleans, times with their zone, recurring strings as
-    categories in alphabetical order, lists as lists."""
+    """A table as pandas has it: nullable integers and booleans, times with their zone, recurring
+    strings as categories in alphabetical order, lists as lists."""
     frame: pd.DataFrame = table.to_pandas(types_mapper=_PANDAS_TYPES.get)
     for field in table.schema:
         if pa.types.is_dictionary(field.type):

@@ -82,7 +82,7 @@ def unseal(data: bytes, *, use_threads: bool = True) -> pa.Table:
 
 
 def _digest(data: bytes, seal: bytes) -> bytes:
-    """Of the bytes with a placeholder where the seal stands last; no copy of them is made."""
+    """The digest of the bytes with a placeholder where the seal stands; nothing is copied."""
     at = data.rfind(seal)
     digest, view = hashlib.sha256(), memoryview(data)
     if at < 0:

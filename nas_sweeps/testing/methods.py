@@ -78,7 +78,7 @@ def read(method: Method, parameters: dict[str, Tensor]) -> Discretised:
 
 
 def architecture_gradients(name: str, **knobs: Any) -> dict[str, Tensor]:
-    """Of the architecture loss, regulariser included, for parameters away from their start."""
+    """Gradients of the architecture loss, regulariser included, away from the parameters' start."""
     run = tiny_search(resolve(name, knobs))
     drawn = random_parameters(run.method, seed=0)
     with torch.no_grad():

@@ -80,7 +80,7 @@ def finish(run: Run) -> list[Row]:
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
-    """As a checkpoint travels: loading it needs no code from the file."""
+    """The state after a checkpoint's way to disk and back, loaded without code from the file."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)

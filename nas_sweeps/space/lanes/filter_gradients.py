@@ -170,7 +170,7 @@ def strided_gradient(X, DZ, WF, DM, IDX, DX, TAB, k0, k1, k2, k3, k4, k5, k6, bi
                      PH: tl.constexpr, PW: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
                      HO: tl.constexpr, WO: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
                      BLOCK: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    """As ``input_gradient`` for a state that is read with stride 2, at pixels (2h+PH, 2w+PW).
+    """Gradient of a state that is read with stride 2, at pixels (2h+PH, 2w+PW).
 
     Grid: blocks of output pixels, blocks of channels; one launch for each of the four parities.
     """

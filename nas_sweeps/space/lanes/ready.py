@@ -174,7 +174,7 @@ def _edge_weights(net: Net) -> list[Tensor]:
 
 
 def _digest(needs: Sequence[Need], target: Target) -> str:
-    """Of all that decides what is compiled; the modules' text holds operations and sizes."""
+    """A digest of all that decides what is compiled; modules' texts hold operations and sizes."""
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())

@@ -44,7 +44,7 @@ class Layout:
         return cls(table, channels, filters, tuple(norms.values()))
 
     def parameters(self) -> list[Tensor]:
-        """As the modules hold them now."""
+        """The parameters that the modules hold now."""
         filters = [lane.filter.weight for lane in self.filters if lane.filter is not None]
         products = [x.pointwise.weight for x in self.table.blocks if x.pointwise is not None]
         return [*filters, *products, *(n.weight for n in self.norms), *(n.bias for n in self.norms)]
