@@ -46,14 +46,12 @@ from nas_sweeps.trial import (
     SearchRecipe,
 )
 
-Phase = Literal["search", "retrain"]
 Cell = tuple[MethodSpec, Distribution, int]  # of the search: method, distribution, seed
 Seed = Annotated[int, Ge(0), Lt(2**32)]  # the range of numpy's RandomState, which draws subsets
 Seeds = Annotated[tuple[Seed, ...], MinLen(1), BeforeValidator(axes.seeds)]
 SeedOrTrial = Annotated[int | Literal["trial"], PlainValidator(axes.seed_or_trial)]
 
-
-_Share = Annotated[Resources, prepared(axes.resources)]
+Share = Annotated[Resources, prepared(axes.resources)]
 
 
 class Section(BaseModel):
@@ -146,7 +144,7 @@ class SearchSection(Section):
     ]
     seeds: Seeds = (0,)
     recipe: Annotated[SearchRecipe, axes.recipe("search")] = SearchRecipe()
-    resources: _Share = Resources()
+    resources: Share = Resources()
 
     @model_validator(mode="after")
     def _searchable(self) -> Self:
@@ -197,7 +195,7 @@ class RetrainSection(Section):
         Pretrain()
     )
     genotypes: Annotated[tuple[str, ...], BeforeValidator(axes.listed)] = ()
-    resources: _Share = Resources()
+    resources: Share = Resources()
 
     def count(self, search: SearchSection) -> int:
         """How many retrains the grid leads to before ``exclude``, without making them."""

@@ -350,7 +350,14 @@ class _Worker:
         trial = self.trial
         torch.manual_seed(stream(trial.seed, "global"))
         data = trial.data, trial.distribution, self.places, self.device
-        return run_kind(trial).make(trial, lambda: prepare(*data), self.device)
+        return run_kind(trial).make(trial, lambda: prepare(*data), self.device, self._state_of)
+
+    def _state_of(self, trial_id: str) -> dict[str, Any]:
+        """What the run of a trial that is done has left. Raises ValueError where it is gone."""
+        kept = all_checkpoints(self.attempt.store.layout.trial(trial_id))
+        if not kept:
+            raise ValueError(f"trial {trial_id}, which this one goes on from, has no checkpoint")
+        return read(kept[0]).run
 
 
 def _after(run: Run) -> str:

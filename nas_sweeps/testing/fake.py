@@ -237,6 +237,6 @@ class FakeRetrain(FakeRun[RetrainTrial]):
 
 NOTE = "nothing is trained: every number is made up (nas_sweeps.testing.fake)"
 RUNS = {
-    "search": RunKind(lambda trial, images, device: FakeSearch(trial), False, NOTE),
-    "retrain": RunKind(lambda trial, images, device: FakeRetrain(trial), False, NOTE),
+    "search": RunKind(lambda trial, *_: FakeSearch(trial), False, NOTE),
+    "retrain": RunKind(lambda trial, *_: FakeRetrain(trial), False, NOTE),
 }
