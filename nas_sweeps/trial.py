@@ -236,6 +236,7 @@ class Trial(Identified):
     with ``epochs``, ``batch_size`` and ``precision``.
     """
 
+    __pydantic_config__: ClassVar[Any] = _STRICT
     prefix: ClassVar[str]  # of its ids: lower-case letters, no other phase's
     phase: str
     data: Data
@@ -272,7 +273,6 @@ class Trial(Identified):
 class SearchTrial(Trial):
     """Train one supernet and read a genotype from it."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
     prefix: ClassVar[str] = "s"
     phase: Literal["search"] = "search"
     method: MethodSpec
@@ -283,7 +283,6 @@ class SearchTrial(Trial):
 class RetrainTrial(Trial):
     """Train one genotype from scratch, whoever found it."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
     prefix: ClassVar[str] = "r"
     phase: Literal["retrain"] = "retrain"
     genotype: Genotype

@@ -286,8 +286,7 @@ def _optional(phase: Phase) -> Any:
         return section
 
     kind: Any = phase.section
-    taken = Annotated[kind, BeforeValidator(axes.section)]
-    return Annotated[taken | None, AfterValidator(has_parents)]
+    return Annotated[kind | None, BeforeValidator(axes.section), AfterValidator(has_parents)]
 
 
 def _names(*types: Any) -> list[str]:

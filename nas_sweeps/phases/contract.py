@@ -20,10 +20,10 @@ from nas_sweeps.registry import Registry
 
 if TYPE_CHECKING:
     import torch
-    from pydantic import BaseModel
 
     from nas_sweeps.data.bundle import Bundle
     from nas_sweeps.grid import Entry, Grid, Slot
+    from nas_sweeps.grid.sections import PhaseSection
     from nas_sweeps.space.genotype import Genotype
     from nas_sweeps.train.common import Run
     from nas_sweeps.trial import Origin, Trial
@@ -43,15 +43,15 @@ class Phase:
     Attributes:
         spec: the class of its trials, a frozen dataclass below ``Trial``. The default of its field
             ``phase`` is the phase's name, which is also that of its section in a grid file.
-        section: a pydantic model, ``nas_sweeps.grid.sections.Section``, with a field ``resources``.
-            A grid without the section has no trial of the phase; ``search`` and ``retrain`` are
+        section: its settings, a pydantic model below ``nas_sweeps.grid.sections.PhaseSection``. A
+            grid without the section has no trial of the phase; ``search`` and ``retrain`` are
             always there.
         after: the phase whose trials it goes on from; None: it is a beginning.
         networks: whether its runs compute networks: then a device's arithmetic is checked before.
     """
 
     spec: ClassVar[type[Trial]]
-    section: ClassVar[type[BaseModel]]
+    section: ClassVar[type[PhaseSection]]
     after: ClassVar[str | None] = None
     networks: ClassVar[bool] = True
 
@@ -78,13 +78,14 @@ class Phase:
         """
         raise NotImplementedError
 
-    def trial(self, slot: Slot, genotype: Genotype, parent: Trial | None) -> Trial:
+    def trial(self, slot: Slot, genotype: Genotype, parent: Trial | None, **fields: Any) -> Trial:
         """The trial that a slot becomes.
 
         Args:
             genotype: that its winning parent found, or the slot's own.
             parent: the winner: of the parents that are done, the best on the validation half. None
                 for a slot without parents.
+            fields: of the spec, beside those that a slot has.
         """
         spec: Any = self.spec  # its fields are this phase's own
         return spec(  # type: ignore[no-any-return]
@@ -93,6 +94,7 @@ class Phase:
             genotype=genotype,
             recipe=slot.recipe,
             seed=slot.seed,
+            **fields,
         )
 
     def stages(self, entry: Entry) -> Sequence[tuple[str, int]]:

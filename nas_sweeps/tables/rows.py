@@ -94,7 +94,7 @@ def read_trial(files: TrialFiles) -> TrialRows:
     classes, classes_whole = _read_table(newest.classes if newest and result else None, CLASSES)
     row: Row = {
         "trial_id": files.trial_id,
-        "phase": phase_of_id(files.trial_id),
+        "phase": spec.phase if spec else phase_of_id(files.trial_id),
         "state": state_of(result, attempt),
         "genotype_id": genotype.genotype_id if genotype else None,
         "parents": [],
@@ -105,14 +105,14 @@ def read_trial(files: TrialFiles) -> TrialRows:
         "epochs": len(epochs),
         "accuracy_best": pc.max(epochs["accuracy_balanced"]).as_py(),
     }
-    row |= _spec_columns(spec) if spec else {}
+    row |= _spec_columns(spec) if spec else _columns_of_unknown(files)
     if isinstance(spec, SearchTrial):
         row |= {"method": spec.method.name, "variant": asked.variant if asked else ""}
     elif row["phase"] != "search":
         row |= origin_columns(read_origins(files))
     row |= _result_columns(result) if result else {}
     attempts = [_attempt_row(of, record, of == newest) for of, record in records]
-    whole = epochs_whole and classes_whole and (spec is not None or not records)
+    whole = epochs_whole and classes_whole and ("spec" in row or not records)
     if result is not None and result.state == State.DONE:
         # A search that trains nothing has neither.
         trained = result.metrics.get("epochs") != 0
@@ -238,6 +238,18 @@ def _spec_columns(spec: Trial) -> Row:
     if (pretrained := getattr(spec.recipe, "pretrained", None)) is not None:
         row["pretrain"] = pretrained
     return row
+
+
+def _columns_of_unknown(files: TrialFiles) -> Row:
+    """Of a trial of a phase that only another package knows; nothing of a file that is damaged."""
+    try:
+        spec = json.loads(files.spec.read())["spec"]
+        known = Distribution(**spec["distribution"])
+        columns = {"distribution": known.kind, "mu": known.mu, "total": known.total}
+        columns |= {"dataset": spec["data"]["label"], "seed": spec["seed"], "phase": spec["phase"]}
+        return columns | {"setting": "", "spec": json.dumps(spec, sort_keys=True)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def origin_columns(origins: tuple[Origin, ...]) -> Row:
