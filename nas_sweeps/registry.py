@@ -1,8 +1,9 @@
 """One way to register things by name: a dict, a decorator, an entry-point group. No torch.
 
 Methods, losses, samplers and data sets are frozen dataclasses below a base class, and their fields
-are their knobs. A registry knows them by name: those that the package registers with the decorator,
-and those that installed packages offer through the registry's entry-point group::
+are their knobs; phases have none. A registry knows them by name: those that the package registers
+with the decorator, and those that installed packages offer through the registry's entry-point
+group::
 
     [project.entry-points."nas_sweeps.losses"]
     deferred = "their_package:Deferred"
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
@@ -27,13 +29,15 @@ class Registry(Generic[T]):
         what: one of them, in words: ``method``.
         base: what each of them must be a subclass of.
         group: of the entry points through which other packages offer theirs.
+        home: modules of ours that register some, imported when the first is asked for: those
+            that cannot be imported where the registry is.
 
     Attributes:
         known: those registered so far; ``names`` and ``get`` load what other packages offer.
     """
 
-    def __init__(self, what: str, base: type[Any], group: str) -> None:
-        self.what, self.base, self.group = what, base, group
+    def __init__(self, what: str, base: type[Any], group: str, home: tuple[str, ...] = ()) -> None:
+        self.what, self.base, self.group, self.home = what, base, group, home
         self.known: dict[str, type[Any]] = {}
         self._others_loaded = False
 
@@ -81,6 +85,8 @@ class Registry(Generic[T]):
     def _load_others(self) -> None:
         if self._others_loaded:
             return
+        for module in self.home:
+            import_module(module)
         for point in entry_points(group=self.group):
             try:
                 offered = point.load()

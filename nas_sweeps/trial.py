@@ -17,12 +17,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from nas_sweeps.names import distribution_name, pretrain_column
+from nas_sweeps.phases.contract import PHASES
 from nas_sweeps.space.genotype import Genotype
 
 SCHEMA_VERSION = 1  # part of every identity: raise it when a spec's meaning changes
@@ -211,21 +212,57 @@ class MethodSpec:
         return self.name
 
 
-class _Identified:
-    """What both phases share: the identity and its JSON form."""
+class Identified:
+    """What has a digest of all its fields, computed once."""
 
     __slots__ = ("_id",)  # no field: neither compared nor copied nor pickled
     _id: str
 
     @property
-    def trial_id(self) -> str:
-        """``s-`` or ``r-`` and 16 hexadecimal digits: equal specs, equal id, anywhere."""
+    def digest(self) -> str:
+        """16 hexadecimal digits: equal values, equal digest, anywhere."""
         try:
             return self._id
         except AttributeError:
-            assert isinstance(self, SearchTrial | RetrainTrial)
-            object.__setattr__(self, "_id", _trial_id(self))
+            object.__setattr__(self, "_id", _digest(self))
             return self._id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial(Identified):
+    """What trials of every phase share. A phase's own spec adds fields to these.
+
+    ``phase`` is the name of its phase, the one default of a subclass. ``recipe`` is a dataclass
+    with ``epochs``, ``batch_size`` and ``precision``.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    prefix: ClassVar[str]  # of its ids: lower-case letters, no other phase's
+    phase: str
+    data: Data
+    distribution: Distribution
+    recipe: Any
+    seed: Count  # weights, batch order, augmentation; subset and split have seeds of their own
+
+    @property
+    def trial_id(self) -> str:
+        """The prefix and 16 hexadecimal digits: equal specs, equal id, anywhere."""
+        return f"{self.prefix}-{self.digest}"
+
+    @property
+    def key(self) -> str:
+        """By which trials that wait for this one name it."""
+        return self.trial_id
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Keys of what it waits for: a trial that is known waits for nothing."""
+        return ()
+
+    @property
+    def origin(self) -> Origin | None:
+        """Who asks for it, where that is not the grid alone."""
+        return None
 
     def to_json(self) -> str:
         """The resolved spec; ``trial_from_json`` reads it back."""
@@ -233,41 +270,32 @@ class _Identified:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SearchTrial(_Identified):
+class SearchTrial(Trial):
     """Train one supernet and read a genotype from it."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
+    prefix: ClassVar[str] = "s"
     phase: Literal["search"] = "search"
-    data: Data
-    distribution: Distribution
     method: MethodSpec
     recipe: SearchRecipe
-    seed: Count  # weights, batch order, augmentation; subset and split have seeds of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetrainTrial(_Identified):
+class RetrainTrial(Trial):
     """Train one genotype from scratch, whoever found it."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
+    prefix: ClassVar[str] = "r"
     phase: Literal["retrain"] = "retrain"
-    data: Data
-    distribution: Distribution
     genotype: Genotype
     recipe: RetrainRecipe
-    seed: Count
-
-
-Trial = SearchTrial | RetrainTrial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Who asked for a retrain: a search, or a grid that names a published genotype.
+    """Who asked for a trial: a trial of the phase before, or a grid that names a genotype.
 
-    Never part of an identity: a retrain trial may have several origins. ``method`` is the
-    search method's or the genotype's name, ``search_id`` and ``seed`` are the search trial's
-    and None for a published genotype.
+    Never part of an identity: a trial may have several origins. ``method`` is the search
+    method's or the genotype's name, ``search_id`` and ``seed`` are those of the trial that it goes
+    on from (of a retrain: the search) and None for a published genotype.
     """
 
     method: str
@@ -300,11 +328,15 @@ def trial_from_json(text: str) -> Trial:
     Raises ``ValueError`` on anything else.
     """
     value = json.loads(text)
-    kinds = {"search": SearchTrial, "retrain": RetrainTrial}
-    if isinstance(value, dict) and value.get("phase") in kinds:
-        _fill(kinds[value["phase"]], value)
-        text = json.dumps(value)
-    trial: Trial = _adapter().validate_json(text)
+    name = value.get("phase") if isinstance(value, dict) else None
+    if not isinstance(name, str) or name not in PHASES.names():
+        raise ValueError(
+            f"not a trial of a phase that is known here ({', '.join(PHASES.names())}): {name!r}; "
+            "another phase is known where the package that offers it is installed"
+        )
+    spec = PHASES.get(name).spec
+    _fill(spec, value)
+    trial: Trial = _adapter(spec).validate_json(json.dumps(value))
     return trial
 
 
@@ -325,17 +357,17 @@ def _nested(kind: Any) -> dict[str, Any]:
     return {name: kinds[0] for name, kinds in found.items() if kinds}
 
 
-@lru_cache(maxsize=1)
-def _adapter() -> Any:
-    from pydantic import Field, TypeAdapter
+@cache
+def _adapter(spec: type[Trial]) -> Any:
+    from pydantic import TypeAdapter
 
-    return TypeAdapter(Annotated[Trial, Field(discriminator="phase")])
+    return TypeAdapter(spec)
 
 
-def _trial_id(trial: Trial) -> str:
-    spec = _plain(trial, identity=True) | {"schema": SCHEMA_VERSION}
+def _digest(value: Identified) -> str:
+    spec = _plain(value, identity=True) | {"schema": SCHEMA_VERSION}
     text = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return f"{trial.phase[0]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _plain(value: Any, *, identity: bool = False) -> Any:

@@ -18,6 +18,7 @@ import pytest
 
 from nas_sweeps import methods, trial
 from nas_sweeps.grid import Grid, plan
+from nas_sweeps.phases import PHASES
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.space.published import published
 from nas_sweeps.trial import (
@@ -224,10 +225,7 @@ def test_a_new_field_changes_the_id_only_where_it_changes_what_is_computed() -> 
 def test_a_spec_of_an_earlier_version_is_read_as_it_was_meant(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from pydantic import TypeAdapter
-
-    monkeypatch.setattr(trial, "SearchTrial", LaterSearch)
-    monkeypatch.setattr(trial, "_adapter", lambda: TypeAdapter(LaterSearch))
+    monkeypatch.setattr(PHASES.get("search"), "spec", LaterSearch)
     read = trial_from_json(SEARCH.to_json())
     assert isinstance(read, LaterSearch)
     assert (read.recipe.ema, read.recipe.warm_up) == (0.0, 0)
@@ -254,8 +252,8 @@ def test_a_new_knob_of_a_method_orphans_no_search(monkeypatch: pytest.MonkeyPatc
 
 def test_an_id_is_computed_once_and_travels_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Trial] = []
-    original = trial._trial_id
-    monkeypatch.setattr(trial, "_trial_id", lambda of: hashed.append(of) or original(of))
+    original = trial._digest
+    monkeypatch.setattr(trial, "_digest", lambda of: hashed.append(of) or original(of))
     spec = replace(SEARCH)
     assert spec.trial_id == spec.trial_id
     assert len(hashed) == 1

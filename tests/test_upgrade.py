@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import nas_sweeps as ns
-from nas_sweeps.standing import standing
+from nas_sweeps.schedule import replay
 from nas_sweeps.store import Store
 from nas_sweeps.store.layout import TrialFiles
 from nas_sweeps.store.records import SCHEMA_VERSION
@@ -109,7 +109,7 @@ def computed(log: str) -> list[int]:
 
 def test_trials_of_an_older_store_have_the_ids_of_today(older: Path) -> None:
     store = Store(older)
-    chain = standing(ns.plan(OLD_GRID), store)
+    chain = replay(ns.plan(OLD_GRID), store)
     assert chain.trial_ids() >= set(store.states()) == DONE | set(STOPPED)
     assert {t for t, result in store.results().items() if result.state == "done"} == DONE
 

@@ -12,21 +12,20 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from nas_sweeps.chain import PHASES, Chain
 from nas_sweeps.data.profiles import known_counts
 from nas_sweeps.estimate.kept import latest
 from nas_sweeps.estimate.view import Question, estimate_view
-from nas_sweeps.grid import Grid, GridError, RetrainSlot, plan
+from nas_sweeps.grid import Entry, Grid, GridError, plan
 from nas_sweeps.grid.expand import method_of
 from nas_sweeps.grid.whole_batches import too_large_batches
 from nas_sweeps.live.lines import span
-from nas_sweeps.standing import standing
+from nas_sweeps.schedule import Scheduler, replay
 from nas_sweeps.store.driver import DriverMonitor
 from nas_sweeps.store.layout import TrialFiles
 from nas_sweeps.store.ledger import Store, grid_digest
 from nas_sweeps.store.records import State
 from nas_sweeps.store.trial_files import read_attempt
-from nas_sweeps.trial import SearchTrial
+from nas_sweeps.trial import Trial
 
 
 def plan_view(
@@ -40,10 +39,10 @@ def plan_view(
     question.require()
     store.refuse_strangers()
     planned = plan(grid)
-    chain = standing(planned, store, retry="lost")
+    chain = replay(planned, store, retry="lost")
     yield f"{grid.name}: {len(planned)} trials"
     yield counts_table(chain)
-    for phase in PHASES:
+    for phase in grid.phases:
         resources = grid.resources(phase)
         yield f"a {phase} trial takes {resources.gpus:g} GPU and {resources.cpus} CPU"
     waiting = (entry for entry, state in chain.states() if state == State.WAITING)
@@ -57,7 +56,7 @@ def plan_view(
         yield Text(json.dumps(json.loads(grid.to_json()), indent=2))
 
 
-def counts_table(chain: Chain) -> Table:
+def counts_table(chain: Scheduler) -> Table:
     """Planned trials by phase, method and state."""
     found = Counter((*who(entry), state) for entry, state in chain.states())
     always = (State.DONE, State.WAITING)
@@ -74,16 +73,16 @@ def counts_table(chain: Chain) -> Table:
     return table
 
 
-def trials_table(chain: Chain) -> Table:
-    """One line per planned trial. A retrain's id depends on the genotype yet to be found."""
+def trials_table(chain: Scheduler) -> Table:
+    """One line per planned trial. The id of a slot depends on the genotype yet to be found."""
     table = Table("phase", "method", "distribution", "seed", "state", "trial")
     for entry, state in chain.states():
-        name = entry.trial_id if isinstance(entry, SearchTrial) else ""
+        name = entry.trial_id if isinstance(entry, Trial) else ""
         table.add_row(*who(entry), str(entry.distribution), str(entry.seed), state, name)
     return table
 
 
-def who(entry: SearchTrial | RetrainSlot) -> tuple[str, str]:
+def who(entry: Entry) -> tuple[str, str]:
     """The phase, and the method with what sets it apart from its namesakes."""
     return entry.phase, method_of(entry)
 
@@ -142,7 +141,7 @@ def _grid_status(kept: dict[str, Any], keeper: Store) -> Iterator[RenderableType
         yield f"a grid of another version was run here, and cannot be counted:\n{error}"
         return
     yield f"grid {grid.name}"
-    yield counts_table(standing(plan(grid), keeper))
+    yield counts_table(replay(plan(grid), keeper))
     estimated = latest(keeper.layout, grid_digest(grid.to_json()))
     if estimated is not None:
         yield estimated

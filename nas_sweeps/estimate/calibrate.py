@@ -11,18 +11,18 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from nas_sweeps import methods
-from nas_sweeps.chain import Chain, Entry, Phase
 from nas_sweeps.data.bundle import Bundle, prepare
 from nas_sweeps.estimate.rates import Images, Rates, Sample, share_of, work_of
-from nas_sweeps.grid import Grid
+from nas_sweeps.grid import Entry, Grid, Slot
 from nas_sweeps.grid.expand import method_of
 from nas_sweeps.live.pace import Kind, parts_of
+from nas_sweeps.schedule import Scheduler
 from nas_sweeps.space.published import published
 from nas_sweeps.train.common import Run, choose_device
 from nas_sweeps.train.runs import run_kind
@@ -48,7 +48,7 @@ class Timed:
         return Rates([*known.samples, *self.samples], known.images, overhead | measured)
 
 
-def calibrate(grid: Grid, chain: Chain, known: Rates, into: Timed) -> Iterator[str]:
+def calibrate(grid: Grid, chain: Scheduler, known: Rates, into: Timed) -> Iterator[str]:
     """Time what ``known`` cannot tell, a line before each.
 
     Raises:
@@ -56,7 +56,7 @@ def calibrate(grid: Grid, chain: Chain, known: Rates, into: Timed) -> Iterator[s
             would be timed on.
     """
     for entry in _unknown(chain, known):
-        phase: Phase = entry.phase
+        phase = entry.phase
         device = choose_device(grid.resources(phase))
         if grid.resources(phase).gpus and device.type == "cpu":
             raise ValueError(
@@ -73,18 +73,19 @@ def calibrate(grid: Grid, chain: Chain, known: Rates, into: Timed) -> Iterator[s
     _count_images(grid, chain, known.images)
 
 
-def _unknown(chain: Chain, known: Rates) -> list[Entry]:
+def _unknown(chain: Scheduler, known: Rates) -> list[Entry]:
     """One of each kind, distributions apart."""
     found: dict[object, Entry] = {}
     for entry, _ in chain.left():
         cost = known.cost(entry)
-        if cost is None or cost.step > 1:
+        timed = isinstance(entry, SearchTrial) or entry.phase == "retrain"  # as they are made short
+        if timed and (cost is None or cost.step > 1):
             kinds = tuple(kind[:-1] for kind, _ in parts_of(entry))
             found.setdefault((kinds, work_of(entry.data, entry.recipe)), entry)
     return list(found.values())
 
 
-def _count_images(grid: Grid, chain: Chain, images: Images) -> None:
+def _count_images(grid: Grid, chain: Scheduler, images: Images) -> None:
     for data, distribution in {(e.data, e.distribution) for e, _ in chain.left()}:
         counts = prepare(data, distribution, grid.places, "cpu").train_counts
         images.add(data, distribution, max(counts), len(counts), sum(counts))
@@ -114,8 +115,14 @@ def _short_run(entry: Entry, bundle: Bundle, device: torch.device) -> Run:
     if isinstance(entry, SearchTrial):
         trial = _short_search(entry)
     else:
-        trial = _short_retrain(entry.resolve(entry.genotype or published(STAND_IN)))
-    return run_kind(trial).make(trial, lambda: bundle, device)
+        assert isinstance(entry, Slot)
+        found = entry.genotype or published(STAND_IN)
+        trial = _short_retrain(cast(RetrainTrial, entry.resolve(found)))
+    return run_kind(trial).make(trial, lambda: bundle, device, _nothing_left)
+
+
+def _nothing_left(trial_id: str) -> dict[str, Any]:
+    raise ValueError(f"--calibrate: trial {trial_id} would have to run first; leave it out")
 
 
 def _short_retrain(trial: RetrainTrial) -> RetrainTrial:
@@ -184,7 +191,7 @@ def _sample(
 
 def _trained(entry: Entry, kind: Kind, bundle: Bundle) -> int:
     """Images that an epoch trains on: where Barlow Twins wants whole batches, fewer."""
-    batch = entry.recipe.batch_size
+    batch: int = entry.recipe.batch_size
     if not isinstance(entry, SearchTrial):
         index = bundle.t_index if share_of(entry.recipe) < 1 else bundle.full_index
         return _in_batches(len(index), batch, kind.stage == "pretrain")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from nas_sweeps.chain import PHASES, Chain, Phase
 from nas_sweeps.estimate.rates import Band, Cost, Rates
 from nas_sweeps.estimate.simulate import Room, Schedule, Task, simulate
-from nas_sweeps.grid import RetrainSlot
 from nas_sweeps.grid.expand import method_of
-from nas_sweeps.trial import Resources, SearchTrial
+from nas_sweeps.phases import phase_named
+from nas_sweeps.schedule import Scheduler
+from nas_sweeps.trial import Resources
 
 NOTHING_DONE: Mapping[str, int] = {}
 
@@ -19,7 +19,7 @@ NOTHING_DONE: Mapping[str, int] = {}
 class Line:
     """The trials of one phase and method."""
 
-    phase: Phase
+    phase: str
     method: str
     trials: int = 0
     work: Band = field(default_factory=Band)  # seconds, of those whose cost is known
@@ -38,7 +38,7 @@ class Forecast:
     tasks: tuple[Task, ...]  # in the middle of their bands
     low: tuple[Task, ...]
     high: tuple[Task, ...]
-    unreleased: int  # retrains of which some may turn out to be one trial
+    unreleased: int  # trials of later phases, of which some may turn out to be one trial
     assumed_spread: bool
 
     @property
@@ -49,16 +49,16 @@ class Forecast:
     def complete(self) -> bool:
         return not any(line.unknown for line in self.lines)
 
-    def work(self, phase: Phase | None = None) -> Band:
+    def work(self, phase: str | None = None) -> Band:
         """Seconds of trials, added up."""
         return sum((line.work for line in self.lines if phase in (None, line.phase)), Band())
 
-    def hours(self, needs: Mapping[Phase, Resources], what: str) -> Band:
+    def hours(self, needs: Mapping[str, Resources], what: str) -> Band:
         """GPU-hours or CPU-hours that the trials hold: ``what`` is gpus or cpus."""
-        parts = (self.work(phase) * (getattr(needs[phase], what) / 3600) for phase in PHASES)
+        parts = (self.work(phase) * (getattr(needs[phase], what) / 3600) for phase in needs)
         return sum(parts, Band())
 
-    def wall(self, needs: Mapping[Phase, Resources], room: Room) -> tuple[Band, Schedule]:
+    def wall(self, needs: Mapping[str, Resources], room: Room) -> tuple[Band, Schedule]:
         """Seconds by the clock, and the schedule of the middle.
 
         Raises:
@@ -69,14 +69,17 @@ class Forecast:
         return Band(mid.wall_s, low, high), mid
 
 
-def forecast(chain: Chain, rates: Rates, epochs_done: Mapping[str, int] = NOTHING_DONE) -> Forecast:
-    """Of what a chain has left. ``epochs_done`` of trials that were begun, by id."""
-    lines: dict[tuple[Phase, str], Line] = {}
+def forecast(
+    chain: Scheduler, rates: Rates, epochs_done: Mapping[str, int] = NOTHING_DONE
+) -> Forecast:
+    """Of what a plan has left. ``epochs_done`` of trials that were begun, by id."""
+    lines: dict[tuple[str, str], Line] = {}
     places: dict[str, int] = {}
     tasks: list[tuple[Task, Band]] = []
+    followed = {phase_named(phase).after for phase in chain.phases}
     unreleased = 0
     for entry, trial_id in chain.left():
-        phase: Phase = entry.phase
+        phase = entry.phase
         method = method_of(entry)
         line = lines.setdefault((phase, method), Line(phase, method))
         line.trials += 1
@@ -86,10 +89,9 @@ def forecast(chain: Chain, rates: Rates, epochs_done: Mapping[str, int] = NOTHIN
         if cost is not None:
             line.work += band
             line.costs.append(cost)
-        parents = entry.parents if isinstance(entry, RetrainSlot) else ()
-        waits = tuple(places[parent] for parent in parents if parent in places)
-        if isinstance(entry, SearchTrial):
-            places[entry.trial_id] = len(tasks)
+        waits = tuple(places[parent] for parent in entry.parents if parent in places)
+        if phase in followed:
+            places[entry.key] = len(tasks)
         tasks.append((Task(phase, band.mid, waits), band))
     return Forecast(
         tuple(lines.values()),

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nas_sweeps.chain import PHASES, Phase
 from nas_sweeps.estimate.rates import Images, Rates, Sample, share_of, work_of
 from nas_sweeps.live.pace import parts_of
+from nas_sweeps.phases import phase_of_id
 from nas_sweeps.store import Store
 from nas_sweeps.store.records import AttemptState, State
 from nas_sweeps.tables import load
@@ -43,7 +43,7 @@ class Measured:
     elsewhere: Counter[str]  # trials of other kinds of device, which were left out
 
 
-def measure(stores: Iterable[Store], needs: Mapping[Phase, Resources]) -> Measured:
+def measure(stores: Iterable[Store], needs: Mapping[str, Resources]) -> Measured:
     """Everything that trials took on the kind of device that their phase asks for now.
 
     Where there are several models of GPU, the one that ran last counts.
@@ -87,18 +87,14 @@ def _devices(attempts: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _meant(
-    devices: dict[str, str], attempts: list[dict[str, Any]], needs: Mapping[Phase, Resources]
+    devices: dict[str, str], attempts: list[dict[str, Any]], needs: Mapping[str, Resources]
 ) -> tuple[set[str], Counter[str]]:
     """Trials on the kind of device that is asked for, and how many ran on another."""
     on_gpu = [a for a in attempts if a["device"] not in (None, "cpu") and a["started_at"]]
     latest = max(on_gpu, key=lambda a: a["started_at"], default={"device": None})["device"]
-    wanted = {phase: latest if needs[phase].gpus else "cpu" for phase in PHASES}
-    meant = {t for t, device in devices.items() if device == wanted[_phase(t)]}
+    wanted = {phase: latest if needs[phase].gpus else "cpu" for phase in needs}
+    meant = {t for t, device in devices.items() if device == wanted.get(phase_of_id(t))}
     return meant, Counter(device for t, device in devices.items() if t not in meant)
-
-
-def _phase(trial_id: str) -> Phase:
-    return "search" if trial_id.startswith("s-") else "retrain"
 
 
 def _trials(frames: Frames) -> Iterator[dict[str, Any]]:
@@ -158,7 +154,7 @@ def _overhead(
     spent: Counter[str] = Counter()
     for row in stages:
         spent[row["trial_id"]] += row["epoch_s_sum"]
-    found: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    found: dict[str, list[float]] = {row["trial"].phase: [] for row in trials.values()}
     for trial_id, row in trials.items():
         if row["state"] == State.DONE and row["attempt"] == 1 and row["wall_s"] and spent[trial_id]:
             found[row["trial"].phase].append(max(0.0, row["wall_s"] - spent[trial_id]))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
-from nas_sweeps.chain import PHASES, Entry
+from nas_sweeps.grid import Entry
 from nas_sweeps.live.pace import Kind, Parts, after, parts_of
 from nas_sweeps.trial import (
     Data,
@@ -149,7 +149,7 @@ class Rates:
                 key = _group(step, sample.kind, sample.work)
                 self._groups.setdefault(key, []).append(sample)
         self._spreads: dict[str, tuple[float, int]] = {
-            phase: self._spread(phase) for phase in PHASES
+            phase: self._spread(phase) for phase in {sample.kind.phase for sample in self.samples}
         }
         self._known: dict[tuple[Parts, str], Cost | None] = {}
 

@@ -1,8 +1,9 @@
-"""How long trials take together: list scheduling in the order the chain hands them out. Pure.
+"""How long trials take together: list scheduling in the order of the scheduler. Pure.
 
-Ready retrains go before new searches, and the trial that is next waits until it fits: a smaller
-one behind it does not overtake it. That is what ``chain`` and the executors do, so a simulated
-run starts the trials of a real one in the real order, if they take as long as was said.
+Of the ready trials those of the latest phase go first, and the trial that is next waits until it
+fits: a smaller one behind it does not overtake it. That is what the scheduler and the executors do,
+so a simulated run starts the trials of a real one in the real order, if they take as long as was
+said.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nas_sweeps.chain import PHASES, Phase
+from nas_sweeps.phases import depth
 from nas_sweeps.trial import Resources
 
 Node = tuple[float, float]  # CPUs and GPUs
@@ -21,9 +22,9 @@ Node = tuple[float, float]  # CPUs and GPUs
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A trial to run. ``parents`` are the places of the searches it waits for."""
+    """A trial to run. ``parents`` are the places of the trials it waits for."""
 
-    phase: Phase
+    phase: str
     seconds: float
     parents: tuple[int, ...] = ()
 
@@ -48,15 +49,15 @@ class Schedule:
     wall_s: float
     starts_s: tuple[float, ...]  # of each task
     work_bound_s: float  # all the work, spread evenly over the room
-    path_bound_s: float  # the longest search and the retrain after it
+    path_bound_s: float  # the longest way from a trial to the last that waits for it
 
     @property
     def bound_s(self) -> float:
         return max(self.work_bound_s, self.path_bound_s)
 
 
-def simulate(tasks: Sequence[Task], needs: Mapping[Phase, Resources], room: Room) -> Schedule:
-    """Run tasks in a room, searches in the given order.
+def simulate(tasks: Sequence[Task], needs: Mapping[str, Resources], room: Room) -> Schedule:
+    """Run tasks in a room, those of a phase in the given order.
 
     Raises:
         ValueError: a trial that fits on no node.
@@ -86,7 +87,7 @@ def simulate(tasks: Sequence[Task], needs: Mapping[Phase, Resources], room: Room
 
 
 class _Queue:
-    """Which task is next: the chain, without genotypes."""
+    """Which task is next: the scheduler, without genotypes."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._waits = [len(task.parents) for task in tasks]
@@ -94,35 +95,37 @@ class _Queue:
         for i, task in enumerate(tasks):
             for parent in task.parents:
                 self._children.setdefault(parent, []).append(i)
-        self._searches = deque(i for i, task in enumerate(tasks) if task.phase == "search")
-        self._retrains = deque(
-            i for i, task in enumerate(tasks) if task.phase == "retrain" and not task.parents
-        )
+        self._phases = [task.phase for task in tasks]
+        latest_first = sorted(set(self._phases), key=depth, reverse=True)
+        self._ready: dict[str, deque[int]] = {phase: deque() for phase in latest_first}
+        for i, waits in enumerate(self._waits):
+            if not waits:
+                self._ready[self._phases[i]].append(i)
 
     @property
     def next(self) -> int | None:
-        queue = self._retrains or self._searches
+        queue = next(filter(None, self._ready.values()), None)
         return queue[0] if queue else None
 
     def take(self) -> None:
-        (self._retrains or self._searches).popleft()
+        next(filter(None, self._ready.values())).popleft()
 
     def settle(self, i: int) -> None:
         for child in self._children.get(i, ()):
             self._waits[child] -= 1
             if not self._waits[child]:
-                self._retrains.append(child)
+                self._ready[self._phases[child]].append(child)
 
 
 class _Floor:
     """What is free on each node. A trial goes to the first that has room, as in the executor."""
 
-    def __init__(self, room: Room, needs: Mapping[Phase, Resources]) -> None:
+    def __init__(self, room: Room, needs: Mapping[str, Resources]) -> None:
         self._free = [[cpus, gpus] for cpus, gpus in room.nodes]
         self._slots = math.inf if room.slots is None else room.slots
-        self._needs = {phase: (needs[phase].cpus, _gpus(needs[phase])) for phase in PHASES}
+        self._needs = {phase: (need.cpus, _gpus(need)) for phase, need in needs.items()}
 
-    def place(self, phase: Phase) -> int | None:
+    def place(self, phase: str) -> int | None:
         """The node that a trial went to; None where it fits nowhere now."""
         cpus, gpus = self._needs[phase]
         if self._slots <= 0:
@@ -134,7 +137,7 @@ class _Floor:
                 return node
         return None
 
-    def leave(self, node: int, phase: Phase) -> None:
+    def leave(self, node: int, phase: str) -> None:
         cpus, gpus = self._needs[phase]
         self._free[node][0] += cpus
         self._free[node][1] += gpus
@@ -152,19 +155,19 @@ def _copies(node: Node, need: Resources) -> int:
     return math.floor(min(node[0] / need.cpus, by_gpu, 1e9))
 
 
-def _work_bound(tasks: Sequence[Task], needs: Mapping[Phase, Resources], room: Room) -> float:
+def _work_bound(tasks: Sequence[Task], needs: Mapping[str, Resources], room: Room) -> float:
     """Of CPUs, of GPUs and of slots, whichever takes longest to do all of its work."""
-    seconds = {phase: sum(t.seconds for t in tasks if t.phase == phase) for phase in PHASES}
+    seconds = {phase: sum(t.seconds for t in tasks if t.phase == phase) for phase in needs}
     work = [
-        (sum(seconds[p] * needs[p].cpus for p in PHASES), sum(node[0] for node in room.nodes)),
-        (sum(seconds[p] * _gpus(needs[p]) for p in PHASES), sum(node[1] for node in room.nodes)),
+        (sum(seconds[p] * needs[p].cpus for p in needs), sum(node[0] for node in room.nodes)),
+        (sum(seconds[p] * _gpus(needs[p]) for p in needs), sum(node[1] for node in room.nodes)),
         (sum(seconds.values()), room.slots or math.inf),
     ]
     return max(total / there for total, there in work if total) if tasks else 0.0
 
 
 def _path_bound(tasks: Sequence[Task]) -> float:
-    return max(
-        (t.seconds + max((tasks[p].seconds for p in t.parents), default=0.0) for t in tasks),
-        default=0.0,
-    )
+    ends: list[float] = []  # of each task, where nothing has to wait for room
+    for task in tasks:  # parents stand before their children
+        ends.append(task.seconds + max((ends[p] for p in task.parents), default=0.0))
+    return max(ends, default=0.0)

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 from rich.console import RenderableType
 from rich.table import Column, Table
 
-from nas_sweeps.chain import PHASES, Chain, Phase
 from nas_sweeps.estimate.forecast import Forecast, Line, forecast
 from nas_sweeps.estimate.here import this_machine
 from nas_sweeps.estimate.rates import HOW, Band, Images, Rates
 from nas_sweeps.estimate.simulate import Room, Schedule
 from nas_sweeps.grid import Grid
 from nas_sweeps.live.lines import span
+from nas_sweeps.schedule import Scheduler
 from nas_sweeps.store import Store
 from nas_sweeps.trial import Resources
 
 if TYPE_CHECKING:
     from nas_sweeps.estimate.measured import Measured
 
-Needs = Mapping[Phase, Resources]
+Needs = Mapping[str, Resources]
 TWO_WAYS = (
     "--from STORE takes the times of trials that ran elsewhere, --calibrate times some steps here"
 )
@@ -57,7 +57,7 @@ class Question:
 
 
 def estimate_view(
-    grid: Grid, chain: Chain, store: Store, question: Question
+    grid: Grid, chain: Scheduler, store: Store, question: Question
 ) -> Iterator[RenderableType]:
     """What is left of a grid, and what it will take.
 
@@ -69,7 +69,7 @@ def estimate_view(
     if next(chain.left(), None) is None:
         yield "nothing is left to run"
         return
-    needs = {phase: grid.resources(phase) for phase in PHASES}
+    needs = {phase: grid.resources(phase) for phase in grid.phases}
     gpus = any(need.gpus for need in needs.values())
     if not stores and not question.calibrate:
         yield f"no estimate: nothing was measured yet; {TWO_WAYS}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nas_sweeps.grid.expand import Plan, RetrainSlot, plan
+from nas_sweeps.grid.expand import Entry, Plan, Slot, plan
 from nas_sweeps.grid.messages import GridError
 from nas_sweeps.grid.model import Grid, load_grid
 
-__all__ = ["Grid", "GridError", "Plan", "RetrainSlot", "load_grid", "plan"]
+__all__ = ["Entry", "Grid", "GridError", "Plan", "Slot", "load_grid", "plan"]

@@ -1,140 +1,95 @@
-"""A grid as trials: the searches, and a slot for each retraining they will lead to."""
+"""A grid as a plan: the trials of each phase, and a slot for each that others will lead to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from nas_sweeps import methods
+from nas_sweeps.grid.axes import MAX_TRIALS, TOO_MANY
+from nas_sweeps.grid.messages import GridError
 from nas_sweeps.grid.model import Grid
 from nas_sweeps.names import method_name
+from nas_sweeps.phases import phase_named
 from nas_sweeps.space.genotype import Genotype
-from nas_sweeps.space.published import published
-from nas_sweeps.trial import (
-    Data,
-    Distribution,
-    MethodSpec,
-    Origin,
-    RetrainRecipe,
-    RetrainTrial,
-    SearchTrial,
-)
+from nas_sweeps.trial import Data, Distribution, Identified, Origin, Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetrainSlot:
-    """A retrain trial but for its genotype, which one of its ``parents`` will find.
+class Slot(Identified):
+    """A trial but for what one of its ``parents`` will find.
 
-    ``parents`` are search trial ids: one, or every seed of a cell of which the best is
-    retrained; none where the genotype is published, and then ``genotype`` is set. Which
-    parent it was, ``origin`` does not say before it is known.
+    ``parents`` are keys of trials or slots of the phase before: one, or every seed of a cell of
+    which the best goes on; none where the genotype is published, and then ``genotype`` is set.
+    Which parent it was, ``origin`` does not say before it is known.
     """
 
+    phase: str
     parents: tuple[str, ...]
-    genotype: Genotype | None
+    genotype: Genotype | None = None
     origin: Origin
     data: Data
     distribution: Distribution
-    recipe: RetrainRecipe
+    recipe: Any
     seed: int
-    phase: ClassVar[Literal["retrain"]] = "retrain"
 
-    def resolve(self, genotype: Genotype) -> RetrainTrial:
-        """The trial that trains this genotype in this slot."""
-        return RetrainTrial(
-            data=self.data,
-            distribution=self.distribution,
-            genotype=genotype,
-            recipe=self.recipe,
-            seed=self.seed,
-        )
+    @property
+    def key(self) -> str:
+        """By which slots that wait for this one name it: its trial's id is not known yet."""
+        return f"slot-{self.digest}"
+
+    def resolve(self, genotype: Genotype, parent: Trial | None = None) -> Trial:
+        """The trial in this slot once ``parent`` has found ``genotype``."""
+        return phase_named(self.phase).trial(self, genotype, parent)
+
+
+Entry = Trial | Slot
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every search trial and every retrain slot of a grid, each once, in the file's order."""
+    """Every planned trial and slot of a grid by phase, each once, in the file's order.
 
-    searches: tuple[SearchTrial, ...]
-    retrains: tuple[RetrainSlot, ...]
+    A phase stands behind the one that it goes on from.
+    """
+
+    by_phase: Mapping[str, tuple[Entry, ...]]
+
+    @property
+    def searches(self) -> tuple[Any, ...]:
+        """Search trials."""
+        return self.by_phase["search"]
+
+    @property
+    def retrains(self) -> tuple[Any, ...]:
+        """Slots of retrain trials."""
+        return self.by_phase["retrain"]
 
     def __len__(self) -> int:
-        return len(self.searches) + len(self.retrains)
+        return sum(map(len, self.by_phase.values()))
 
-    def __iter__(self) -> Iterator[SearchTrial | RetrainSlot]:
-        yield from self.searches
-        yield from self.retrains
+    def __iter__(self) -> Iterator[Entry]:
+        for entries in self.by_phase.values():
+            yield from entries
 
 
 def plan(grid: Grid) -> Plan:
-    """Expand a grid: about 0.1 ms a trial, no I/O."""
-    searches = dict.fromkeys(
-        SearchTrial(
-            data=grid.data.spec(seed),
-            distribution=distribution,
-            method=method,
-            recipe=grid.search.recipe,
-            seed=seed,
-        )
-        for method, distribution, seed in grid.searches()
-    )
-    slots = [*_winners(grid, searches), *_published(grid)]
-    return Plan(tuple(searches), tuple(dict.fromkeys(slots)))
+    """Expand a grid: about 0.1 ms a trial, no I/O.
+
+    Raises:
+        GridError: it has more trials than a grid may have.
+    """
+    planned: dict[str, tuple[Entry, ...]] = {}
+    for name in grid.phases:
+        phase = phase_named(name)
+        before = planned[phase.after] if phase.after else ()
+        planned[name] = tuple(dict.fromkeys(phase.slots(getattr(grid, name), grid, before)))
+    made = Plan(planned)
+    if len(made) > MAX_TRIALS:
+        raise GridError(f"{grid.name}: {len(made):,} trials; {TOO_MANY}")
+    return made
 
 
-def _winners(grid: Grid, searches: Iterable[SearchTrial]) -> Iterator[RetrainSlot]:
-    if grid.retrain.winners == "none":
-        return
-    together = grid.retrain.winners == "best_of_seeds"
-    cells: dict[object, list[SearchTrial]] = {}
-    for search in searches:
-        key = (search.method, search.distribution, None if together else search.seed)
-        cells.setdefault(key, []).append(search)
-    for cell in cells.values():
-        parents = tuple(search.trial_id for search in cell)
-        first = cell[0]
-        variant = methods.variant(first.method)
-        for recipe in _recipes(grid, first.method):
-            for seed in dict.fromkeys(grid.retrain.seeds):
-                yield RetrainSlot(
-                    parents=parents,
-                    genotype=None,
-                    origin=Origin(method=first.method.name, variant=variant),
-                    data=first.data,
-                    distribution=first.distribution,
-                    recipe=recipe,
-                    seed=seed,
-                )
-
-
-def _published(grid: Grid) -> Iterator[RetrainSlot]:
-    for name, distribution, seed in grid.published():
-        for recipe in _recipes(grid, None):
-            yield RetrainSlot(
-                parents=(),
-                genotype=published(name),
-                origin=Origin(method=name),
-                data=grid.data.spec(seed),
-                distribution=distribution,
-                recipe=recipe,
-                seed=seed,
-            )
-
-
-def _recipes(grid: Grid, method: MethodSpec | None) -> list[RetrainRecipe]:
-    """One recipe for each choice of pre-training; by default the method's own choice."""
-    own = method is not None and methods.get(method.name).pretrain
-    barlow = [
-        own if choice == "by_method" else choice == "barlow" for choice in grid.retrain.pretrain
-    ]
-    return [
-        replace(grid.retrain.recipe, pretrain=grid.retrain.barlow if choice else None)
-        for choice in dict.fromkeys(barlow)
-    ]
-
-
-def method_of(entry: SearchTrial | RetrainSlot) -> str:
+def method_of(entry: Entry, origins: Iterable[Origin] = ()) -> str:
     """The method with what sets it apart from its namesakes."""
-    if isinstance(entry, SearchTrial):
-        return method_name(entry.method.name, methods.variant(entry.method))
-    return method_name(entry.origin.method, entry.origin.variant, entry.recipe.pretrained)
+    return method_name(*phase_named(entry.phase).labels(entry, origins))

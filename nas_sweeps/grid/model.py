@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from functools import reduce
+from dataclasses import fields, is_dataclass
+from functools import cache, reduce
 from operator import or_
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 
 from nas_sweeps.data.files import find_files
@@ -31,13 +39,13 @@ from nas_sweeps.grid.messages import (
 from nas_sweeps.grid.sections import (
     Cell,
     DataSection,
-    Phase,
     RetrainSection,
     SearchSection,
     Section,
 )
 from nas_sweeps.grid.source import Unreadable, plain
 from nas_sweeps.paths import user_path
+from nas_sweeps.phases import PHASES, Phase, in_order, phase_named
 from nas_sweeps.trial import (
     Barlow,
     Distribution,
@@ -77,9 +85,15 @@ class Grid(Section):
         """The folder of its results where nobody names another, below the current one."""
         return Path("runs") / self.name
 
-    def resources(self, phase: Phase) -> Resources:
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Those of which it has a section, none before the one that it goes on from."""
+        return tuple(name for name in in_order() if getattr(self, name, None) is not None)
+
+    def resources(self, phase: str) -> Resources:
         """What a trial of this phase occupies."""
-        return self.search.resources if phase == "search" else self.retrain.resources
+        asked: Resources = getattr(self, phase).resources
+        return asked
 
     def searches(self) -> list[Cell]:
         """Method, distribution and seed of every search that no rule excludes."""
@@ -155,7 +169,9 @@ class Grid(Section):
 
         The data's fingerprint is in it, so planning needs no images; ``data.path`` is a hint.
         """
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, allow_nan=False)
+        absent = {name for name in _added_phases() if getattr(self, name, None) is None}
+        tree = self.model_dump(mode="json", exclude=absent)
+        return json.dumps(tree, sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Grid:
@@ -218,7 +234,9 @@ def _checked(
     text = json.dumps(sections)
     try:
         # JSON, because there strict types still take an object for a dataclass
-        grid = Grid.model_validate_json(text, strict=True, context={"base": base})
+        grid = _model(_added_phases()).model_validate_json(
+            text, strict=True, context={"base": base}
+        )
     except ValidationError as error:
         found = [details for details in error.errors() if not _echo(details)]
     if wrong or found:
@@ -245,29 +263,57 @@ def _identified(grid: Grid, source: str) -> Grid:
     return grid.model_copy(update={"data": data})
 
 
+# Phases that other packages add
+
+
+def _added_phases() -> tuple[str, ...]:
+    """Those whose sections ``Grid`` does not have itself."""
+    return tuple(name for name in in_order() if name not in Grid.model_fields)
+
+
+@cache
+def _model(added: tuple[str, ...]) -> type[Grid]:
+    """``Grid`` with a section, or none, of each of these phases."""
+    fields_of: dict[str, Any] = {name: (_optional(phase_named(name)), None) for name in added}
+    return create_model("Grid", __base__=Grid, **fields_of) if added else Grid
+
+
+def _optional(phase: Phase) -> Any:
+    def has_parents(section: Any, info: ValidationInfo) -> Any:
+        after = phase.after
+        if section is not None and after is not None and info.data.get(after, section) is None:
+            raise problem(f"goes on from {after}, of which the grid has no section; add it")
+        return section
+
+    kind: Any = phase.section
+    return Annotated[kind | None, BeforeValidator(axes.section), AfterValidator(has_parents)]
+
+
 def _names(*types: Any) -> list[str]:
     return [field.name for kind in types for field in fields(kind)]
 
 
 _SETTINGS: dict[tuple[str, ...], list[str]] = {
-    (): list(Grid.model_fields),
-    ("data",): list(DataSection.model_fields),
-    ("search",): list(SearchSection.model_fields),
     ("search", "recipe"): ["preset", *_names(SearchRecipe)],
-    ("search", "resources"): _names(Resources),
-    ("retrain",): list(RetrainSection.model_fields),
     ("retrain", "recipe"): [
         "preset",
         *(name for name in _names(RetrainRecipe) if name != "pretrain"),
     ],
     ("retrain", "barlow"): ["epochs", "then", *_names(Barlow)],
-    ("retrain", "resources"): _names(Resources),
     ("exclude",): list(Rule.model_fields),
 }
 
 
 def _settings(place: Place) -> list[str]:
-    return _SETTINGS[tuple(part for part in place if isinstance(part, str))]
+    """What may stand in a section, or in a part of it."""
+    path = tuple(part for part in place if isinstance(part, str))
+    if path in _SETTINGS:
+        return _SETTINGS[path]
+    kind: Any = _model(_added_phases())
+    for part in path:
+        known = phase_named(part).section if part in PHASES.names() else None
+        kind = known or kind.model_fields[part].annotation
+    return _names(kind) if is_dataclass(kind) else list(kind.model_fields)
 
 
 def _echo(details: ErrorDetails) -> bool:

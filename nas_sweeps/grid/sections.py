@@ -46,20 +46,22 @@ from nas_sweeps.trial import (
     SearchRecipe,
 )
 
-Phase = Literal["search", "retrain"]
 Cell = tuple[MethodSpec, Distribution, int]  # of the search: method, distribution, seed
 Seed = Annotated[int, Ge(0), Lt(2**32)]  # the range of numpy's RandomState, which draws subsets
 Seeds = Annotated[tuple[Seed, ...], MinLen(1), BeforeValidator(axes.seeds)]
 SeedOrTrial = Annotated[int | Literal["trial"], PlainValidator(axes.seed_or_trial)]
 
 
-_Share = Annotated[Resources, prepared(axes.resources)]
-
-
 class Section(BaseModel):
     """Unknown settings are errors, values are immutable, ``"3"`` is no number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PhaseSection(Section):
+    """Of a phase: what each of its trials occupies while it runs, and settings of its own."""
+
+    resources: Annotated[Resources, prepared(axes.resources)] = Resources()
 
 
 def _expanded(path: str) -> Path:
@@ -131,7 +133,7 @@ class DataSection(Section):
         )
 
 
-class SearchSection(Section):
+class SearchSection(PhaseSection):
     """``search``: methods x distributions x seeds, all with one recipe."""
 
     methods: Annotated[
@@ -146,7 +148,6 @@ class SearchSection(Section):
     ]
     seeds: Seeds = (0,)
     recipe: Annotated[SearchRecipe, axes.recipe("search")] = SearchRecipe()
-    resources: _Share = Resources()
 
     @model_validator(mode="after")
     def _searchable(self) -> Self:
@@ -178,7 +179,7 @@ class SearchSection(Section):
         yield from product(self.methods, self.distributions, dict.fromkeys(self.seeds))
 
 
-class RetrainSection(Section):
+class RetrainSection(PhaseSection):
     """``retrain``: which genotypes are trained from scratch, and how."""
 
     winners: Literal["each", "best_of_seeds", "none"] = "each"
@@ -197,7 +198,6 @@ class RetrainSection(Section):
         Pretrain()
     )
     genotypes: Annotated[tuple[str, ...], BeforeValidator(axes.listed)] = ()
-    resources: _Share = Resources()
 
     def count(self, search: SearchSection) -> int:
         """How many retrains the grid leads to before ``exclude``, without making them."""

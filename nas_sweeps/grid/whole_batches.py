@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from nas_sweeps import methods
 from nas_sweeps.data.profiles import half_size
-from nas_sweeps.grid.expand import RetrainSlot
+from nas_sweeps.grid.expand import Entry
 from nas_sweeps.names import method_name
+from nas_sweeps.phases import phase_named
 from nas_sweeps.trial import Data, Distribution, MethodSpec, SearchTrial
 
-Entry = SearchTrial | RetrainSlot
 _TOLD = 5  # so many complaints in one message
 
 
@@ -60,17 +60,15 @@ class _Kind:
 
     @classmethod
     def of(cls, entry: Entry) -> _Kind:
-        size = entry.recipe.batch_size
-        if isinstance(entry, SearchTrial):
-            return cls("search", entry.method.name, size, True, entry.method)
-        half = entry.recipe.images == "search_half"
-        pretrained = entry.recipe.pretrain is not None
+        called, recipe = phase_named(entry.phase).labels(entry), entry.recipe
+        method = entry.method if isinstance(entry, SearchTrial) else None
         return cls(
-            "retrain",
-            method_name(entry.origin.method, "", entry.recipe.pretrained),
-            size,
-            half,
-            pretrained=pretrained,
+            entry.phase,
+            method_name(called.method, pretrain=called.pretrain),
+            recipe.batch_size,
+            method is not None or getattr(recipe, "images", "full") == "search_half",
+            method,
+            getattr(recipe, "pretrain", None) is not None,
         )
 
     def complaint(self, distribution: Distribution, counts: Sequence[int]) -> str | None:

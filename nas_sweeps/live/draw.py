@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from nas_sweeps.chain import PHASES
 from nas_sweeps.live.lines import span
 from nas_sweeps.live.snapshot import Running, Snapshot, Spent
 from nas_sweeps.live.spelling import spell
@@ -77,13 +76,14 @@ def lines(snapshot: Snapshot, width: int, height: int, ascii_only: bool = False)
 def _bars(snapshot: Snapshot, width: int, ascii_only: bool) -> Iterator[Text]:
     """A line for each phase: its bar, done of planned, and the other states."""
     counts = snapshot.counts
-    shares = {p: f"{counts[p][State.DONE]}/{sum(counts[p].values())}" for p in PHASES}
+    shares = {p: f"{counts[p][State.DONE]}/{sum(counts[p].values())}" for p in counts}
     each = max(map(len, shares.values()))
-    details = {phase: _states(counts[phase]) for phase in PHASES}
-    fixed = 8 + 2 + each + 2 + max(detail.cell_len for detail in details.values())
+    details = {phase: _states(counts[phase]) for phase in counts}
+    names = max(8, *(len(phase) + 1 for phase in counts))
+    fixed = names + 2 + each + 2 + max(detail.cell_len for detail in details.values())
     cells = min(BAR[1], max(BAR[0], width - fixed))
-    for phase in PHASES:
-        start = Text(f"{phase:<8}")
+    for phase in counts:
+        start = Text(f"{phase:<{names}}")
         start.append_text(bar(counts[phase], cells, ascii_only))
         start.append(f"  {shares[phase]:>{each}}  ")
         yield start.append_text(details[phase])

@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from nas_sweeps.chain import Outcome
 from nas_sweeps.live.lines import name_of
 from nas_sweeps.live.pace import Pace, Parts, kind_at, left_s, parts_of
 from nas_sweeps.live.snapshot import Running, Spent
-from nas_sweeps.standing import outcome_of
+from nas_sweeps.schedule import Outcome, outcome_of
 from nas_sweeps.store.layout import AttemptFiles, TrialFiles
 from nas_sweeps.store.records import AttemptRecord, Ending, Result, State
 from nas_sweeps.store.trial_files import (

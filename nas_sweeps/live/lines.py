@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nas_sweeps.chain import PHASES
 from nas_sweeps.live.snapshot import Counts, Row
-from nas_sweeps.names import joined, method_name, trial_name
+from nas_sweeps.names import method_name, trial_name
+from nas_sweeps.phases import phase_named
 from nas_sweeps.store.records import State
-from nas_sweeps.trial import Origin, SearchTrial, Trial
+from nas_sweeps.trial import Origin, Trial
 
 NAME_WIDTH = 40
 
 
 def name_of(trial: Trial, origins: Iterable[Origin] = ()) -> str:
     """A trial in a few words, as in every line that a person reads."""
-    if isinstance(trial, SearchTrial):
-        what = method_name(trial.method.name)
-    else:
-        found_by = joined(origin.method for origin in origins)
-        what = method_name(found_by, pretrain=trial.recipe.pretrained)
+    called = phase_named(trial.phase).labels(trial, origins)
+    what = method_name(called.method, pretrain=called.pretrain)
     return trial_name(trial.phase, what, str(trial.distribution), trial.seed)
 
 
@@ -57,9 +54,7 @@ def failed_text(error_class: str | None, error_message: str | None, trial_id: st
 
 def tally(counts: Counts) -> str:
     """Done of planned, by phase."""
-    return ", ".join(
-        f"{phase} {counts[phase][State.DONE]}/{sum(counts[phase].values())}" for phase in PHASES
-    )
+    return ", ".join(f"{phase} {of[State.DONE]}/{sum(of.values())}" for phase, of in counts.items())
 
 
 def span(seconds: float) -> str:

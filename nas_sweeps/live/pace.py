@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple
 
-from nas_sweeps import methods
-from nas_sweeps.grid import RetrainSlot
-from nas_sweeps.trial import MethodSpec, Origin, SearchTrial, Trial
+from nas_sweeps.grid import Entry
+from nas_sweeps.phases import phase_named
+from nas_sweeps.trial import Origin
 
 
 class Kind(NamedTuple):
@@ -58,32 +58,12 @@ class Pace:
         return total
 
 
-def parts_of(entry: Trial | RetrainSlot, origins: Iterable[Origin] = ()) -> Parts:
-    """A trial's epochs by kind. ``origins`` are those of a retrain trial."""
-    where = str(entry.distribution)
-    if isinstance(entry, SearchTrial):
-        method = f"{entry.method.name} {methods.variant(entry.method)}"
-        stages = _search_stages(entry.method, entry.recipe.epochs)
-        return tuple((Kind("search", stage, method, where), n) for stage, n in stages if n)
-    asked = [entry.origin] if isinstance(entry, RetrainSlot) else list(origins)
-    method = f"{asked[0].method} {asked[0].variant}" if asked else ""
-    recipe, pretrain = entry.recipe, entry.recipe.pretrain
-    if pretrain is None:
-        return ((Kind("retrain", "train", method, where), recipe.epochs),)
-    return (
-        (Kind("retrain", "pretrain", method, where), pretrain.epochs),
-        (Kind("retrain", pretrain.then, method, where), recipe.epochs),
-    )
-
-
-@lru_cache(maxsize=1024)
-def _search_stages(method: MethodSpec, epochs: int) -> tuple[tuple[str, int], ...]:
-    """Epochs of the weights alone, and of weights and architecture."""
-    built = methods.build(method)
-    if not built.trains:
-        return ()
-    warmup = min(built.warmup_epochs, epochs)
-    return ("warmup", warmup), ("search", epochs - warmup)
+def parts_of(entry: Entry, origins: Iterable[Origin] = ()) -> Parts:
+    """A trial's epochs by kind. ``origins`` are those of a trial that others led to."""
+    phase, where = phase_named(entry.phase), str(entry.distribution)
+    method, variant, _ = phase.labels(entry, itertools.islice(origins, 1))
+    stages = phase.stages(entry)
+    return tuple((Kind(entry.phase, stage, f"{method} {variant}", where), n) for stage, n in stages)
 
 
 def kind_at(parts: Parts, epoch: int) -> Kind:

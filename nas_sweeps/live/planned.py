@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from nas_sweeps.chain import PHASES, Chain
 from nas_sweeps.grid import Grid, GridError, Plan, plan
 from nas_sweeps.live.known import Known
 from nas_sweeps.live.pace import Parts, parts_of
 from nas_sweeps.live.snapshot import Counts
+from nas_sweeps.phases import in_order, phase_of_id
+from nas_sweeps.schedule import Scheduler
 from nas_sweeps.store.driver import Driver
 from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.records import State
@@ -22,7 +23,7 @@ class Planned:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.title = ""
-        self.counts: Counts = {phase: dict.fromkeys(State, 0) for phase in PHASES}
+        self.counts: Counts = {phase: dict.fromkeys(State, 0) for phase in in_order()}
         self.waiting: Counter[Parts] = Counter()
         self._plan: Plan | None = None
         self._of: object = None  # whose plan it is
@@ -43,7 +44,7 @@ class Planned:
         if self._plan is None:
             self._count_trials(trials)
             return
-        chain = Chain(self._plan, outcomes, elsewhere=running)
+        chain = Scheduler(self._plan, outcomes, elsewhere=running)
         self.counts = chain.counts()
         self.waiting = Counter(parts_of(e) for e, state in chain.states() if state == State.WAITING)
 
@@ -68,7 +69,8 @@ class Planned:
 
     def _count_trials(self, trials: list[Known]) -> None:
         """Without a plan, what was asked for so far."""
-        counts = {phase: dict.fromkeys(State, 0) for phase in PHASES}
+        counts = {phase: dict.fromkeys(State, 0) for phase in in_order()}
         for trial in trials:
-            counts["search" if trial.trial_id.startswith("s-") else "retrain"][trial.state] += 1
+            phase = phase_of_id(trial.trial_id)
+            counts.setdefault(phase, dict.fromkeys(State, 0))[trial.state] += 1
         self.counts = counts

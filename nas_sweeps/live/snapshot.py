@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nas_sweeps.chain import Phase
 from nas_sweeps.store.records import State
 
 Row = Mapping[str, Any]  # of the epochs table, and ``epochs_total``
-Counts = Mapping[Phase, Mapping[State, int]]  # trials by phase and state
+Counts = Mapping[str, Mapping[State, int]]  # trials by phase and state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nas_sweeps.chain import PHASES
 from nas_sweeps.names import UNKNOWN
+from nas_sweeps.phases import in_order
 from nas_sweeps.report import style
 from nas_sweeps.report.curves import TEST_SETS
 from nas_sweeps.report.labels import done, panel_names, places, retrains, sources
@@ -58,7 +58,7 @@ def state_data(frames: Frames) -> pd.DataFrame:
     """How many trials of each ``phase`` and ``method`` are in each ``state``."""
     trials = frames.trials.assign(method=frames.trials["method"].fillna(UNKNOWN))
     found = trials.groupby(["phase", "method", "state"]).size().reset_index(name="trials")
-    found["phase"] = pd.Categorical(found["phase"], PHASES, ordered=True)
+    found["phase"] = _by_phase(found["phase"])
     found["state"] = pd.Categorical(found["state"], list(State), ordered=True)
     return found.sort_values(["phase", "method", "state"], ignore_index=True)
 
@@ -75,8 +75,14 @@ def cost_data(frames: Frames) -> pd.DataFrame:
     costs = trials.assign(hours=hours, measure="GPU-hours" if on_gpu else "trial-hours")
     cells = costs.dropna(subset=["hours"]).groupby(["measure", "method", "phase"])["hours"]
     found = pd.DataFrame({"hours": cells.sum(), "trials": cells.count()}).reset_index()
-    found["phase"] = pd.Categorical(found["phase"], PHASES, ordered=True)
+    found["phase"] = _by_phase(found["phase"])
     return found.sort_values(["measure", "method", "phase"], ignore_index=True)
+
+
+def _by_phase(phases: pd.Series[str]) -> pd.Categorical[str]:
+    """In the order of the phases; those of packages that are not here come last."""
+    order = dict.fromkeys([*in_order(), *sorted(set(phases))])
+    return pd.Categorical(phases, [*order], ordered=True)
 
 
 @style.styled

@@ -9,12 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from nas_sweeps.grid import Grid, GridError, RetrainSlot, plan
+from nas_sweeps.grid import Entry, Grid, GridError, plan
 from nas_sweeps.grid.expand import method_of
-from nas_sweeps.standing import standing
+from nas_sweeps.schedule import replay
 from nas_sweeps.store import Store
 from nas_sweeps.store.records import State
-from nas_sweeps.trial import SearchTrial
 
 STATES = tuple(state for state in State if state != State.RUNNING)  # a report waits for none
 COLUMNS = ["phase", "method", "distribution", "planned", *STATES]
@@ -48,7 +47,7 @@ def _counted(kept: dict[str, Any], store: Store) -> KeptGrid:
     except GridError as error:
         nothing = pd.DataFrame(columns=COLUMNS)
         return KeptGrid(name=name, text=text, counts=nothing, problem=str(error))
-    found = Counter((*_cell(entry), state) for entry, state in standing(plan(grid), store).states())
+    found = Counter((*_cell(entry), state) for entry, state in replay(plan(grid), store).states())
     rows = []
     for cell in dict.fromkeys(key[:3] for key in found):
         numbers = [found[(*cell, state)] for state in STATES]
@@ -56,7 +55,7 @@ def _counted(kept: dict[str, Any], store: Store) -> KeptGrid:
     return KeptGrid(name=name, text=text, counts=pd.DataFrame(rows, columns=COLUMNS))
 
 
-def _cell(entry: SearchTrial | RetrainSlot) -> tuple[str, str, str]:
+def _cell(entry: Entry) -> tuple[str, str, str]:
     return entry.phase, method_of(entry), str(entry.distribution)
 
 

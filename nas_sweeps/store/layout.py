@@ -33,6 +33,7 @@ from nas_sweeps.store.files import NOTHING_KNOWN, File, Files
 
 FOLDERS = ("tables", "trials", "grids", "drivers", "estimates")
 _WRITER = re.compile(r"(\d{4,})-([0-9a-f]{6})")
+_TRIAL = re.compile(r"[a-z]+-")  # the prefix of a phase; nothing else that lies there counts
 _CHECKPOINT = re.compile(r"(\d{4,})-([0-9a-f]{16})\.checkpoint\.pt")
 
 
@@ -228,5 +229,5 @@ class Layout:
         nothing in it needs to be opened again: then, and only then, names may be left out.
         """
         for name, folder in self.files.tree("trials", known).items():
-            if name.startswith(("s-", "r-")):
+            if _TRIAL.match(name):
                 yield TrialFiles(self.files, name, folder.names, self.results), folder.stamp

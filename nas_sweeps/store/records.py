@@ -128,7 +128,7 @@ class Result:
     """
 
     trial_id: str
-    phase: Literal["search", "retrain"]
+    phase: str
     state: Ending
     started_at: str
     finished_at: str

@@ -24,6 +24,8 @@ import torch
 from nas_sweeps.numerics import Numerics
 from nas_sweeps.store.files import File
 from nas_sweeps.store.layout import Checkpoint
+from nas_sweeps.store.ledger import Store
+from nas_sweeps.store.trial_files import all_checkpoints
 from nas_sweeps.tables.schemas import FORM_OF_DEPTHWISE
 from nas_sweeps.train.common import Row
 
@@ -84,6 +86,19 @@ def read(checkpoint: Checkpoint) -> Content:
         raise
     except Exception as error:  # torch raises anything at all
         raise not_usable(checkpoint.file, error) from error
+
+
+def state_of(store: Store, trial_id: str) -> dict[str, Any]:
+    """What the run of a trial that is done has left for those that go on from it.
+
+    Raises:
+        ValueError: its checkpoint is gone.
+        Damaged, CheckpointNotUsable, OSError: as ``read``.
+    """
+    kept = all_checkpoints(store.layout.trial(trial_id))
+    if not kept:
+        raise ValueError(f"trial {trial_id}, which this one goes on from, has no checkpoint left")
+    return read(kept[0]).run
 
 
 def not_usable(file: File, why: object) -> CheckpointNotUsable:

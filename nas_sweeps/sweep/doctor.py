@@ -20,7 +20,6 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from nas_sweeps.chain import PHASES
 from nas_sweeps.choices import ExecutorName
 from nas_sweeps.data.bundle import prepare
 from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder
@@ -151,7 +150,7 @@ def sound(grid: Grid | None) -> str:
     from nas_sweeps.space.form import choose_form
     from nas_sweeps.train.form import check_switches
 
-    wanted = [grid.resources(phase).gpus for phase in PHASES] if grid else [1]
+    wanted = [grid.resources(phase).gpus for phase in grid.phases] if grid else [1]
     on = torch.device("cuda:0" if any(wanted) and torch.cuda.is_available() else "cpu")
     asked: list[Precision] = [trial.recipe.precision for trial in plan(grid)] if grid else ["fp32"]
     check_switches(on_cpu=on.type == "cpu")
@@ -279,7 +278,7 @@ def inline_room(grid: Grid) -> str:
     """For one trial at a time in this process. Raises ValueError."""
     import torch
 
-    for phase in PHASES:
+    for phase in grid.phases:
         resources = grid.resources(phase)
         if resources.gpus and not torch.cuda.is_available():
             raise ValueError(
@@ -291,7 +290,7 @@ def inline_room(grid: Grid) -> str:
 
 def asked_text(grid: Grid) -> str:
     """What a trial of each phase takes."""
-    asked = {phase: grid.resources(phase) for phase in PHASES}
+    asked = {phase: grid.resources(phase) for phase in grid.phases}
     return ", ".join(
         f"a {phase} trial takes {of.gpus:g} GPU and {of.cpus} CPU" for phase, of in asked.items()
     )

@@ -9,9 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from nas_sweeps.chain import PHASES, Chain, Phase, Work
 from nas_sweeps.estimate.simulate import Room
-from nas_sweeps.standing import outcome_of
+from nas_sweeps.schedule import Scheduler, Task, outcome_of
 from nas_sweeps.store import Result, State, Store
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.sweep.failures import ALIKE, all_alike
@@ -26,7 +25,7 @@ PAUSE_S = 5.0  # before the second retry; the first comes at once, each later on
 class Watcher(AbstractContextManager[Any], Protocol):
     """Told what happens while trials run, inside ``with``; it can look, not steer."""
 
-    def started(self, work: Work) -> None: ...
+    def started(self, work: Task) -> None: ...
     def epoch(self, trial: Trial, row: dict[str, Any]) -> None: ...
     def again(self, trial: Trial, why: str) -> None: ...
     def settled(self, trial: Trial, result: Result) -> None: ...
@@ -41,10 +40,10 @@ class Job:
     out again, ``max_retries`` times.
     """
 
-    chain: Chain
+    chain: Scheduler
     store: Store
     places: Places
-    resources: Callable[[Phase], Resources]
+    resources: Callable[[str], Resources]
     watcher: Watcher
     lease: Lease  # workers watch it
     variants: dict[str, str] = field(default_factory=dict)  # of search trials, by id
@@ -53,16 +52,16 @@ class Job:
     fail_fast: bool = False
     started: int = 0
     stopping: str | None = None  # why nothing more is handed out
-    _again: list[tuple[float, Work]] = field(default_factory=list)  # from when on
+    _again: list[tuple[float, Task]] = field(default_factory=list)  # from when on
     _tries: Counter[str] = field(default_factory=Counter)
-    _live: dict[str, Work] = field(default_factory=dict)
+    _live: dict[str, Task] = field(default_factory=dict)
     _results: list[Result] = field(default_factory=list)
 
     @property
-    def phases(self) -> list[Phase]:
+    def phases(self) -> list[str]:
         """Those of which a trial may still run."""
         counts = self.chain.counts()
-        return [phase for phase in PHASES if counts[phase][State.WAITING]]
+        return [phase for phase, of in counts.items() if of[State.WAITING]]
 
     @property
     def over(self) -> bool:
@@ -72,7 +71,7 @@ class Job:
         return self.stopping is not None or (not self._again and self.chain.next_phase is None)
 
     @property
-    def next_phase(self) -> Phase | None:
+    def next_phase(self) -> str | None:
         """Of the trial that ``hand_out`` would give now; None for none."""
         if self.stopping is not None:
             return None
@@ -84,7 +83,7 @@ class Job:
         if self.foretold is not None:
             self.foretold.begin(room)
 
-    def hand_out(self) -> Work | None:
+    def hand_out(self) -> Task | None:
         """The next trial, written down in the store before anything runs; None for none now."""
         if self.stopping is not None:
             return None
@@ -92,7 +91,7 @@ class Job:
         if work is not None:
             self._again = [(when, w) for when, w in self._again if w is not work]
         else:
-            work = self.chain.take()
+            work = self.chain.next_task()
             if work is None:
                 return None
             self.started += 1
@@ -146,11 +145,11 @@ class Job:
         self.stopping = self.stopping or why
         self.lease.stop()
 
-    def _due(self) -> Work | None:
+    def _due(self) -> Task | None:
         now = time.monotonic()
         return next((work for when, work in self._again if when <= now), None)
 
-    def _write_down(self, work: Work) -> None:
+    def _write_down(self, work: Task) -> None:
         trial_id = work.trial.trial_id
         self.store.ask(work.trial, variant=self.variants.get(trial_id, ""))
         for origin in work.origins:

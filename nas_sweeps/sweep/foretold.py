@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from nas_sweeps.chain import PHASES, Chain, Work
 from nas_sweeps.estimate.forecast import forecast
 from nas_sweeps.estimate.kept import Kept
 from nas_sweeps.estimate.measured import epochs_begun, measure
 from nas_sweeps.estimate.rates import Rates
 from nas_sweeps.estimate.simulate import Room
 from nas_sweeps.grid import Grid
+from nas_sweeps.schedule import Scheduler, Task
 from nas_sweeps.store import Store
 from nas_sweeps.store.layout import Writer
 
@@ -29,7 +29,7 @@ class Foretold:
     """
 
     grid: Grid
-    chain: Chain
+    chain: Scheduler
     store: Store
     writer: Writer  # the driver's name
     digest: str
@@ -45,7 +45,7 @@ class Foretold:
 
     def begin(self, room: Room) -> None:
         """The room is known, and nothing runs yet. Raises OSError."""
-        needs = {phase: self.grid.resources(phase) for phase in PHASES}
+        needs = {phase: self.grid.resources(phase) for phase in self.grid.phases}
         stores = [self.store] if self.source is None else [self.store, self.source]
         rates, self._begun = measure(stores, needs).rates, epochs_begun(self.store)
         found = forecast(self.chain, rates, self._begun)
@@ -62,11 +62,11 @@ class Foretold:
             )
             self.kept.publish(self.store.layout, self.writer)
 
-    def started(self, work: Work) -> None:
+    def started(self, work: Task) -> None:
         """A trial was handed out."""
         self._since.setdefault(work.trial.trial_id, time.monotonic())
 
-    def done(self, work: Work) -> None:
+    def done(self, work: Task) -> None:
         """A trial is done."""
         if self._rates is None:
             return

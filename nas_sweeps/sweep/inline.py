@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from nas_sweeps.chain import Work
 from nas_sweeps.estimate.simulate import Room
+from nas_sweeps.schedule import Task
 from nas_sweeps.store.lease import Watch
 from nas_sweeps.sweep.executor import Job
 from nas_sweeps.sweep.stopping import wait_for
@@ -35,7 +35,7 @@ class InlineExecutor:
                 wait_for(lambda: job.over or job.next_phase is not None)
 
 
-def _run(job: Job, work: Work, watch: Watch) -> str | None:
+def _run(job: Job, work: Task, watch: Watch) -> str | None:
     """How the attempt died, if it could not even say so in the store."""
     trial = work.trial
     try:

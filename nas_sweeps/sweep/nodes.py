@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from nas_sweeps.chain import PHASES
 from nas_sweeps.data.identity import fingerprint
 from nas_sweeps.grid import Grid
 from nas_sweeps.store import Store
@@ -40,7 +39,7 @@ def seen_by_ray(grid: Grid | None) -> str:
     """The cluster's resources. Raises ValueError where a trial of the grid would wait for ever."""
     nodes = alive_nodes()
     gpus, cpus = (sum(node["Resources"].get(k, 0.0) for node in nodes) for k in ("GPU", "CPU"))
-    for phase in PHASES if grid is not None else ():
+    for phase in grid.phases if grid else ():
         assert grid is not None
         require_room(phase, grid.resources(phase))
     counted = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"

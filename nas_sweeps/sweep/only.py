@@ -6,16 +6,14 @@ from collections.abc import Callable, Iterable
 
 import pandas as pd
 
-from nas_sweeps import methods
-from nas_sweeps.chain import Entry
-from nas_sweeps.grid import Plan
-from nas_sweeps.trial import SearchTrial
+from nas_sweeps.grid import Entry, Plan
+from nas_sweeps.phases import phase_named
 
 COLUMNS = ("phase", "method", "variant", "distribution", "mu", "total", "seed", "pretrain")
 
 
 def chosen_by(query: str, plan: Plan) -> Callable[[Entry], bool]:
-    """Whether a planned search or retrain is meant.
+    """Whether a planned trial or slot is meant.
 
     Args:
         query: a condition for ``DataFrame.eval`` over ``COLUMNS``, such as
@@ -24,7 +22,7 @@ def chosen_by(query: str, plan: Plan) -> Callable[[Entry], bool]:
     Raises:
         ValueError: the query cannot be read, or chooses nothing.
     """
-    entries: list[Entry] = [*plan.searches, *plan.retrains]
+    entries = list(plan)
     frame = _frame(entries)
     try:
         meant_rows = frame.eval(query, engine="python")
@@ -48,13 +46,5 @@ def _frame(entries: Iterable[Entry]) -> pd.DataFrame:
 def _row(entry: Entry) -> dict[str, object]:
     where = entry.distribution
     row: dict[str, object] = {"mu": where.mu, "total": where.total, "distribution": where.kind}
-    row["seed"] = entry.seed
-    if isinstance(entry, SearchTrial):
-        name, variant = entry.method.name, methods.variant(entry.method)
-        return row | {"phase": "search", "method": name, "variant": variant, "pretrain": "none"}
-    return row | {
-        "phase": "retrain",
-        "method": entry.origin.method,
-        "variant": entry.origin.variant,
-        "pretrain": entry.recipe.pretrained,
-    }
+    row |= {"seed": entry.seed, "phase": entry.phase}
+    return row | phase_named(entry.phase).labels(entry)._asdict()

@@ -22,8 +22,8 @@ from ray import cloudpickle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas_sweeps import methods
-from nas_sweeps.chain import Chain
 from nas_sweeps.methods import METHODS, Method
+from nas_sweeps.schedule import Scheduler
 from nas_sweeps.store.records import State
 from nas_sweeps.trial import MethodSpec, SearchTrial
 
@@ -37,7 +37,7 @@ _ADVICE = (
 )
 
 
-def pack(chain: Chain) -> bytes:
+def pack(chain: Scheduler) -> bytes:
     """The methods of a chain that workers cannot import, pickled; empty where there are none.
 
     Raises:
@@ -70,7 +70,7 @@ def unpack(packed: bytes) -> None:
         METHODS.known.update(own)
 
 
-def require_unpacked(packed: bytes, chain: Chain, node_ids: Iterable[str]) -> None:
+def require_unpacked(packed: bytes, chain: Scheduler, node_ids: Iterable[str]) -> None:
     """Build the methods on every node, as a trial will.
 
     Raises:
@@ -95,7 +95,7 @@ def require_unpacked(packed: bytes, chain: Chain, node_ids: Iterable[str]) -> No
         ) from None
 
 
-def _specs(chain: Chain) -> list[MethodSpec]:
+def _specs(chain: Scheduler) -> list[MethodSpec]:
     """Of the searches that are still to run, each once."""
     waiting = (entry for entry, state in chain.states() if state == State.WAITING)
     return list({entry.method: None for entry in waiting if isinstance(entry, SearchTrial)})

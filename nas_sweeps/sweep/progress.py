@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
-from nas_sweeps.chain import Chain, Phase, Work
 from nas_sweeps.live.display import Display
 from nas_sweeps.live.lines import done_text, epoch_columns, failed_text, name_of
 from nas_sweeps.live.pace import Pace, Parts, kind_at, left_s, parts_of, remaining_s
 from nas_sweeps.live.snapshot import Running, Snapshot, Spent
+from nas_sweeps.schedule import Scheduler, Task
 from nas_sweeps.store import Result, State
 from nas_sweeps.sweep.stopping import announce
 from nas_sweeps.trial import Resources, Trial
@@ -49,9 +49,9 @@ class Progress:
 
     def __init__(
         self,
-        chain: Chain,
+        chain: Scheduler,
         console: Console | None = None,
-        resources: Callable[[Phase], Resources] = lambda phase: Resources(),
+        resources: Callable[[str], Resources] = lambda phase: Resources(),
     ) -> None:
         self.chain, self.resources = chain, resources
         self.console = console or Console()
@@ -80,7 +80,7 @@ class Progress:
 
     # What happens
 
-    def started(self, work: Work) -> None:
+    def started(self, work: Task) -> None:
         trial = work.trial
         self.running[trial.trial_id] = _Live(
             name=name_of(trial, work.origins),
@@ -166,7 +166,7 @@ class Silence:
         return self
 
     def __exit__(self, *_: object) -> None: ...
-    def started(self, work: Work) -> None: ...
+    def started(self, work: Task) -> None: ...
     def epoch(self, trial: Trial, row: dict[str, Any]) -> None: ...
     def again(self, trial: Trial, why: str) -> None: ...
     def settled(self, trial: Trial, result: Result) -> None: ...

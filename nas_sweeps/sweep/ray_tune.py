@@ -55,7 +55,6 @@ import ray  # noqa: E402
 from ray import tune  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
-from nas_sweeps.chain import PHASES  # noqa: E402
 from nas_sweeps.estimate.simulate import Room  # noqa: E402
 from nas_sweeps.store import Store  # noqa: E402
 from nas_sweeps.store.lease import Watch  # noqa: E402
@@ -318,7 +317,7 @@ class _Progress(tune.Callback):
 
 def _trainable(job: Job, tracked: bool, own: bytes) -> Any:
     store, places, driver = job.store.root, job.places, job.lease.key
-    by_phase = {phase: job.resources(phase) for phase in PHASES}
+    by_phase = {phase: job.resources(phase) for phase in job.chain.phases}
 
     def train(config: dict[str, Any]) -> None:
         resources = by_phase[config["phase"]]

@@ -10,13 +10,12 @@ from typing import Literal
 from rich.console import Console
 
 from nas_sweeps import methods
-from nas_sweeps.chain import PHASES, Chain, Entry, Phase
 from nas_sweeps.choices import ExecutorName, Retry, Tracker
 from nas_sweeps.data.bundle import prepare
-from nas_sweeps.grid import Grid, Plan, plan
+from nas_sweeps.grid import Entry, Grid, Plan, plan
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
-from nas_sweeps.standing import standing
+from nas_sweeps.schedule import Scheduler, replay
 from nas_sweeps.store import State, Store
 from nas_sweeps.store.index import read_index
 from nas_sweeps.store.lease import Lease
@@ -39,7 +38,7 @@ class Summary:
     """How a run ended: trials by phase and state, and how many it started itself."""
 
     store: Store
-    counts: dict[Phase, dict[State, int]]
+    counts: dict[str, dict[State, int]]
     started: int
     stopped: str | None = None  # why it handed out nothing more, if it did not come to its end
 
@@ -103,11 +102,11 @@ def run(
     if executor == "inline" and address is not None:
         raise ValueError(NO_CLUSTER)
     require(track, executor, keeper.root)
-    check_switches(on_cpu=any(not grid.resources(phase).gpus for phase in PHASES))
+    check_switches(on_cpu=any(not grid.resources(phase).gpus for phase in grid.phases))
     measured = None if source is None else Store(source).require()
     planned = plan(grid)
     chosen = chosen_by(only, planned) if only is not None else None
-    _check_images(standing(planned, reader, retry=retry, chosen=chosen), grid.places)
+    _check_images(replay(planned, reader, retry=retry, chosen=chosen), grid.places)
     keeper.create()
     resolved = grid.to_json()
     digest = grid_digest(resolved)
@@ -137,7 +136,7 @@ def run(
 def _job(
     grid: Grid,
     planned: Plan,
-    chain: Chain,
+    chain: Scheduler,
     store: Store,
     lease: Lease,
     console: Console | Literal["none"] | None,
@@ -159,7 +158,7 @@ def _work(job: Job, executor: Executor) -> None:
             executor.run(job)
 
 
-def _check_images(chain: Chain, places: Places) -> None:
+def _check_images(chain: Scheduler, places: Places) -> None:
     """Draw every training set that is still needed, once, before any trial starts.
 
     What is wrong with images or class counts would otherwise be every trial's own failure, days
@@ -180,7 +179,7 @@ def _check_images(chain: Chain, places: Places) -> None:
 class _Start:
     """What a run finds in its store."""
 
-    chain: Chain
+    chain: Scheduler
     trials: set[str]
     linked: set[tuple[str, str]]  # retrains, and keys of origins that asked for them
     compacted: bool  # the tables hold everything
@@ -198,12 +197,12 @@ def _start(
     gathered, settled = gather(store.layout, SCHEMAS, index), store.settled(index)
     if gathered.torn:
         # Those of this plan alone: only they are handed out, and so written, again.
-        ours = standing(planned, store, chosen=chosen, settled=settled).trial_ids()
+        ours = replay(planned, store, chosen=chosen, settled=settled).trial_ids()
         for trial_id in gathered.torn & ours:
             store.reopen(trial_id)
             settled.pop(trial_id, None)
     return _Start(
-        chain=standing(planned, store, retry=retry, chosen=chosen, settled=settled),
+        chain=replay(planned, store, retry=retry, chosen=chosen, settled=settled),
         trials=set(gathered.stamps),
         linked=gathered.origins(),
         compacted=gathered.current,
@@ -211,7 +210,7 @@ def _start(
 
 
 def _link(
-    chain: Chain, store: Store, linked: set[tuple[str, str]], there: Callable[[str], bool]
+    chain: Scheduler, store: Store, linked: set[tuple[str, str]], there: Callable[[str], bool]
 ) -> None:
     """Write down who else asked for retrains that are in the store already.
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from nas_sweeps.store.layout import Checkpoint
 from nas_sweeps.store.ledger import KEPT, AlreadyDone, Attempt, Overtaken
 from nas_sweeps.store.records import AttemptState
 from nas_sweeps.store.trial_files import all_checkpoints
-from nas_sweeps.sweep.checkpoint import Content, Damaged, digest, encode, not_usable, read
+from nas_sweeps.sweep.checkpoint import Content, Damaged, digest, encode, not_usable, read, state_of
 from nas_sweeps.sweep.failures import is_transient
 from nas_sweeps.sweep.machine import (
     device_name,
@@ -350,7 +351,8 @@ class _Worker:
         trial = self.trial
         torch.manual_seed(stream(trial.seed, "global"))
         data = trial.data, trial.distribution, self.places, self.device
-        return run_kind(trial).make(trial, lambda: prepare(*data), self.device)
+        left = partial(state_of, self.attempt.store)
+        return run_kind(trial).make(trial, lambda: prepare(*data), self.device, left)
 
 
 def _after(run: Run) -> str:

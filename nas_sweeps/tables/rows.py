@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nas_sweeps.phases import phase_of_id
 from nas_sweeps.space.genotype import CELLS, Genotype
 from nas_sweeps.store.files import File, warn_skipped
 from nas_sweeps.store.layout import AttemptFiles, TrialFiles
@@ -42,7 +43,7 @@ from nas_sweeps.tables.schemas import (
     conform,
 )
 from nas_sweeps.tables.sealed import unseal
-from nas_sweeps.trial import Distribution, Origin, RetrainTrial, SearchTrial, Trial
+from nas_sweeps.trial import Distribution, Origin, SearchTrial, Trial
 
 Row = dict[str, Any]
 
@@ -93,7 +94,7 @@ def read_trial(files: TrialFiles) -> TrialRows:
     classes, classes_whole = _read_table(newest.classes if newest and result else None, CLASSES)
     row: Row = {
         "trial_id": files.trial_id,
-        "phase": "search" if files.trial_id.startswith("s-") else "retrain",
+        "phase": spec.phase if spec else phase_of_id(files.trial_id),
         "state": state_of(result, attempt),
         "genotype_id": genotype.genotype_id if genotype else None,
         "parents": [],
@@ -104,14 +105,14 @@ def read_trial(files: TrialFiles) -> TrialRows:
         "epochs": len(epochs),
         "accuracy_best": pc.max(epochs["accuracy_balanced"]).as_py(),
     }
-    row |= _spec_columns(spec) if spec else {}
-    if asked and isinstance(asked.trial, SearchTrial):
-        row |= {"method": asked.trial.method.name, "variant": asked.variant}
-    if row["phase"] == "retrain":
+    row |= _spec_columns(spec) if spec else _columns_of_unknown(files)
+    if isinstance(spec, SearchTrial):
+        row |= {"method": spec.method.name, "variant": asked.variant if asked else ""}
+    elif row["phase"] != "search":
         row |= origin_columns(read_origins(files))
     row |= _result_columns(result) if result else {}
     attempts = [_attempt_row(of, record, of == newest) for of, record in records]
-    whole = epochs_whole and classes_whole and (spec is not None or not records)
+    whole = epochs_whole and classes_whole and ("spec" in row or not records)
     if result is not None and result.state == State.DONE:
         # A search that trains nothing has neither.
         trained = result.metrics.get("epochs") != 0
@@ -210,9 +211,10 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _genotype(files: TrialFiles, spec: Trial | None, result: Result | None) -> Genotype | None:
-    """What a retrain trains, or what a search found."""
-    if isinstance(spec, RetrainTrial):
-        return spec.genotype
+    """What a trial trains, or what it found."""
+    trained: Genotype | None = getattr(spec, "genotype", None)
+    if trained is not None:
+        return trained
     if result is None or result.genotype is None:
         return None
     try:
@@ -233,9 +235,21 @@ def _spec_columns(spec: Trial) -> Row:
         "setting": setting(spec),
         "spec": spec.to_json(),
     }
-    if isinstance(spec, RetrainTrial):
-        row["pretrain"] = spec.recipe.pretrained
+    if (pretrained := getattr(spec.recipe, "pretrained", None)) is not None:
+        row["pretrain"] = pretrained
     return row
+
+
+def _columns_of_unknown(files: TrialFiles) -> Row:
+    """Of a trial of a phase that only another package knows; nothing of a file that is damaged."""
+    try:
+        spec = json.loads(files.spec.read())["spec"]
+        known = Distribution(**spec["distribution"])
+        columns = {"distribution": known.kind, "mu": known.mu, "total": known.total}
+        columns |= {"dataset": spec["data"]["label"], "seed": spec["seed"], "phase": spec["phase"]}
+        return columns | {"setting": "", "spec": json.dumps(spec, sort_keys=True)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def origin_columns(origins: tuple[Origin, ...]) -> Row:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from nas_sweeps.hints import did_you_mean
+from nas_sweeps.phases import in_order
 from nas_sweeps.store.records import State
 from nas_sweeps.tables.frames import Frames, require_columns
 
@@ -18,16 +19,16 @@ _SPLIT_ROWS = ("dataset", "variant", "search_setting", "pretrain", "setting")
 _SPLIT_COLUMNS = ("total",)
 
 
-def attributed(frames: Frames) -> pd.DataFrame:
-    """Retrain trials, one row per trial and origin.
+def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
+    """Trials of a phase that goes on from another, one row per trial and origin.
 
     The columns are those of ``frames.trials``, with ``method`` and ``variant`` of the one
-    origin, and ``search_id``, ``search_seed`` and ``search_setting`` of its search (null for a
-    published genotype). A retrain that several searches share counts for each of them. One
-    whose origins are lost has one row and no method.
+    origin, and ``search_id``, ``search_seed`` and ``search_setting`` of the trial that it goes on
+    from: of a retrain, its search (null for a published genotype). One that several led to counts
+    for each of them. One whose origins are lost has one row and no method.
     """
     require_columns(frames.trials, "trials", "phase", "state", "origins", "parents", "setting")
-    retrains = frames.trials[frames.trials["phase"] == "retrain"]
+    retrains = frames.trials[frames.trials["phase"] == phase]
     asked = [json.loads(text) or [{}] for text in retrains["origins"]]
     origins: list[dict[str, Any]] = [origin for group in asked for origin in group]
     position = [i for i, group in enumerate(asked) for _ in group]
@@ -50,23 +51,25 @@ def summarise(
     value: str = "accuracy_balanced",
     rows: Sequence[str] = ("method",),
     columns: Sequence[str] = ("distribution", "mu"),
+    phase: str = "retrain",
 ) -> pd.DataFrame:
-    """Mean, sample standard deviation and number of the retrains that are done.
+    """Mean, sample standard deviation and number of the trials of a phase that are done.
 
     Args:
         value: a numeric column of the trials table.
         rows, columns: columns of ``attributed``. Data set, variant, pre-training and settings
             become rows as well, and the size of a uniform distribution a column, where a
             cell would otherwise mix two values.
+        phase: retrain, or one that a package adds.
 
     Returns:
         One row per combination of ``rows`` (the index). The columns' levels are ``columns`` and
-        then "statistic": mean, sd (NaN for one retrain), n (0 for a cell without retrains).
+        then "statistic": mean, sd (NaN for one trial), n (0 for a cell without trials).
 
     Raises:
         ValueError: a name is no column, ``value`` is not numeric, or ``rows`` is empty.
     """
-    found = attributed(frames)
+    found = attributed(frames, phase)
     _check_value(found, value)
     _check_names(found, rows, columns)
     if not rows:
@@ -91,7 +94,7 @@ def learning_curves(
         value: a numeric column of the epochs table. Epochs that have none are left out.
         by: columns of ``attributed``, or of the trials table for searches. As in ``summarise``,
             what would otherwise be mixed becomes a column as well.
-        phase: retrain or search.
+        phase: search, retrain, or one that a package adds.
 
     Returns:
         The columns of ``by``, then epoch (over all stages of a trial), mean, sd (NaN for one
@@ -111,11 +114,12 @@ def learning_curves(
     4    ssf_nas  0.1      1  0.208 NaN  1
     5    ssf_nas  0.1      2  0.312 NaN  1
     """
-    if phase not in ("retrain", "search"):
-        raise ValueError(f"phase '{phase}': choose from retrain, search")
     require_columns(frames.trials, "trials", "phase", "state")
+    choices = dict.fromkeys([*in_order(), *sorted(set(frames.trials["phase"]))])
+    if phase not in choices:
+        raise ValueError(f"phase '{phase}': choose from {', '.join(choices)}")
     require_columns(frames.epochs, "epochs", "epoch")
-    trials = attributed(frames) if phase == "retrain" else frames.trials
+    trials = frames.trials if phase == "search" else attributed(frames, phase)
     trials = trials[(trials["phase"] == phase) & (trials["state"] == State.DONE)]
     _check_value(frames.epochs, value)
     _check_names(trials, by)

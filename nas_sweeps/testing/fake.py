@@ -18,10 +18,10 @@ from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
 from nas_sweeps import methods
+from nas_sweeps.phases import phase_named
 from nas_sweeps.space.discretise import Discretised
 from nas_sweeps.space.genotype import EDGES
 from nas_sweeps.train.common import EPOCH_ACCURACIES, Outcome, Row, TrainingDiverged, nothing
-from nas_sweeps.train.retrain import stages
 from nas_sweeps.train.runs import RunKind
 from nas_sweeps.trial import RetrainTrial, SearchTrial
 
@@ -64,7 +64,7 @@ class FakeRun(Generic[T]):
     @property
     def stages(self) -> list[tuple[str, int]]:
         """Names and epochs of what the real run goes through."""
-        raise NotImplementedError
+        return list(phase_named(self.trial.phase).stages(self.trial))
 
     @property
     def epochs_total(self) -> int:
@@ -168,13 +168,6 @@ class FakeSearch(FakeRun[SearchTrial]):
     def name(self) -> str:
         return self.trial.method.name
 
-    @property
-    def stages(self) -> list[tuple[str, int]]:
-        if not self.method.trains:
-            return []
-        warming = self.method.warmup_epochs
-        return [("warmup", warming), ("search", self.trial.recipe.epochs - warming)]
-
     def _accuracies(self) -> tuple[str, ...]:
         return (*TESTED, "accuracy_validation")
 
@@ -217,10 +210,6 @@ class FakeSearch(FakeRun[SearchTrial]):
 class FakeRetrain(FakeRun[RetrainTrial]):
     """A retraining of a genotype, with its pre-training where the recipe has one."""
 
-    @property
-    def stages(self) -> list[tuple[str, int]]:
-        return [(stage.name, stage.epochs) for stage in stages(self.trial)]
-
     def _accuracies(self) -> tuple[str, ...]:
         halved = self.trial.recipe.images == "search_half"
         return (*TESTED, "accuracy_validation") if halved else TESTED
@@ -237,6 +226,6 @@ class FakeRetrain(FakeRun[RetrainTrial]):
 
 NOTE = "nothing is trained: every number is made up (nas_sweeps.testing.fake)"
 RUNS = {
-    "search": RunKind(lambda trial, images, device: FakeSearch(trial), False, NOTE),
-    "retrain": RunKind(lambda trial, images, device: FakeRetrain(trial), False, NOTE),
+    "search": RunKind(lambda trial, *_: FakeSearch(trial), False, NOTE),
+    "retrain": RunKind(lambda trial, *_: FakeRetrain(trial), False, NOTE),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,12 +48,12 @@ from nas_sweeps.trial import RetrainTrial
 class Stage:
     """A stretch of epochs with one loss and one set of trained weights."""
 
-    name: Literal["pretrain", "finetune", "train"]
+    name: str  # pretrain, finetune, train, or what another phase calls it
     epochs: int
     frozen: bool = False  # only the classifier learns
 
 
-def stages(trial: RetrainTrial) -> tuple[Stage, ...]:
+def stages_of(trial: RetrainTrial) -> tuple[Stage, ...]:
     """What a trial goes through, in order."""
     recipe = trial.recipe
     if recipe.pretrain is None:
@@ -64,6 +64,8 @@ def stages(trial: RetrainTrial) -> tuple[Stage, ...]:
 
 class RetrainRun:
     """One retrain trial. Same trial, bundle and threads: same bits, interrupted or not (CPU).
+
+    ``stages`` are what it goes through; None: those of the recipe.
 
     Raises:
         ValueError: by the first epoch, fewer images than the whole batch Barlow Twins needs.
@@ -76,11 +78,12 @@ class RetrainRun:
         bundle: Bundle,
         device: torch.device,
         recorder: Recorder | None = None,
+        stages: tuple[Stage, ...] | None = None,
     ) -> None:
         self.trial, self.bundle, self.device = trial, bundle, device
         self.recorder = recorder or default_recorder(device)
         self.recipe = trial.recipe
-        self.stages = stages(trial)
+        self.stages = stages or stages_of(trial)
         self.epochs_done, self.epochs_total = 0, sum(s.epochs for s in self.stages)
         self.tested: Row = {}  # the last test's numbers
         self.best = 0.0  # accuracy_balanced of the best epoch: for information, never the headline

@@ -11,8 +11,7 @@ import pytest
 
 import nas_sweeps as ns
 from nas_sweeps import methods
-from nas_sweeps.chain import Entry
-from nas_sweeps.grid import Grid
+from nas_sweeps.grid import Entry, Grid, Slot
 from nas_sweeps.space.published import published
 from nas_sweeps.store import Result, Store
 from nas_sweeps.store.records import State
@@ -64,7 +63,7 @@ class Shop:
 
     def retrain(self, entry: Entry, stages: Mapping[str, tuple[int, float]]) -> None:
         """Run a retrain of so many epochs of so many seconds, by stage."""
-        assert not isinstance(entry, SearchTrial)
+        assert isinstance(entry, Slot)
         trial = entry.resolve(NORMAL)
         self.store.ask(trial)
         self.store.link(trial.trial_id, Origin(method=entry.origin.method))

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import nas_sweeps as ns
-from nas_sweeps.chain import Chain
 from nas_sweeps.data.bundle import Bundle, prepare
 from nas_sweeps.estimate import calibrate as room
 from nas_sweeps.estimate.calibrate import REPEATS, Timed, calibrate
 from nas_sweeps.estimate.forecast import forecast
 from nas_sweeps.estimate.rates import Images, Rates
 from nas_sweeps.grid import Grid
+from nas_sweeps.schedule import Scheduler
 from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import Distribution, SearchTrial
 from tests.sweep.tiny import TINY
@@ -101,7 +101,7 @@ def test_what_nobody_measured_is_timed_once_for_all_distributions_and_seeds(
     clockwork: None,
 ) -> None:
     grid = tiny(seeds=2, distributions=["balance", {"exp": 0.5}])
-    chain, timed, known = Chain(ns.plan(grid)), Timed(), nothing_known()
+    chain, timed, known = Scheduler(ns.plan(grid)), Timed(), nothing_known()
     assert list(calibrate(grid, chain, known, timed)) == [
         "timing search darts on the CPU",
         "timing retrain darts on the CPU",
@@ -123,7 +123,7 @@ def test_real_steps_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     search = TINY["search"] | {"methods": ["darts"]}
     retrain = TINY["retrain"] | {"pretrain": ["barlow"], "barlow": {"dim": 8, "hidden": 8}}
     grid = Grid.from_dict(TINY | {"search": search, "retrain": retrain})
-    chain, timed = Chain(ns.plan(grid)), Timed()
+    chain, timed = Scheduler(ns.plan(grid)), Timed()
     list(calibrate(grid, chain, nothing_known(), timed))
     assert [s.kind.stage for s in timed.samples] == ["search", "pretrain", "finetune"]
     assert all(sample.epoch_s > 0 and sample.image_s > 0 for sample in timed.samples)
@@ -134,12 +134,12 @@ def test_no_cpu_is_timed_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     grid = tiny(resources={"gpus": 1})
     with pytest.raises(ValueError, match="a search trial takes a GPU, and torch sees none"):
-        list(calibrate(grid, Chain(ns.plan(grid)), nothing_known(), Timed()))
+        list(calibrate(grid, Scheduler(ns.plan(grid)), nothing_known(), Timed()))
 
 
 def test_a_short_epoch_becomes_a_whole_one(clockwork: None) -> None:
     grid = tiny(recipe=TINY["search"]["recipe"] | {"epochs": 5, "test_every": 2})  # type: ignore[index]
-    chain, timed, known = Chain(ns.plan(grid)), Timed(), nothing_known()
+    chain, timed, known = Scheduler(ns.plan(grid)), Timed(), nothing_known()
     list(calibrate(grid, chain, known, timed))
     rates = Rates(timed.samples, known.images, {})
     data, where = ns.plan(grid).searches[0].data, Distribution(kind="exp", mu=0.4)
@@ -159,10 +159,10 @@ def test_a_short_epoch_becomes_a_whole_one(clockwork: None) -> None:
 
 def test_only_what_is_unknown_is_timed(clockwork: None) -> None:
     grid = tiny()
-    chain, timed, known = Chain(ns.plan(grid)), Timed(), nothing_known()
+    chain, timed, known = Scheduler(ns.plan(grid)), Timed(), nothing_known()
     list(calibrate(grid, chain, known, timed))
     both = tiny(methods=["darts", "fairdarts"])
-    lines = list(calibrate(both, Chain(ns.plan(both)), timed.rates(known), Timed()))
+    lines = list(calibrate(both, Scheduler(ns.plan(both)), timed.rates(known), Timed()))
     assert [line.split(" on ")[0] for line in lines] == [
         "timing search fairdarts",
         "timing retrain fairdarts",

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import nas_sweeps as ns
-from nas_sweeps.chain import Chain
 from nas_sweeps.estimate import measured
 from nas_sweeps.estimate.forecast import forecast
 from nas_sweeps.estimate.measured import _gap, epochs_begun, measure
 from nas_sweeps.estimate.rates import ASSUMED_SPREAD, Band
 from nas_sweeps.grid import Grid
+from nas_sweeps.schedule import Scheduler
 from nas_sweeps.trial import Resources
 from tests.estimate.conftest import Shop, grid_of, searches
 
@@ -115,7 +115,7 @@ def test_a_forecast_adds_up_what_is_left(shop: Shop) -> None:
     for seconds, (_, search) in zip((2.0, 1.0, 4.0, 3.0), ran.items(), strict=True):
         shop.search(search, seconds)
     planned = ns.plan(grid_of(search__seeds=2, retrain__winners="each"))
-    found = forecast(Chain(planned), measure([shop.store], CPUS).rates)
+    found = forecast(Scheduler(planned), measure([shop.store], CPUS).rates)
     by_line = {(line.phase, line.method): line for line in found.lines}
     assert by_line["search", "darts"].work.mid == pytest.approx(2 * (20 + 10))
     assert by_line["search", "fairdarts"].work.mid == pytest.approx(2 * (40 + 30))

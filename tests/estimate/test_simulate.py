@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas_sweeps.chain import Chain, Outcome
 from nas_sweeps.estimate.simulate import Room, Schedule, Task, simulate
 from nas_sweeps.grid import Grid, Plan, plan
+from nas_sweeps.schedule import Outcome, Scheduler
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.space.published import published
 from nas_sweeps.trial import Resources
@@ -146,7 +146,7 @@ def test_the_real_chain_starts_the_same_trials_in_the_same_order(
     winners: str, seeds: int, retrain_seeds: int, slots: int, random: object
 ) -> None:
     planned = grid_of(winners, seeds, retrain_seeds)
-    chain = Chain(planned)
+    chain = Scheduler(planned)
     left = [entry for entry, _ in chain.left()]
     assert left == list(planned)
     places = {search.trial_id: i for i, search in enumerate(planned.searches)}
@@ -167,7 +167,7 @@ def test_the_real_chain_starts_the_same_trials_in_the_same_order(
             number[slot.resolve(genotype).trial_id] = i
     now, real, live = 0.0, [], []
     while not chain.finished:
-        while len(live) < slots and (work := chain.take()) is not None:
+        while len(live) < slots and (work := chain.next_task()) is not None:
             trial_id = work.trial.trial_id
             real.append(now)
             i = number[trial_id]

@@ -16,7 +16,7 @@ from nas_sweeps.estimate.rates import Band
 from nas_sweeps.estimate.simulate import Room
 from nas_sweeps.estimate.view import Question, estimate_view
 from nas_sweeps.grid import Grid
-from nas_sweeps.standing import standing
+from nas_sweeps.schedule import replay
 from nas_sweeps.store import Store
 from nas_sweeps.store.layout import Writer
 from nas_sweeps.sweep.executor import Job
@@ -26,7 +26,7 @@ from tests.estimate.conftest import Shop, grid_of, searches
 
 
 def told(grid: Grid, store: Store, width: int = 100, **question: object) -> str:
-    chain = standing(ns.plan(grid), store)
+    chain = replay(ns.plan(grid), store)
     asked = Question(**({"slots": 1} | question))  # type: ignore[arg-type]
     return printed(estimate_view(grid, chain, store, asked), width)
 

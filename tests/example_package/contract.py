@@ -2,7 +2,13 @@
 
 import pytest
 
-from nas_sweeps.testing import DatasetContract, LossContract, MethodContract, SamplerContract
+from nas_sweeps.testing import (
+    DatasetContract,
+    LossContract,
+    MethodContract,
+    PhaseContract,
+    SamplerContract,
+)
 
 
 @pytest.mark.parametrize("name", ["masked_darts"])
@@ -23,3 +29,8 @@ class TestSamplers(SamplerContract):
 @pytest.mark.parametrize("name", ["stripes"])
 class TestDatasets(DatasetContract):
     pass
+
+
+@pytest.mark.parametrize("name", ["classifier"])
+class TestPhases(PhaseContract):
+    section = {"epochs": 2}  # noqa: RUF012

@@ -15,7 +15,7 @@ from nas_sweeps.grid import Grid, plan
 from nas_sweeps.report.figures import FIGURES
 from nas_sweeps.report.page import write_report
 from nas_sweeps.report.planned import kept_grids, shortfalls
-from nas_sweeps.standing import standing
+from nas_sweeps.schedule import replay
 from nas_sweeps.store import Result, Store
 from tests.report.lab import HOSTILE, Lab
 
@@ -191,7 +191,7 @@ def test_what_is_missing_is_counted_against_the_plan(lab: Lab) -> None:
         "1 impossible because searches failed",
     ]
     assert grid.counts["planned"].sum() == len(plan(Grid.from_dict(GRID)))
-    chain = standing(plan(Grid.from_dict(GRID)), lab.store)
+    chain = replay(plan(Grid.from_dict(GRID)), lab.store)
     assert grid.counts["done"].sum() == sum(state == "done" for _, state in chain.states())
 
 

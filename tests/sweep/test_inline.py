@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import nas_sweeps as ns
+from nas_sweeps.schedule import replay
 from nas_sweeps.space.discretise import Discretised
-from nas_sweeps.standing import standing
 from nas_sweeps.store import Store
 from nas_sweeps.store.files import LocalFiles
 from nas_sweeps.sweep import executor, worker
@@ -221,7 +221,7 @@ def test_the_store_keeps_the_grid_for_other_machines(finished: Path) -> None:
     (kept,) = Store(finished).grids()
     again = ns.Grid.from_dict(kept)
     assert ns.plan(again) == ns.plan(grid())
-    assert standing(ns.plan(again), Store(finished)).finished
+    assert replay(ns.plan(again), Store(finished)).finished
 
 
 def run_one(store: Store, trial: Trial, **options: object):

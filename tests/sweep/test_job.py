@@ -1,4 +1,4 @@
-"""Chain, ledger and job together: whatever happens to workers and drivers, one ending."""
+"""Scheduler, ledger and job together: whatever happens to workers and drivers, one ending."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nas_sweeps as ns
+from nas_sweeps.schedule import replay
 from nas_sweeps.space.published import published
-from nas_sweeps.standing import standing
 from nas_sweeps.store import Result, Store
 from nas_sweeps.sweep import executor
 from nas_sweeps.sweep.executor import Job
@@ -46,7 +46,7 @@ class Held:
 def new_job(store: Store) -> Job:
     """A driver that has just been started."""
     return Job(
-        chain=standing(PLAN, store, retry="lost"),
+        chain=replay(PLAN, store, retry="lost"),
         store=store,
         places=GRID.places,
         resources=GRID.resources,
@@ -143,7 +143,7 @@ def check_the_end(store: Store, done: set[str], mistaken: set[str]) -> None:
     results = store.results()
     assert {t for t, r in results.items() if r.state == "done"} == done
     assert {t for t, r in results.items() if r.state == "failed"} == mistaken
-    chain = standing(PLAN, store)
+    chain = replay(PLAN, store)
     assert chain.finished
     blocked = {slot.parents for slot in chain.blocked}
     assert blocked == {(s.trial_id,) for s in PLAN.searches if s.trial_id in mistaken}

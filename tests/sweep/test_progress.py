@@ -9,8 +9,7 @@ import pytest
 from rich.console import Console
 
 import nas_sweeps as ns
-from nas_sweeps.chain import Chain
-from nas_sweeps.standing import outcome_of
+from nas_sweeps.schedule import Scheduler, outcome_of
 from nas_sweeps.store import Result
 from nas_sweeps.sweep import progress
 from nas_sweeps.sweep.progress import Progress
@@ -39,12 +38,12 @@ class Watched:
         self.now = 100.0
         monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: self.now))
         self.file = io.StringIO()
-        self.chain = Chain(ns.plan(GRID))
+        self.chain = Scheduler(ns.plan(GRID))
         console = Console(file=self.file, width=40)
         self.progress = Progress(self.chain, console, GRID.resources)
 
     def start(self) -> Trial:
-        work = self.chain.take()
+        work = self.chain.next_task()
         assert work is not None
         self.progress.started(work)
         return work.trial

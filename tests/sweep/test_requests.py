@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import nas_sweeps as ns
-from nas_sweeps.standing import outcome_of, standing
+from nas_sweeps.schedule import outcome_of, replay
 from nas_sweeps.store import Result, Store, ledger
 from nas_sweeps.store.files import NOTHING_KNOWN, LocalFiles
 from nas_sweeps.sweep.inline import InlineExecutor
@@ -93,8 +93,8 @@ def finished(folder: Path, seeds: int) -> ns.Grid:
     store, a_grid = Store(folder), grid(seeds)
     store.create()
     store.keep_grid(a_grid.to_json())
-    chain = standing(ns.plan(a_grid), store)
-    while (work := chain.take()) is not None:
+    chain = replay(ns.plan(a_grid), store)
+    while (work := chain.next_task()) is not None:
         store.ask(work.trial)
         for origin in work.origins:
             store.link(work.trial.trial_id, origin)

@@ -11,7 +11,7 @@ import nas_sweeps as ns
 from nas_sweeps.estimate.forecast import forecast
 from nas_sweeps.estimate.measured import measure
 from nas_sweeps.grid import Grid
-from nas_sweeps.standing import standing
+from nas_sweeps.schedule import replay
 from nas_sweeps.store import Store
 from nas_sweeps.store.layout import Layout
 from nas_sweeps.tables.rows import read_trial
@@ -55,7 +55,7 @@ def test_a_second_run_starts_nothing_and_finds_nothing_damaged(finished: Path) -
 def test_more_seeds_are_estimated(finished: Path) -> None:
     store, more = Store(finished), grid(seeds=[0, 1, 2])
     planned = ns.plan(more)
-    chain = standing(planned, store)
+    chain = replay(planned, store)
     needs = {phase: more.resources(phase) for phase in ("search", "retrain")}
     found = forecast(chain, measure([store], needs).rates, {})
     assert found.complete

@@ -164,7 +164,7 @@ def test_an_epoch_without_the_value_is_no_point(lab: Any) -> None:
         ({"value": "stage"}, "choose from epoch, loss_weights"),
         ({"by": ["methods"]}, "no column 'methods'"),
         ({"by": "method"}, "write it as a list"),
-        ({"phase": "train"}, "phase 'train': choose from retrain, search"),
+        ({"phase": "train"}, "phase 'train': choose from search, retrain"),
     ],
 )
 def test_learning_curves_say_what_they_do_not_know(lab: Any, asked: Any, said: str) -> None:

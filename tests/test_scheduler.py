@@ -1,4 +1,4 @@
-"""The chain: each trial once, retrains first, nothing left behind, whatever the order."""
+"""The scheduler: each trial once, retrains first, nothing left behind, whatever the order."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas_sweeps.chain import Chain, Outcome, Work
 from nas_sweeps.grid import Grid, Plan, plan
+from nas_sweeps.schedule import Outcome, Scheduler, Task
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.trial import Origin
@@ -29,16 +29,16 @@ def done(genotype: Genotype = V1, accuracy: float | None = None) -> Outcome:
     return Outcome(state="done", genotype=genotype, accuracy_validation=accuracy)
 
 
-def take(chain: Chain) -> Work:
-    work = chain.take()
-    assert work is not None
-    return work
+def next_task(scheduler: Scheduler) -> Task:
+    task = scheduler.next_task()
+    assert task is not None
+    return task
 
 
-def take_all(chain: Chain) -> list[str]:
+def all_tasks(scheduler: Scheduler) -> list[str]:
     taken = []
-    while (work := chain.take()) is not None:
-        taken.append(work.trial.trial_id)
+    while (task := scheduler.next_task()) is not None:
+        taken.append(task.trial.trial_id)
     return taken
 
 
@@ -48,100 +48,100 @@ def ids(of: Plan) -> list[str]:
 
 def test_searches_come_in_plan_order_and_each_once() -> None:
     of = planned(methods=2, seeds=3)
-    assert take_all(Chain(of)) == ids(of)
+    assert all_tasks(Scheduler(of)) == ids(of)
 
 
 def test_a_done_search_releases_its_retrain_before_the_next_search() -> None:
     of = planned(seeds=3)
-    chain = Chain(of)
-    first, second = take(chain), take(chain)
+    scheduler = Scheduler(of)
+    first, second = next_task(scheduler), next_task(scheduler)
     assert (first.phase, first.origins) == ("search", ())
-    chain.settle(second.trial.trial_id, done(V2))
-    assert chain.next_phase == "retrain"
-    work = take(chain)
-    assert work.phase == "retrain"
-    assert work.trial == of.retrains[1].resolve(V2)
-    assert work.origins == (Origin(method="darts", search_id=ids(of)[1], seed=1),)
-    assert chain.next_phase == "search"
-    assert take(chain).trial == of.searches[2]
-    assert chain.next_phase is None
+    scheduler.settle(second.trial.trial_id, done(V2))
+    assert scheduler.next_phase == "retrain"
+    task = next_task(scheduler)
+    assert task.phase == "retrain"
+    assert task.trial == of.retrains[1].resolve(V2)
+    assert task.origins == (Origin(method="darts", search_id=ids(of)[1], seed=1),)
+    assert scheduler.next_phase == "search"
+    assert next_task(scheduler).trial == of.searches[2]
+    assert scheduler.next_phase is None
 
 
 def test_what_is_left_names_a_shared_retrain_once_and_only_when_it_is_known() -> None:
     of = planned(methods=2, seeds=1)
-    chain = Chain(of, {trial_id: done(V1) for trial_id in ids(of)})
-    assert [trial_id for _, trial_id in chain.left()] == [of.retrains[0].resolve(V1).trial_id]
-    chain = Chain(of, {ids(of)[0]: done(V1)})
+    scheduler = Scheduler(of, {trial_id: done(V1) for trial_id in ids(of)})
+    assert [trial_id for _, trial_id in scheduler.left()] == [of.retrains[0].resolve(V1).trial_id]
+    scheduler = Scheduler(of, {ids(of)[0]: done(V1)})
     known = of.retrains[0].resolve(V1).trial_id
-    assert [trial_id for _, trial_id in chain.left()] == [ids(of)[1], known, None]
-    chain = Chain(of, {ids(of)[0]: FAILED})
-    assert [trial_id for _, trial_id in chain.left()] == [ids(of)[1], None]
+    assert [trial_id for _, trial_id in scheduler.left()] == [ids(of)[1], known, None]
+    scheduler = Scheduler(of, {ids(of)[0]: FAILED})
+    assert [trial_id for _, trial_id in scheduler.left()] == [ids(of)[1], None]
 
 
 def test_nothing_ready_is_not_the_end_while_a_search_is_live() -> None:
-    chain = Chain(planned())
-    search = take(chain)
-    assert chain.take() is None
-    assert not chain.finished
-    assert chain.live == (search.trial,)
-    chain.settle(search.trial.trial_id, done())
-    assert not chain.finished
-    retrain = take(chain)
-    chain.settle(retrain.trial.trial_id, done())
-    assert chain.finished
-    assert chain.take() is None
+    scheduler = Scheduler(planned())
+    search = next_task(scheduler)
+    assert scheduler.next_task() is None
+    assert not scheduler.finished
+    assert scheduler.live == (search.trial,)
+    scheduler.settle(search.trial.trial_id, done())
+    assert not scheduler.finished
+    retrain = next_task(scheduler)
+    scheduler.settle(retrain.trial.trial_id, done())
+    assert scheduler.finished
+    assert scheduler.next_task() is None
 
 
 def test_a_failed_search_blocks_its_own_retrains_only() -> None:
     of = planned(seeds=2)
-    chain = Chain(of)
-    first, second = take(chain), take(chain)
-    chain.settle(first.trial.trial_id, FAILED)
-    chain.settle(second.trial.trial_id, done())
-    assert chain.blocked == (of.retrains[0],)
-    assert take(chain).trial == of.retrains[1].resolve(V1)
+    scheduler = Scheduler(of)
+    first, second = next_task(scheduler), next_task(scheduler)
+    scheduler.settle(first.trial.trial_id, FAILED)
+    scheduler.settle(second.trial.trial_id, done())
+    assert scheduler.blocked == (of.retrains[0],)
+    assert next_task(scheduler).trial == of.retrains[1].resolve(V1)
 
 
 def test_a_failed_retrain_blocks_nothing() -> None:
-    chain = Chain(planned(seeds=2))
-    for work in (take(chain), take(chain)):
-        chain.settle(work.trial.trial_id, done(V1 if work.trial.seed else V2))
-    chain.settle(take(chain).trial.trial_id, FAILED)
-    chain.settle(take(chain).trial.trial_id, done())
-    assert chain.finished
-    assert chain.counts()["retrain"] == {
+    scheduler = Scheduler(planned(seeds=2))
+    for task in (next_task(scheduler), next_task(scheduler)):
+        scheduler.settle(task.trial.trial_id, done(V1 if task.trial.seed else V2))
+    scheduler.settle(next_task(scheduler).trial.trial_id, FAILED)
+    scheduler.settle(next_task(scheduler).trial.trial_id, done())
+    assert scheduler.finished
+    assert scheduler.counts()["retrain"] == {
         "done": 1, "failed": 1, "running": 0, "waiting": 0, "blocked": 0,
     }  # fmt: skip
 
 
 def test_two_searches_that_find_one_cell_share_its_retrain() -> None:
     of = planned(methods=3)
-    chain = Chain(of)
-    works = [take(chain) for _ in of.searches]
-    chain.settle(works[0].trial.trial_id, done(V1))
-    chain.settle(works[1].trial.trial_id, done(V1))
-    retrain = take(chain)
+    scheduler = Scheduler(of)
+    tasks = [next_task(scheduler) for _ in of.searches]
+    scheduler.settle(tasks[0].trial.trial_id, done(V1))
+    scheduler.settle(tasks[1].trial.trial_id, done(V1))
+    retrain = next_task(scheduler)
     assert [origin.method for origin in retrain.origins] == ["darts", "fairdarts"]
-    chain.settle(works[2].trial.trial_id, done(V1))  # while that retrain is live
-    assert chain.take() is None
-    chain.settle(retrain.trial.trial_id, done())
-    assert chain.finished
-    assert [(to, o.method, o.variant) for to, o in chain.links()] == [
+    scheduler.settle(tasks[2].trial.trial_id, done(V1))  # while that retrain is live
+    assert scheduler.next_task() is None
+    scheduler.settle(retrain.trial.trial_id, done())
+    assert scheduler.finished
+    assert [(to, o.method, o.variant) for to, o in scheduler.links()] == [
         (retrain.trial.trial_id, "darts", ""),
         (retrain.trial.trial_id, "fairdarts", ""),
         (retrain.trial.trial_id, "darts", "order=second"),
     ]
-    assert chain.counts()["retrain"]["done"] == 3
+    assert scheduler.counts()["retrain"]["done"] == 3
 
 
 def test_published_genotypes_are_ready_at_once_and_share_with_searches() -> None:
     of = planned(genotypes=["DARTS_V1"])
-    chain = Chain(of)
-    retrain, search = take(chain), take(chain)
+    scheduler = Scheduler(of)
+    retrain, search = next_task(scheduler), next_task(scheduler)
     assert (retrain.phase, retrain.origins) == ("retrain", (Origin(method="DARTS_V1"),))
-    chain.settle(search.trial.trial_id, done(V1))
-    assert chain.take() is None
-    assert len(chain.links()) == 2
+    scheduler.settle(search.trial.trial_id, done(V1))
+    assert scheduler.next_task() is None
+    assert len(scheduler.links()) == 2
 
 
 @pytest.mark.parametrize(
@@ -160,19 +160,19 @@ def test_best_of_seeds_retrains_the_best_once_all_seeds_are_settled(
     outcomes: list[Outcome], winner: int | None, order: tuple[int, ...]
 ) -> None:
     of = planned(seeds=3, winners="best_of_seeds")
-    chain = Chain(of)
-    take_all(chain)
+    scheduler = Scheduler(of)
+    all_tasks(scheduler)
     for index in order:
-        assert chain.next_phase is None
-        assert chain.blocked == ()
-        chain.settle(ids(of)[index], outcomes[index])
+        assert scheduler.next_phase is None
+        assert scheduler.blocked == ()
+        scheduler.settle(ids(of)[index], outcomes[index])
     if winner is None:
-        assert chain.finished
-        assert chain.blocked == of.retrains
+        assert scheduler.finished
+        assert scheduler.blocked == of.retrains
     else:
-        work = take(chain)
-        assert work.trial.genotype == outcomes[winner].genotype  # type: ignore[union-attr]
-        assert work.origins == (Origin(method="darts", search_id=ids(of)[winner], seed=winner),)
+        task = next_task(scheduler)
+        assert task.trial.genotype == outcomes[winner].genotype  # type: ignore[union-attr]
+        assert task.origins == (Origin(method="darts", search_id=ids(of)[winner], seed=winner),)
 
 
 def test_a_second_run_takes_only_the_rest_and_still_reports_every_link() -> None:
@@ -180,30 +180,31 @@ def test_a_second_run_takes_only_the_rest_and_still_reports_every_link() -> None
     first, second = (slot.resolve(V1) for slot in of.retrains)
     assert first == second
     settled = {ids(of)[0]: done(V1), first.trial_id: done(), "s-of-another-grid": FAILED}
-    chain = Chain(of, settled)
-    assert chain.links() == [(first.trial_id, Origin(method="darts", search_id=ids(of)[0], seed=0))]
-    assert take_all(chain) == ids(of)[1:]
-    chain.settle(ids(of)[1], done(V1))
-    assert chain.finished
-    assert len(chain.links()) == 2
+    scheduler = Scheduler(of, settled)
+    origin = Origin(method="darts", search_id=ids(of)[0], seed=0)
+    assert scheduler.links() == [(first.trial_id, origin)]
+    assert all_tasks(scheduler) == ids(of)[1:]
+    scheduler.settle(ids(of)[1], done(V1))
+    assert scheduler.finished
+    assert len(scheduler.links()) == 2
 
 
 def test_a_finished_plan_starts_nothing() -> None:
     of = planned()
     settled = {ids(of)[0]: done(V1), of.retrains[0].resolve(V1).trial_id: done()}
-    chain = Chain(of, settled)
-    assert chain.finished
-    assert chain.take() is None
-    assert chain.counts() == {
+    scheduler = Scheduler(of, settled)
+    assert scheduler.finished
+    assert scheduler.next_task() is None
+    assert scheduler.counts() == {
         phase: {"done": 1, "failed": 0, "running": 0, "waiting": 0, "blocked": 0}
         for phase in ("search", "retrain")
     }
 
 
 def test_settling_what_is_not_running_is_our_mistake() -> None:
-    chain = Chain(planned())
+    scheduler = Scheduler(planned())
     with pytest.raises(AssertionError):
-        chain.settle("s-unknown", FAILED)
+        scheduler.settle("s-unknown", FAILED)
 
 
 outcomes = st.one_of(
@@ -266,13 +267,13 @@ def test_any_order_of_events_takes_each_trial_once_or_blocks_it(
         if oracle.target(slot) and data.draw(st.booleans()):
             oracle.settled[str(oracle.target(slot))] = data.draw(outcomes)
     earlier = set(oracle.settled)
-    chain, taken, live = Chain(of, dict(oracle.settled)), set[str](), list[str]()
-    while not chain.finished:
-        if not live or (chain.next_phase and data.draw(st.booleans())):
+    scheduler, taken, live = Scheduler(of, dict(oracle.settled)), set[str](), list[str]()
+    while not scheduler.finished:
+        if not live or (scheduler.next_phase and data.draw(st.booleans())):
             ready = oracle.ready(taken)
-            work = take(chain)  # never None while something must be ready
-            trial_id = work.trial.trial_id
-            assert (work.phase == "retrain") == bool(ready)
+            task = next_task(scheduler)  # never None while something must be ready
+            trial_id = task.trial.trial_id
+            assert (task.phase == "retrain") == bool(ready)
             assert trial_id not in taken | earlier
             assert trial_id in (ready or set(ids(of)))
             taken.add(trial_id)
@@ -280,17 +281,17 @@ def test_any_order_of_events_takes_each_trial_once_or_blocks_it(
         else:
             trial_id = live.pop(data.draw(st.integers(0, len(live) - 1)))
             oracle.settled[trial_id] = data.draw(outcomes)
-            chain.settle(trial_id, oracle.settled[trial_id])
+            scheduler.settle(trial_id, oracle.settled[trial_id])
         for phase, total in (("search", of.searches), ("retrain", of.retrains)):
-            assert sum(chain.counts()[phase].values()) == len(total)  # type: ignore[index]
+            assert sum(scheduler.counts()[phase].values()) == len(total)  # type: ignore[index]
 
     targets = [oracle.target(slot) for slot in of.retrains]
     assert live == []
-    assert chain.take() is None
+    assert scheduler.next_task() is None
     assert taken | earlier >= set(ids(of)) | {t for t in targets if t}
     assert taken <= set(ids(of)) | {t for t in targets if t}
     assert None not in targets
-    assert list(chain.blocked) == [
+    assert list(scheduler.blocked) == [
         slot for slot, to in zip(of.retrains, targets, strict=True) if to == ""
     ]
-    assert {to for to, _ in chain.links()} == {t for t in targets if t}
+    assert {to for to, _ in scheduler.links()} == {t for t in targets if t}

@@ -1,19 +1,19 @@
-"""Where a plan stands: what a store holds of it, and so what is left. No torch, no ray."""
+"""A plan replayed from a store: what it holds of it, and so what is left. No torch, no ray."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nas_sweeps.chain import Chain, Entry, Outcome
 from nas_sweeps.choices import Retry
-from nas_sweeps.grid import Plan
+from nas_sweeps.grid import Entry, Plan
+from nas_sweeps.schedule.scheduler import Outcome, Scheduler
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.records import Result, Settled, State
 
 
 def outcome_of(result: Result | Settled) -> Outcome:
-    """What the chain has to know of a result."""
+    """What the scheduler has to know of a result."""
     settled = Settled.of(result) if isinstance(result, Result) else result
     done = settled.state == State.DONE
     return Outcome(
@@ -23,24 +23,24 @@ def outcome_of(result: Result | Settled) -> Outcome:
     )
 
 
-def standing(
+def replay(
     plan: Plan,
     store: Store,
     *,
     retry: Retry = "none",
     chosen: Callable[[Entry], bool] | None = None,
     settled: Mapping[str, Settled] | None = None,
-) -> Chain:
-    """A plan's chain after everything that the store has settled.
+) -> Scheduler:
+    """A plan's scheduler after everything that the store has settled.
 
     Args:
         retry: which failures count as trials that never ran: ``lost`` those that were nobody's
             mistake (a worker that died, no memory, no space), ``failed`` all of them.
-        chosen: as for ``Chain``.
+        chosen: as for ``Scheduler``.
         settled: what ``store.settled()`` says, where that is known already.
     """
     settled = store.settled() if settled is None else settled
-    return Chain(
+    return Scheduler(
         plan,
         {
             trial_id: outcome_of(result)

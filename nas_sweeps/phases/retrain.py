@@ -1,0 +1,98 @@
+"""The retraining: train a genotype that a search found, or that was published, from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from nas_sweeps import methods
+from nas_sweeps.grid.expand import Entry, Slot
+from nas_sweeps.grid.sections import RetrainSection
+from nas_sweeps.phases.contract import Phase, register
+from nas_sweeps.space.published import published
+from nas_sweeps.trial import MethodSpec, Origin, RetrainRecipe, RetrainTrial
+
+if TYPE_CHECKING:
+    import torch
+
+    from nas_sweeps.data.bundle import Bundle
+    from nas_sweeps.grid import Grid
+    from nas_sweeps.train.common import Run
+
+
+@register("retrain")
+class Retrain(Phase):
+    """Genotype x pre-training x retrain seed."""
+
+    spec, section, after = RetrainTrial, RetrainSection, "search"
+
+    def slots(self, section: RetrainSection, grid: Grid, before: Sequence[Entry]) -> Iterable[Slot]:
+        yield from _winners(section, before)
+        yield from _published(section, grid)
+
+    def stages(self, entry: Any) -> Sequence[tuple[str, int]]:
+        recipe, pretrain = entry.recipe, entry.recipe.pretrain
+        if pretrain is None:
+            return (("train", recipe.epochs),)
+        return ("pretrain", pretrain.epochs), ("finetune", recipe.epochs)
+
+    def make_run(
+        self,
+        trial: Any,
+        images: Callable[[], Bundle],
+        device: torch.device,
+        state_of: Callable[[str], dict[str, Any]],
+    ) -> Run:
+        from nas_sweeps.train.retrain import RetrainRun
+
+        return RetrainRun(trial, images(), device)
+
+
+def _winners(section: RetrainSection, searches: Iterable[Any]) -> Iterator[Slot]:
+    if section.winners == "none":
+        return
+    together = section.winners == "best_of_seeds"
+    cells: dict[object, list[Any]] = {}
+    for search in searches:
+        key = (search.method, search.distribution, None if together else search.seed)
+        cells.setdefault(key, []).append(search)
+    for cell in cells.values():
+        first = cell[0]
+        origin = Origin(method=first.method.name, variant=methods.variant(first.method))
+        for recipe in _recipes(section, first.method):
+            for seed in dict.fromkeys(section.seeds):
+                yield Slot(
+                    phase="retrain",
+                    parents=tuple(search.key for search in cell),
+                    origin=origin,
+                    data=first.data,
+                    distribution=first.distribution,
+                    recipe=recipe,
+                    seed=seed,
+                )
+
+
+def _published(section: RetrainSection, grid: Grid) -> Iterator[Slot]:
+    for name, distribution, seed in grid.published():
+        for recipe in _recipes(section, None):
+            yield Slot(
+                phase="retrain",
+                parents=(),
+                genotype=published(name),
+                origin=Origin(method=name),
+                data=grid.data.spec(seed),
+                distribution=distribution,
+                recipe=recipe,
+                seed=seed,
+            )
+
+
+def _recipes(section: RetrainSection, method: MethodSpec | None) -> list[RetrainRecipe]:
+    """One recipe for each choice of pre-training; by default the method's own choice."""
+    own = method is not None and methods.get(method.name).pretrain
+    barlow = [own if choice == "by_method" else choice == "barlow" for choice in section.pretrain]
+    return [
+        replace(section.recipe, pretrain=section.barlow if choice else None)
+        for choice in dict.fromkeys(barlow)
+    ]

@@ -1,0 +1,8 @@
+"""Which trials are ready: the plan, worked through, and replayed from a store. No torch, no ray."""
+
+from __future__ import annotations
+
+from nas_sweeps.schedule.replay import outcome_of, replay
+from nas_sweeps.schedule.scheduler import Outcome, Scheduler, Task
+
+__all__ = ["Outcome", "Scheduler", "Task", "outcome_of", "replay"]

@@ -1,0 +1,225 @@
+"""Which trials of a plan are ready, and what the end of each releases. Pure scheduling.
+
+The scheduler hands out each trial once and is told how it ended; where and when it runs is an
+executor's business. Of the ready trials those of the latest phase go first, so results come early
+and a cell is finished before the next is begun.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from nas_sweeps.grid import Entry, Plan, Slot
+from nas_sweeps.phases import depth, phase_named
+from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.store.records import State
+from nas_sweeps.trial import Origin, Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a trial ended. One that is done has a genotype: what it found, or what it trained."""
+
+    state: State  # a settled one
+    genotype: Genotype | None = None
+    accuracy_validation: float | None = None  # a fraction; the best of several goes on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A trial to run now, and who asked for it (no one but the plan, where it has no parents)."""
+
+    trial: Trial
+    origins: tuple[Origin, ...] = ()
+
+    @property
+    def phase(self) -> str:
+        """Whose resources it takes."""
+        return self.trial.phase
+
+
+class Scheduler:
+    """The state of a plan while it is worked through.
+
+    Args:
+        plan: what is wanted.
+        settled: outcomes by trial id that earlier runs left; ids of other plans are ignored.
+        chosen: the part of the plan that is worked through and counted; None: all of it.
+        elsewhere: ids of trials that are running without having been taken from here.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        settled: Mapping[str, Outcome] | None = None,
+        chosen: Callable[[Entry], bool] | None = None,
+        elsewhere: Collection[str] = (),
+    ) -> None:
+        self._elsewhere, self._settled = elsewhere, dict(settled or {})
+        self._chosen = chosen or (lambda entry: True)
+        self._live: dict[str, Trial] = {}
+        self._entries, self._phases = tuple(plan), tuple(plan.by_phase)
+        self._resolved: dict[int, str | None] = {}  # entry to trial id; None: blocked
+        self._entries_of: dict[str, list[int]] = {}  # trial id to entries
+        self._trials: dict[str, Trial] = {}  # that entries were resolved to, by id
+        self._origins: dict[str, list[Origin]] = {}  # of those, by id
+        self._queued: set[str] = set()  # ids of trials that are ready or were
+        latest_first = sorted(self._phases, key=depth, reverse=True)
+        self._ready: dict[str, deque[Trial]] = {phase: deque() for phase in latest_first}
+        followed = {phase_named(phase).after for phase in self._phases}
+        numbers = {e.key: i for i, e in enumerate(self._entries) if e.phase in followed}
+        self._parents = [tuple(numbers[key] for key in e.parents) for e in self._entries]
+        self._children: dict[int, list[int]] = {}
+        for number, parents in enumerate(self._parents):
+            for parent in parents:
+                self._children.setdefault(parent, []).append(number)
+            self._resolve(number)
+
+    def next_task(self) -> Task | None:
+        """The next trial to run, which is live from now on; None if none is ready now."""
+        ready = next(filter(None, self._ready.values()), None)
+        if ready is None:
+            return None
+        trial = ready.popleft()
+        trial_id = trial.trial_id
+        self._live[trial_id] = trial
+        return Task(trial=trial, origins=tuple(self._origins.get(trial_id, ())))
+
+    def settle(self, trial_id: str, outcome: Outcome) -> None:
+        """A live trial has ended: release or block what waited for it."""
+        assert trial_id in self._live, f"{trial_id} is not running"
+        del self._live[trial_id]
+        self._settled[trial_id] = outcome
+        over = deque(self._entries_of[trial_id])
+        while over:
+            for child in self._children.get(over.popleft(), ()):
+                if child not in self._resolved:
+                    self._resolve(child)
+                    if self._is_over(child):  # blocked, or its trial was settled before
+                        over.append(child)
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Those of the plan, in its order."""
+        return self._phases
+
+    @property
+    def next_phase(self) -> str | None:
+        """Of the trial that ``next_task`` would hand out."""
+        return next((phase for phase, ready in self._ready.items() if ready), None)
+
+    @property
+    def live(self) -> tuple[Trial, ...]:
+        """Taken and not settled."""
+        return tuple(self._live.values())
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is live and nothing is ready; nothing can become ready any more."""
+        return not self._live and self.next_phase is None
+
+    @property
+    def blocked(self) -> tuple[Entry, ...]:
+        """Slots that no genotype will reach: everything they could come from failed."""
+        return tuple(self._entries[n] for n, to in sorted(self._resolved.items()) if to is None)
+
+    def trial_ids(self) -> set[str]:
+        """Of the chosen trials, as far as they are known: of slots, once their genotype is."""
+        return {
+            to
+            for number, to in self._resolved.items()
+            if to is not None and self._chosen(self._entries[number])
+        }
+
+    def links(self) -> list[tuple[str, Origin]]:
+        """Who asked for which trial, as far as it is known, trials of earlier runs included."""
+        return [(to, origin) for to, origins in self._origins.items() for origin in origins]
+
+    def counts(self) -> dict[str, dict[State, int]]:
+        """Chosen trials by phase and state: a phase's numbers sum to what is planned.
+
+        They are counted by slot, so one trial counts for every slot that shares it.
+        """
+        counts = {phase: dict.fromkeys(State, 0) for phase in self._phases}
+        for entry, state in self.states():
+            counts[entry.phase][state] += 1
+        return counts
+
+    def states(self) -> Iterator[tuple[Entry, State]]:
+        """Every chosen trial and slot with its state, in the plan's order."""
+        for number, entry in enumerate(self._entries):
+            if self._chosen(entry):
+                to = self._resolved.get(number, "")
+                yield entry, State.BLOCKED if to is None else self._state(to)
+
+    def left(self) -> Iterator[tuple[Entry, str | None]]:
+        """Chosen trials that are waiting, each once, with their ids.
+
+        None for a slot whose genotype is not known: which of those will turn out to be one trial,
+        nobody can tell.
+        """
+        seen: set[str] = set()
+        for number, entry in enumerate(self._entries):
+            to = self._resolved.get(number, "")
+            if to is None or to in seen or not self._chosen(entry):
+                continue
+            if self._state(to) != State.WAITING:
+                continue
+            if to:
+                seen.add(to)
+            yield entry, to or None
+
+    def _state(self, trial_id: str) -> State:
+        if trial_id in self._settled:
+            return self._settled[trial_id].state
+        runs = trial_id in self._live or trial_id in self._elsewhere
+        return State.RUNNING if runs else State.WAITING
+
+    def _is_over(self, number: int) -> bool:
+        """Whether an entry is blocked, or its trial settled."""
+        to = self._resolved.get(number, "")
+        return to is None or to in self._settled
+
+    def _resolve(self, number: int) -> None:
+        """Find an entry's trial once all its parents are over, and queue it."""
+        entry, parents = self._entries[number], self._parents[number]
+        if not all(map(self._is_over, parents)):
+            return
+        trial, origin = entry, entry.origin
+        if isinstance(entry, Slot):
+            winner = self._winner(parents)
+            if parents and winner is None:
+                self._resolved[number] = None
+                return
+            genotype = self._settled[winner.trial_id].genotype if winner else entry.genotype
+            assert genotype is not None, f"{entry.origin} is done without a genotype"
+            trial = entry.resolve(genotype, winner)
+            if winner is not None:
+                origin = replace(entry.origin, search_id=winner.trial_id, seed=winner.seed)
+        assert isinstance(trial, Trial)
+        trial_id = trial.trial_id
+        self._resolved[number] = trial_id
+        self._entries_of.setdefault(trial_id, []).append(number)
+        if trial_id not in self._queued and trial_id not in self._settled and self._chosen(entry):
+            self._queued.add(trial_id)
+            self._ready[trial.phase].append(trial)
+        origins = self._origins.setdefault(trial_id, [])
+        if origin is not None and origin not in origins:
+            origins.append(origin)
+        self._trials.setdefault(trial_id, trial)
+
+    def _winner(self, parents: tuple[int, ...]) -> Trial | None:
+        """The done parent with the best validation accuracy; of equals, the first."""
+        ids = [to for to in map(self._resolved.__getitem__, parents) if to is not None]
+        done = [to for to in ids if self._settled[to].state == State.DONE]
+        best = max(done, key=lambda to: _rank(self._settled[to]), default=None)
+        return None if best is None else self._trials[best]
+
+
+def _rank(outcome: Outcome) -> float:
+    """Unknown and NaN accuracies are below all others."""
+    accuracy = outcome.accuracy_validation
+    return -math.inf if accuracy is None or math.isnan(accuracy) else accuracy
