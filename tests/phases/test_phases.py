@@ -194,7 +194,7 @@ def test_a_phase_that_comes_after_itself_is_refused(monkeypatch: pytest.MonkeyPa
 
 def test_names_and_prefixes_that_are_taken_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class SecondSearch(Again):
-        spec = SearchTrial
+        spec = SearchTrial  # type: ignore[assignment]
 
     PHASES.names()
     monkeypatch.setitem(PHASES.known, "second", SecondSearch)
