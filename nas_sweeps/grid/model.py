@@ -267,8 +267,16 @@ def _identified(grid: Grid, source: str) -> Grid:
 
 
 def _added_phases() -> tuple[str, ...]:
-    """Those whose sections ``Grid`` does not have itself."""
-    return tuple(name for name in in_order() if name not in Grid.model_fields)
+    """Those whose sections ``Grid`` does not have itself.
+
+    Raises:
+        ValueError: one has the name of something else in a grid.
+    """
+    added = tuple(name for name in in_order() if name not in ("search", "retrain"))
+    for name in added:
+        if name in Grid.model_fields or hasattr(Grid, name):
+            raise ValueError(f"phase '{name}': a grid has something else of that name; rename it")
+    return added
 
 
 @cache
@@ -313,7 +321,9 @@ def _settings(place: Place) -> list[str]:
     for part in path:
         known = phase_named(part).section if part in PHASES.names() else None
         kind = known or kind.model_fields[part].annotation
-    return _names(kind) if is_dataclass(kind) else list(kind.model_fields)
+    if is_dataclass(kind):
+        return _names(kind)
+    return sorted(kind.model_fields, key="resources".__eq__)  # its own before what all phases have
 
 
 def _echo(details: ErrorDetails) -> bool:

@@ -156,8 +156,19 @@ def depth(name: str) -> int:
 
 
 def in_order() -> tuple[str, ...]:
-    """Every phase, none before the one that it goes on from."""
-    return tuple(sorted(PHASES.names(), key=lambda name: (depth(name), name)))
+    """Every phase, none before the one that it goes on from.
+
+    Raises:
+        ValueError: two of them have one prefix, or one comes after itself.
+    """
+    owners: dict[str, str] = {}
+    for name in PHASES.names():
+        if (owner := owners.setdefault(phase_named(name).prefix, name)) != name:
+            raise ValueError(
+                f"phases '{owner}' and '{name}' both begin ids with '{phase_named(name).prefix}-'; "
+                "change the prefix of one of their specs, or uninstall it"
+            )
+    return tuple(sorted(owners.values(), key=lambda name: (depth(name), name)))
 
 
 def phase_of_id(trial_id: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -15,9 +16,11 @@ from nas_sweeps.grid.sections import PhaseSection
 from nas_sweeps.phases import PHASES, Phase, in_order, phase_of_id
 from nas_sweeps.schedule import Outcome, Scheduler
 from nas_sweeps.space.published import PUBLISHED
+from nas_sweeps.store import Store
 from nas_sweeps.store.records import State
+from nas_sweeps.sweep.checkpoint import state_of
 from nas_sweeps.testing import PhaseContract
-from nas_sweeps.trial import Origin, Resources, RetrainTrial, trial_from_json
+from nas_sweeps.trial import Origin, Resources, RetrainTrial, SearchTrial, trial_from_json
 
 
 @pytest.mark.parametrize("name", PHASES.names())
@@ -177,13 +180,35 @@ def test_a_simulated_day_has_three_phases() -> None:
 
 
 def test_a_phase_that_comes_after_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class RoundTrial(AgainTrial):
+        prefix = "b"
+
     class Round(Again):
-        after = "round"
+        spec, after = RoundTrial, "round"
 
     PHASES.names()
     monkeypatch.setitem(PHASES.known, "round", Round)
     with pytest.raises(ValueError, match="phase 'round' comes after itself"):
         in_order()
+
+
+def test_names_and_prefixes_that_are_taken_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SecondSearch(Again):
+        spec = SearchTrial  # type: ignore[assignment]
+
+    PHASES.names()
+    monkeypatch.setitem(PHASES.known, "second", SecondSearch)
+    with pytest.raises(ValueError, match="'search' and 'second' both begin ids with 's-'"):
+        in_order()
+    monkeypatch.delitem(PHASES.known, "second")
+    monkeypatch.setitem(PHASES.known, "data", Again)
+    with pytest.raises(ValueError, match="phase 'data': a grid has something else"):
+        study()
+
+
+def test_weights_that_are_gone_are_a_clear_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="trial r-gone, which this one goes on from, has no check"):
+        state_of(Store(tmp_path), "r-gone")
 
 
 def test_a_trial_of_a_phase_that_is_not_installed_says_so() -> None:
