@@ -29,11 +29,11 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "module",
     [
-        "store.reading",
-        "store.summary",
-        "store.frames",
-        "store.alphas",
-        "store.query",
+        "tables.reading",
+        "tables.summary",
+        "tables.frames",
+        "tables.alphas",
+        "tables.query",
         "report.draw",
     ],
 )
