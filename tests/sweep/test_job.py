@@ -12,9 +12,8 @@ import nas_sweeps as ns
 from nas_sweeps.space.published import published
 from nas_sweeps.standing import standing
 from nas_sweeps.store import Result, Store
-from nas_sweeps.sweep import executor
-from nas_sweeps.sweep.executor import Job
-from nas_sweeps.sweep.progress import Silence
+from nas_sweeps.sweep import job as the_job
+from nas_sweeps.sweep.job import Job
 from nas_sweeps.trial import SearchTrial, Trial
 
 GRID = ns.Grid.from_dict(
@@ -48,9 +47,7 @@ def new_job(store: Store) -> Job:
     return Job(
         chain=standing(PLAN, store, retry="lost"),
         store=store,
-        places=GRID.places,
         resources=GRID.resources,
-        watcher=Silence(),
         lease=Held(),  # type: ignore[arg-type]
         max_retries=2,
     )
@@ -82,11 +79,11 @@ EVENTS = st.sampled_from(["start", "done", "mistake", "transient", "died", "stop
 
 
 def test_any_order_of_failures_crashes_and_restarts_ends_with_the_same_done_set() -> None:
-    executor_pause, executor.PAUSE_S = executor.PAUSE_S, 0.0
+    pause, the_job.PAUSE_S = the_job.PAUSE_S, 0.0
     try:
         any_order()
     finally:
-        executor.PAUSE_S = executor_pause
+        the_job.PAUSE_S = pause
 
 
 @settings(max_examples=60, deadline=None)
@@ -99,8 +96,8 @@ def any_order(events: list[tuple[str, int]]) -> None:
         done, mistaken, started = set[str](), set[str](), dict[str, int]()
 
         def start() -> None:
-            work = job.hand_out()
-            if work is not None:
+            if job.next_phase is not None:
+                work = job.hand_out()
                 trial_id = work.trial.trial_id
                 assert trial_id not in done | mistaken, "settled trials never run again"
                 assert trial_id not in live, "a trial never runs twice at once"
@@ -114,7 +111,7 @@ def any_order(events: list[tuple[str, int]]) -> None:
                 assert attempt.finish(result_of(trial, attempt.number, **ENDINGS[how]))
                 done.update({trial_id} if how == "done" else ())
                 mistaken.update({trial_id} if how == "mistake" else ())
-            job.ended(trial, "died" if how == "died" else None)
+            job.ended(trial_id, "died" if how == "died" else None)
 
         for what, which in events:
             if what == "start":
@@ -126,7 +123,7 @@ def any_order(events: list[tuple[str, int]]) -> None:
                 job.stop("asked to")
                 for trial, attempt in live.values():
                     attempt.publish(state="stopped")
-                    job.ended(trial)
+                    job.ended(trial.trial_id)
                 assert job.over
                 job, live = new_job(store), {}
             elif live:
