@@ -1,7 +1,7 @@
 """How long trials take together: list scheduling in the order the chain hands them out. Pure.
 
 Ready retrains go before new searches, and the trial that is next waits until it fits: a smaller
-one behind it does not overtake it. That is what ``chain`` and the executors do, so a simulated
+one behind it does not overtake it. That is what ``chain`` and the job's loop do, so a simulated
 run starts the trials of a real one in the real order, if they take as long as was said.
 """
 
