@@ -15,8 +15,9 @@ from nas_sweeps.live.display import Display
 from nas_sweeps.live.lines import done_text, epoch_columns, failed_text, name_of
 from nas_sweeps.live.pace import Pace, Parts, kind_at, left_s, parts_of, remaining_s
 from nas_sweeps.live.snapshot import Running, Snapshot, Spent
-from nas_sweeps.schedule import Scheduler, Task
+from nas_sweeps.schedule import Task
 from nas_sweeps.store import Result, State
+from nas_sweeps.sweep.job import Watcher
 from nas_sweeps.sweep.stopping import announce
 from nas_sweeps.trial import Resources, Trial
 
@@ -44,7 +45,7 @@ class _Live:
         return Spent(hours=hours, gpu_hours=hours * self.gpus)
 
 
-class Progress:
+class Progress(Watcher):
     """Watches a run. Use as a context manager around it."""
 
     def __init__(
@@ -159,16 +160,13 @@ class Progress:
         )
 
 
-class Silence:
+class Silence(Watcher):
     """Watches without a word, for calls from Python that want none."""
 
     def __enter__(self) -> Silence:
         return self
 
     def __exit__(self, *_: object) -> None: ...
-    def started(self, work: Task) -> None: ...
-    def epoch(self, trial: Trial, row: dict[str, Any]) -> None: ...
-    def again(self, trial: Trial, why: str) -> None: ...
-    def settled(self, trial: Trial, result: Result) -> None: ...
+
     def stopping(self, how: str) -> None:
         announce(how)

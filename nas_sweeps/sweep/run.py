@@ -10,7 +10,7 @@ from typing import Literal
 from rich.console import Console
 
 from nas_sweeps import methods
-from nas_sweeps.choices import ExecutorName, Retry, Tracker
+from nas_sweeps.choices import Retry, Tracker
 from nas_sweeps.data.bundle import prepare
 from nas_sweeps.grid import Entry, Grid, Plan, plan
 from nas_sweeps.grid.whole_batches import require_whole_batches
@@ -20,9 +20,11 @@ from nas_sweeps.store import State, Store
 from nas_sweeps.store.index import read_index
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import grid_digest
-from nas_sweeps.sweep.executor import MAX_RETRIES, NO_CLUSTER, Executor, Job
+from nas_sweeps.sweep.executor import Executor, Setting, executor_of
 from nas_sweeps.sweep.foretold import Foretold
+from nas_sweeps.sweep.job import MAX_RETRIES, Job
 from nas_sweeps.sweep.only import chosen_by
+from nas_sweeps.sweep.own_classes import own_of
 from nas_sweeps.sweep.progress import Progress, Silence
 from nas_sweeps.sweep.stopping import stopped_by_signals
 from nas_sweeps.sweep.tracking import require
@@ -61,7 +63,7 @@ def run(
     grid: Grid,
     store: str | Path | None = None,
     *,
-    executor: Executor | ExecutorName = "ray",
+    executor: Executor | str = "ray",
     address: str | None = None,
     slots: int | None = None,
     retry: Retry = "lost",
@@ -79,7 +81,8 @@ def run(
         grid: from ``load_grid``.
         store: a folder, made if absent, or a URI such as ``s3://bucket/folder``; None:
             ``runs/<name of the grid>``.
-        executor: ``ray`` (Ray Tune, on ``address`` or a session of its own) or ``inline``.
+        executor: ``ray`` (Ray Tune, on ``address`` or a session of its own), ``inline``, or another
+            that is registered, by its name; with options as ``executor_of`` reads them, or made.
         address: of a running Ray cluster.
         slots: at most so many trials at once; None: what the cluster holds.
         retry: which failures of earlier runs are tried again: ``lost`` those that were nobody's
@@ -99,9 +102,8 @@ def run(
     """
     keeper = Store(store if store is not None else grid.default_store)
     reader = Store(keeper.root, remember=True)  # until the trials start: reads each result once
-    if executor == "inline" and address is not None:
-        raise ValueError(NO_CLUSTER)
-    require(track, executor, keeper.root)
+    where = executor_of(executor, address)
+    require(track, where.tracks, keeper.root)
     check_switches(on_cpu=any(not grid.resources(phase).gpus for phase in grid.phases))
     measured = None if source is None else Store(source).require()
     planned = plan(grid)
@@ -114,48 +116,49 @@ def run(
         keeper.tidy()
         start = _start(planned, reader, retry, chosen)
         chain = start.chain
-        job = _job(grid, planned, chain, keeper, lease, console)
-        job.max_retries, job.fail_fast = max_retries, fail_fast
         assert lease.writer is not None
-        job.foretold = Foretold(grid, chain, keeper, lease.writer, digest, measured)
+        foretold = Foretold(grid, chain, keeper, lease.writer, digest, measured)
+        seen = Silence() if console == "none" else Progress(chain, console, grid.resources)
+        job = Job(
+            chain=chain,
+            store=keeper,
+            resources=grid.resources,
+            lease=lease,
+            watchers=(seen, foretold),
+            variants={t.trial_id: methods.variant(t.method) for t in planned.searches},
+            slots=slots,
+            max_retries=max_retries,
+            fail_fast=fail_fast,
+        )
         keeper.keep_grid(resolved)
         known = len(start.linked)
         _link(chain, keeper, start.linked, start.trials.__contains__)
         try:
-            with stopped_by_signals(job.stop, last_resort, job.watcher.stopping):
-                _work(job, _executor(executor, address, slots, track))
+            with stopped_by_signals(job.stop, last_resort, job.say):
+                if not job.over:
+                    with seen, where.pool(_setting(job, grid, track)) as pool:
+                        job.run(pool)
         finally:
             if lease.holds():
-                job.foretold.end()
+                foretold.end()
                 _link(chain, keeper, start.linked, keeper.asked)
                 if job.started or len(start.linked) > known or not start.compacted:
                     compact(keeper if job.started else reader)
     return Summary(keeper, chain.counts(), job.started, job.stopping)
 
 
-def _job(
-    grid: Grid,
-    planned: Plan,
-    chain: Scheduler,
-    store: Store,
-    lease: Lease,
-    console: Console | Literal["none"] | None,
-) -> Job:
-    return Job(
-        chain=chain,
-        store=store,
+def _setting(job: Job, grid: Grid, track: Sequence[Tracker]) -> Setting:
+    """What a pool has to know of the run."""
+    waiting = [entry for entry, state in job.chain.states() if state == State.WAITING]
+    return Setting(
+        store=job.store,
         places=grid.places,
-        resources=grid.resources,
-        watcher=Silence() if console == "none" else Progress(chain, console, grid.resources),
-        lease=lease,
-        variants={t.trial_id: methods.variant(t.method) for t in planned.searches},
+        driver=job.lease.key,
+        needs=tuple(grid.resources(phase) for phase in job.phases),
+        own=own_of(waiting),
+        track=track,
+        on_epoch=job.epoch,
     )
-
-
-def _work(job: Job, executor: Executor) -> None:
-    if not job.over:
-        with job.watcher:
-            executor.run(job)
 
 
 def _check_images(chain: Scheduler, places: Places) -> None:
@@ -224,20 +227,3 @@ def _link(
         if (retrain_id, origin.key) not in linked and there(retrain_id):
             store.link(retrain_id, origin)
             linked.add((retrain_id, origin.key))
-
-
-def _executor(
-    name: Executor | ExecutorName,
-    address: str | None,
-    slots: int | None,
-    track: Sequence[str],
-) -> Executor:
-    if not isinstance(name, str):
-        return name
-    if name == "ray":
-        from nas_sweeps.sweep.ray_tune import RayExecutor
-
-        return RayExecutor(address, slots, track)
-    from nas_sweeps.sweep.inline import InlineExecutor
-
-    return InlineExecutor()

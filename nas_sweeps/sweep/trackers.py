@@ -25,7 +25,7 @@ from nas_sweeps.live.lines import name_of
 from nas_sweeps.store import State, Store
 from nas_sweeps.store.files import LocalFiles
 from nas_sweeps.store.trial_files import read_origins
-from nas_sweeps.trial import Trial, trial_from_json
+from nas_sweeps.trial import Trial
 
 NEEDS = {  # said where a tracker cannot be set up
     "tensorboard": "it needs tensorboardX, and a folder that it can write to",
@@ -98,7 +98,7 @@ class TrackerCallback(tune.Callback):
             )
 
     def _start(self, trial: Any) -> None:
-        tracked = tracked_trial(trial_from_json(trial.config["trial"]), self.store, self.folder)
+        tracked = tracked_trial(self.store.spec(trial.config["trial_id"]), self.store, self.folder)
         self.live[trial.trial_id] = tracked
         if self.name == "wandb":  # its process begins by going there
             tracked.init_local_path()

@@ -10,7 +10,7 @@ from nas_sweeps.choices import TRACKERS
 _PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 
 
-def require(track: Sequence[str], executor: object, store: str) -> None:
+def require(track: Sequence[str], on_ray: bool, store: str) -> None:
     """Refuse what could not be tracked, before anything runs.
 
     Raises:
@@ -20,7 +20,7 @@ def require(track: Sequence[str], executor: object, store: str) -> None:
     for name in track:
         if name not in TRACKERS:
             raise ValueError(f"track: no tracker '{name}'; choose from {', '.join(TRACKERS)}")
-        if executor == "inline":
+        if not on_ray:
             raise ValueError(
                 f"--track {name} goes through Ray's callbacks: run with --executor ray, or leave "
                 "--track out"

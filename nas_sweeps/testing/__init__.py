@@ -1,4 +1,4 @@
-"""For tests: contracts for methods, losses, samplers, data sets and phases, and a run of no time.
+"""For tests: contracts of methods, losses, samplers, data sets, phases and executors; fake runs.
 
 The contract tests need pytest.
 
@@ -26,6 +26,7 @@ pytest.register_assert_rewrite(
     "nas_sweeps.testing.losses",
     "nas_sweeps.testing.methods",
     "nas_sweeps.testing.phases",
+    "nas_sweeps.testing.pools",
     "nas_sweeps.testing.samplers",
 )
 
@@ -34,6 +35,7 @@ from nas_sweeps.testing.fake import FakeRetrain, FakeRun, FakeSearch  # noqa: E4
 from nas_sweeps.testing.losses import LossContract  # noqa: E402
 from nas_sweeps.testing.methods import MethodContract  # noqa: E402
 from nas_sweeps.testing.phases import PhaseContract  # noqa: E402
+from nas_sweeps.testing.pools import PoolContract  # noqa: E402
 from nas_sweeps.testing.samplers import SamplerContract  # noqa: E402
 
 __all__ = [
@@ -44,5 +46,6 @@ __all__ = [
     "LossContract",
     "MethodContract",
     "PhaseContract",
+    "PoolContract",
     "SamplerContract",
 ]

@@ -7,6 +7,7 @@ from nas_sweeps.testing import (
     LossContract,
     MethodContract,
     PhaseContract,
+    PoolContract,
     SamplerContract,
 )
 
@@ -34,3 +35,8 @@ class TestDatasets(DatasetContract):
 @pytest.mark.parametrize("name", ["classifier"])
 class TestPhases(PhaseContract):
     section = {"epochs": 2}  # noqa: RUF012
+
+
+@pytest.mark.parametrize("name", ["processes"])
+class TestExecutors(PoolContract):
+    pass

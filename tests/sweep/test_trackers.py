@@ -84,7 +84,7 @@ def asked(tmp_path: Path) -> tuple[Store, Trial]:
 
 
 def tune_trial(trial: Trial) -> Any:
-    return SimpleNamespace(trial_id="tune_1", config={"trial": trial.to_json(), "phase": "x"})
+    return SimpleNamespace(trial_id="tune_1", config={"trial_id": trial.trial_id})
 
 
 # In a run
@@ -175,18 +175,16 @@ def test_a_missing_package_is_named_before_anything_runs(
 
 
 @pytest.mark.parametrize(
-    ("track", "executor", "store", "said"),
+    ("track", "on_ray", "store", "said"),
     [
-        (["tensorboard"], "inline", "s", "--track tensorboard .* --executor ray"),
-        (["tensorbord"], "ray", "s", "no tracker 'tensorbord'; choose from tensorboard, wandb"),
-        (["tensorboard"], "ray", "s3://b/x", "a store on a file system"),
+        (["tensorboard"], False, "s", "--track tensorboard .* --executor ray"),
+        (["tensorbord"], True, "s", "no tracker 'tensorbord'; choose from tensorboard, wandb"),
+        (["tensorboard"], True, "s3://b/x", "a store on a file system"),
     ],
 )
-def test_what_cannot_be_tracked_is_refused(
-    track: Any, executor: Any, store: str, said: str
-) -> None:
+def test_what_cannot_be_tracked_is_refused(track: Any, on_ray: bool, store: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        tracking.require(track, executor, store)
+        tracking.require(track, on_ray, store)
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <function WandbLoggerCallback.__del__")
