@@ -15,7 +15,7 @@ from nas_sweeps.live.display import Display
 from nas_sweeps.live.lines import done_text, epoch_columns, failed_text, name_of
 from nas_sweeps.live.pace import Pace, Parts, kind_at, left_s, parts_of, remaining_s
 from nas_sweeps.live.snapshot import Running, Snapshot, Spent
-from nas_sweeps.schedule import Task
+from nas_sweeps.schedule import Scheduler, Task
 from nas_sweeps.store import Result, State
 from nas_sweeps.sweep.job import Watcher
 from nas_sweeps.sweep.stopping import announce
