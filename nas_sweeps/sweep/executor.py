@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from nas_sweeps.chain import PHASES, Chain, Phase, Work
-from nas_sweeps.estimate.simulate import Room
+from nas_sweeps.cost.simulate import Room
 from nas_sweeps.standing import outcome_of
 from nas_sweeps.store import Result, State, Store
 from nas_sweeps.store.lease import Lease

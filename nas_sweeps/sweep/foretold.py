@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from nas_sweeps.chain import PHASES, Chain, Work
-from nas_sweeps.estimate.forecast import forecast
-from nas_sweeps.estimate.kept import Kept
-from nas_sweeps.estimate.measured import epochs_begun, measure
-from nas_sweeps.estimate.rates import Rates
-from nas_sweeps.estimate.simulate import Room
+from nas_sweeps.cost.forecast import forecast
+from nas_sweeps.cost.kept import Kept
+from nas_sweeps.cost.measured import epochs_begun, measure
+from nas_sweeps.cost.rates import Rates
+from nas_sweeps.cost.simulate import Room
 from nas_sweeps.grid import Grid
 from nas_sweeps.store import Store
 from nas_sweeps.store.layout import Writer

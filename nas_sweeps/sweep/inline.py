@@ -7,7 +7,7 @@ import math
 import torch
 
 from nas_sweeps.chain import Work
-from nas_sweeps.estimate.simulate import Room
+from nas_sweeps.cost.simulate import Room
 from nas_sweeps.store.lease import Watch
 from nas_sweeps.sweep.executor import Job
 from nas_sweeps.sweep.stopping import wait_for

@@ -12,13 +12,13 @@ from typing import Any
 from rich.console import Console
 
 from nas_sweeps.chain import Chain, Phase, Work
-from nas_sweeps.live.display import Display
-from nas_sweeps.live.lines import done_text, epoch_columns, failed_text, name_of
-from nas_sweeps.live.pace import Pace, Parts, kind_at, left_s, parts_of, remaining_s
-from nas_sweeps.live.snapshot import Running, Snapshot, Spent
+from nas_sweeps.cost.pace import Pace, Parts, kind_at, left_s, parts_of, remaining_s
 from nas_sweeps.store import Result, State
 from nas_sweeps.sweep.stopping import announce
 from nas_sweeps.trial import Resources, Trial
+from nas_sweeps.watch.display import Display
+from nas_sweeps.watch.lines import done_text, epoch_columns, failed_text, name_of
+from nas_sweeps.watch.snapshot import Running, Snapshot, Spent
 
 STARTING = ("the executor is starting",)  # Ray takes some ten seconds
 

@@ -56,7 +56,7 @@ from ray import tune  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from nas_sweeps.chain import PHASES  # noqa: E402
-from nas_sweeps.estimate.simulate import Room  # noqa: E402
+from nas_sweeps.cost.simulate import Room  # noqa: E402
 from nas_sweeps.store import Store  # noqa: E402
 from nas_sweeps.store.lease import Watch  # noqa: E402
 from nas_sweeps.store.remote import RemoteFiles  # noqa: E402

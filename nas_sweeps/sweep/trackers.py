@@ -21,11 +21,11 @@ from uuid import uuid4
 
 from ray import tune
 
-from nas_sweeps.live.lines import name_of
 from nas_sweeps.store import State, Store
 from nas_sweeps.store.files import LocalFiles
 from nas_sweeps.store.trial_files import read_origins
 from nas_sweeps.trial import Trial, trial_from_json
+from nas_sweeps.watch.lines import name_of
 
 NEEDS = {  # said where a tracker cannot be set up
     "tensorboard": "it needs tensorboardX, and a folder that it can write to",

@@ -20,7 +20,7 @@ import torch
 
 from nas_sweeps.data.bundle import prepare
 from nas_sweeps.data.cache import arithmetic_folder
-from nas_sweeps.live.lines import tested
+from nas_sweeps.names import tested
 from nas_sweeps.numerics import Numerics, changes
 from nas_sweeps.space.verified import verify
 from nas_sweeps.store import Result, State, Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nas_sweeps.estimate.simulate import Node
+from nas_sweeps.cost.simulate import Node
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")  # one folder for each
 

@@ -12,17 +12,20 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 
 from nas_sweeps.chain import PHASES, Chain, Phase
-from nas_sweeps.estimate.forecast import Forecast, Line, forecast
-from nas_sweeps.estimate.here import this_machine
-from nas_sweeps.estimate.rates import HOW, Band, Images, Rates
-from nas_sweeps.estimate.simulate import Room, Schedule
+from nas_sweeps.cost.forecast import Forecast, Line, forecast
+from nas_sweeps.cost.here import this_machine
+from nas_sweeps.cost.kept import Kept, latest
+from nas_sweeps.cost.rates import HOW, Band, Images, Rates
+from nas_sweeps.cost.simulate import Room, Schedule
 from nas_sweeps.grid import Grid
-from nas_sweeps.live.lines import span
 from nas_sweeps.store import Store
+from nas_sweeps.store.driver import DriverMonitor
+from nas_sweeps.store.layout import Layout
 from nas_sweeps.trial import Resources
+from nas_sweeps.watch.lines import span
 
 if TYPE_CHECKING:
-    from nas_sweeps.estimate.measured import Measured
+    from nas_sweeps.cost.measured import Measured
 
 Needs = Mapping[Phase, Resources]
 TWO_WAYS = (
@@ -78,7 +81,7 @@ def estimate_view(
     rates = measured.rates if measured else Rates((), Images(), {})
     yield from _sources(measured, stores) if measured else ()
     if question.calibrate:
-        from nas_sweeps.estimate.calibrate import Timed, calibrate
+        from nas_sweeps.cost.calibrate import Timed, calibrate
 
         timed = Timed()
         yield from calibrate(grid, chain, rates, timed)
@@ -89,7 +92,7 @@ def estimate_view(
 def _begun(store: Store) -> dict[str, int]:
     if not store.exists():
         return {}
-    from nas_sweeps.estimate.measured import epochs_begun
+    from nas_sweeps.cost.measured import epochs_begun
 
     return epochs_begun(store)
 
@@ -97,7 +100,7 @@ def _begun(store: Store) -> dict[str, int]:
 def _measured(stores: list[Store], needs: Needs) -> Measured | None:
     if not stores:
         return None
-    from nas_sweeps.estimate.measured import measure
+    from nas_sweeps.cost.measured import measure
 
     return measure(stores, needs)
 
@@ -239,3 +242,36 @@ def _count(n: int, what: str) -> str:
 
 def _counted(devices: Counter[str]) -> str:
     return ", ".join(f"{_count(n, 'trial')} on {device}" for device, n in devices.items())
+
+
+def kept_text(kept: Kept, runs: bool) -> str:
+    """How a run's estimate compares with what the run took; ``runs``: whether its driver lives."""
+    wall, n = kept.wall_s, kept.trials
+    said = f"estimated {span(wall.mid)} ({span(wall.low)}–{span(wall.high)}) for {n} trials"
+    if kept.took_s is None:
+        ending = "" if runs else ", but that run did not come to its end"
+        return f"{said}{ending}"
+    if kept.done == kept.trials:
+        return f"{said}, took {span(kept.took_s)}: {wrong(kept.took_s, wall.mid)}"
+    if not kept.done:
+        return f"{said}; that run did none of them"
+    return (
+        f"{said}; that run did {kept.done} of them, in {span(kept.done_took_s)} of work where "
+        f"{span(kept.done_s)} was estimated: {wrong(kept.done_took_s, kept.done_s)}"
+    )
+
+
+def wrong(took_s: float, estimated_s: float) -> str:
+    """By how much the truth was more or less than the estimate."""
+    part = took_s / estimated_s - 1
+    return f"{abs(part):.0%} {'more' if part >= 0 else 'less'} than estimated"
+
+
+def latest_text(layout: Layout, grid: str) -> str | None:
+    """The estimate of the run of a grid that began last, in words."""
+    found = latest(layout, grid)
+    if found is None:
+        return None
+    kept, writer = found
+    driver = DriverMonitor(layout).look(writer)
+    return kept_text(kept, runs=driver is not None and driver.lives)

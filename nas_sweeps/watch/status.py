@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from nas_sweeps.live.display import Display
-from nas_sweeps.live.draw import spent_text
-from nas_sweeps.live.follow import Follower, Said
-from nas_sweeps.live.lines import span, tally
-from nas_sweeps.live.snapshot import Snapshot
 from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.records import State
+from nas_sweeps.watch.display import Display
+from nas_sweeps.watch.draw import spent_text
+from nas_sweeps.watch.follow import Follower, Said
+from nas_sweeps.watch.lines import span, tally
+from nas_sweeps.watch.snapshot import Snapshot
 
 BUSY = 0.1  # at most this share of the time is spent reading, however large the store
 

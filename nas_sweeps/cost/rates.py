@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
 from nas_sweeps.chain import PHASES, Entry
-from nas_sweeps.live.pace import Kind, Parts, after, parts_of
+from nas_sweeps.cost.pace import Kind, Parts, after, parts_of
 from nas_sweeps.trial import (
     Data,
     Distribution,
@@ -29,9 +29,6 @@ from nas_sweeps.trial import (
 FREE = {"epochs", "lr", "lr_min", "momentum", "weight_decay", "grad_clip", "label"}
 FREE_SEEDS = {"subset_seed", "split_seed", "class_order_seed"}
 ASSUMED_SPREAD = 0.25  # of the logarithm of seconds, where one trial alone was measured
-# 90 % quantiles of Student's t by degrees of freedom, so that the interval holds 80 %.
-T_90 = (3.078, 1.886, 1.638, 1.533, 1.476, 1.440, 1.415, 1.397, 1.383, 1.372)
-
 HOW = ("of the same kind", "of other distributions", "of other methods")
 
 
@@ -202,7 +199,7 @@ class Rates:
         spread, df = self._spreads[phase]
         if own and n > 1 and (sd := _log_sd(seconds)) > spread:
             spread, df = sd, n - 1
-        width = math.exp(_t(df) * spread * math.sqrt(1 + 1 / n))
+        width = math.exp(_t90(df) * spread * math.sqrt(1 + 1 / n))
         return Band(mean, mean / width, mean * width)
 
     def _spread(self, phase: str) -> tuple[float, int]:
@@ -234,7 +231,9 @@ def _log_sd(values: list[float]) -> float:
     return math.sqrt(sum((log - mean) ** 2 for log in logs) / (len(logs) - 1))
 
 
-def _t(df: int) -> float:
-    if df == 0:
-        return 1.282  # the spread is assumed, as if it were known
-    return T_90[df - 1] if df <= len(T_90) else 1.282 + 0.9 / df
+@lru_cache(maxsize=256)
+def _t90(df: int) -> float:
+    """The 90 % quantile of Student's t, so that the interval holds 80 %; 0: spread as if known."""
+    from scipy.special import ndtri, stdtrit  # half a second less than all of scipy.stats
+
+    return float(stdtrit(df, 0.9) if df else ndtri(0.9))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_sweeps.chain import Chain, Outcome
-from nas_sweeps.estimate.simulate import Room, Schedule, Task, simulate
+from nas_sweeps.cost.simulate import Room, Schedule, Task, simulate
 from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.space.published import published

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 import nas_sweeps as ns
+from nas_sweeps.watch.streams import quiet_after_failure
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = Path("/dev/full")
@@ -61,6 +62,27 @@ def test_a_verb_whose_output_is_full_ends_as_if_it_had_been_read(
             env=environment(PYTHONUNBUFFERED=unbuffered),
         )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_verb_prints_in_any_code_page(encoding: str) -> None:
+    done = subprocess.run(
+        command("plan", "experiments/paper.yaml", "--verbose"),
+        cwd=ROOT,
+        capture_output=True,
+        env=environment(PYTHONIOENCODING=encoding),
+    )
+    assert done.returncode == 0, done.stderr.decode(encoding)
+    assert done.stdout.decode(encoding)
+
+
+def test_a_console_of_somebody_elses_goes_on_where_its_encoding_lacks_a_character() -> None:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    quiet = quiet_after_failure(file)
+    quiet.write("Größe 漢 … ")
+    quiet.write("and more")
+    quiet.flush()
+    assert file.buffer.getvalue() == b"Gr??e ? ? and more"  # type: ignore[attr-defined]
 
 
 def test_a_mistake_that_cannot_be_told_is_still_one() -> None:

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from nas_sweeps import methods
 from nas_sweeps.chain import Chain, Entry, Phase
+from nas_sweeps.cost.pace import Kind, parts_of
+from nas_sweeps.cost.rates import Images, Rates, Sample, share_of, work_of
 from nas_sweeps.data.bundle import Bundle, prepare
-from nas_sweeps.estimate.rates import Images, Rates, Sample, share_of, work_of
 from nas_sweeps.grid import Grid
 from nas_sweeps.grid.expand import method_of
-from nas_sweeps.live.pace import Kind, parts_of
 from nas_sweeps.space.published import published
 from nas_sweeps.train.common import Run, choose_device
 from nas_sweeps.train.runs import run_kind

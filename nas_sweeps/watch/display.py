@@ -14,11 +14,10 @@ from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
 
-from nas_sweeps.live.draw import View, fitted
-from nas_sweeps.live.lines import line
-from nas_sweeps.live.snapshot import Snapshot
-from nas_sweeps.live.spelling import spell
-from nas_sweeps.live.streams import quiet_after_failure
+from nas_sweeps.watch.draw import View, fitted
+from nas_sweeps.watch.lines import line
+from nas_sweeps.watch.snapshot import Snapshot
+from nas_sweeps.watch.streams import quiet_after_failure
 
 PER_SECOND = 2
 
@@ -74,7 +73,7 @@ class Display:
 
     def say(self, text: str, style: str = "") -> None:
         """One line, whole where lines may be long and cut where they may not."""
-        said = Text(spell(text, self.console.encoding), style=style)
+        said = Text(text, style=style)
         if self.moves:
             fitted(said, self.console.width, self.console.options.ascii_only)
             self._live.print_above(said)

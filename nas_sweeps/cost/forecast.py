@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from nas_sweeps.chain import PHASES, Chain, Phase
-from nas_sweeps.estimate.rates import Band, Cost, Rates
-from nas_sweeps.estimate.simulate import Room, Schedule, Task, simulate
+from nas_sweeps.cost.rates import Band, Cost, Rates
+from nas_sweeps.cost.simulate import Room, Schedule, Task, simulate
 from nas_sweeps.grid import RetrainSlot
 from nas_sweeps.grid.expand import method_of
 from nas_sweeps.trial import Resources, SearchTrial

@@ -10,9 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from nas_sweeps.chain import Outcome
-from nas_sweeps.live.lines import name_of
-from nas_sweeps.live.pace import Pace, Parts, kind_at, left_s, parts_of
-from nas_sweeps.live.snapshot import Running, Spent
+from nas_sweeps.cost.pace import Pace, Parts, kind_at, left_s, parts_of
 from nas_sweeps.standing import outcome_of
 from nas_sweeps.store.layout import AttemptFiles, TrialFiles
 from nas_sweeps.store.records import AttemptRecord, Ending, Result, State
@@ -24,6 +22,8 @@ from nas_sweeps.store.trial_files import (
     read_result,
 )
 from nas_sweeps.tables.sealed import unseal
+from nas_sweeps.watch.lines import name_of
+from nas_sweeps.watch.snapshot import Running, Spent
 
 News = Literal["epoch"] | Ending
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nas_sweeps.chain import PHASES, Phase
-from nas_sweeps.estimate.rates import Images, Rates, Sample, share_of, work_of
-from nas_sweeps.live.pace import parts_of
+from nas_sweeps.cost.pace import parts_of
+from nas_sweeps.cost.rates import Images, Rates, Sample, share_of, work_of
 from nas_sweeps.store import Store
 from nas_sweeps.store.records import AttemptState, State
 from nas_sweeps.tables import load

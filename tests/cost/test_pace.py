@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 import nas_sweeps as ns
-from nas_sweeps.live.lines import span
-from nas_sweeps.live.pace import Kind, Pace, after, kind_at, left_s, parts_of, remaining_s
+from nas_sweeps.cost.pace import Kind, Pace, after, kind_at, left_s, parts_of, remaining_s
+from nas_sweeps.watch.lines import span
 
 SEARCH = Kind("search", "search", "darts ", "balance")
 OTHER = Kind("search", "search", "ssf_nas ", "exp mu=0.1")

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 import nas_sweeps as ns
+from nas_sweeps.cli.estimate_view import Question, estimate_view, kept_text, latest_text
 from nas_sweeps.cli.views import plan_view, status_view
-from nas_sweeps.estimate.kept import Kept, latest
-from nas_sweeps.estimate.rates import Band
-from nas_sweeps.estimate.simulate import Room
-from nas_sweeps.estimate.view import Question, estimate_view
+from nas_sweeps.cost.kept import Kept
+from nas_sweeps.cost.rates import Band
+from nas_sweeps.cost.simulate import Room
 from nas_sweeps.grid import Grid
 from nas_sweeps.standing import standing
 from nas_sweeps.store import Store
@@ -22,7 +22,7 @@ from nas_sweeps.store.layout import Writer
 from nas_sweeps.sweep.executor import Job
 from nas_sweeps.sweep.run import run
 from nas_sweeps.trial import SearchTrial
-from tests.estimate.conftest import Shop, grid_of, searches
+from tests.cost.conftest import Shop, grid_of, searches
 
 
 def told(grid: Grid, store: Store, width: int = 100, **question: object) -> str:
@@ -129,17 +129,17 @@ def kept(**facts: object) -> Kept:
 
 
 def test_a_run_that_ended_says_how_wrong_the_estimate_was() -> None:
-    assert kept().text(runs=True) == "estimated 12m (10m–15m) for 12 trials"
-    assert "did not come to its end" in kept().text(runs=False)
+    assert kept_text(kept(), runs=True) == "estimated 12m (10m–15m) for 12 trials"
+    assert "did not come to its end" in kept_text(kept(), runs=False)
     longer = kept(took_s=792.0, done=12)
-    assert longer.text(runs=False).endswith("took 13m: 10% more than estimated")
+    assert kept_text(longer, runs=False).endswith("took 13m: 10% more than estimated")
     shorter = kept(took_s=360.0, done=12)
-    assert shorter.text(runs=False).endswith("took 6m: 50% less than estimated")
+    assert kept_text(shorter, runs=False).endswith("took 6m: 50% less than estimated")
     part = kept(took_s=300.0, done=5, done_s=200.0, done_took_s=250.0)
-    assert part.text(runs=False).endswith(
+    assert kept_text(part, runs=False).endswith(
         "did 5 of them, in 4m10s of work where 3m20s was estimated: 25% more than estimated"
     )
-    assert "none of them" in kept(took_s=1.0).text(runs=False)
+    assert "none of them" in kept_text(kept(took_s=1.0), runs=False)
 
 
 def test_the_latest_run_of_a_grid_speaks_and_damage_does_not(shop: Shop) -> None:
@@ -149,8 +149,8 @@ def test_the_latest_run_of_a_grid_speaks_and_damage_does_not(shop: Shop) -> None
     kept(began="2025-01-04", grid="e").publish(layout, Writer(3, "cccccc"))
     layout.estimate(Writer(4, "dddddd")).publish(b"{")
     with pytest.warns(UserWarning, match="estimates"):
-        said = [latest(layout, grid) for grid in ("d", "f")]
-    assert said == [kept().text(runs=False), None]
+        said = [latest_text(layout, grid) for grid in ("d", "f")]
+    assert said == [kept_text(kept(), runs=False), None]
 
 
 class Instant:

@@ -13,9 +13,6 @@ import pytest
 from rich.console import Console
 
 import nas_sweeps as ns
-from nas_sweeps.live import follow, known
-from nas_sweeps.live.follow import Follower
-from nas_sweeps.live.watch import watch
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.store import Origin, Result, Store
 from nas_sweeps.store import driver as driver_module
@@ -24,6 +21,9 @@ from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import Attempt, grid_digest
 from nas_sweeps.tables.compaction import write_epochs
 from nas_sweeps.trial import RetrainTrial, Trial
+from nas_sweeps.watch import follow, known
+from nas_sweeps.watch.follow import Follower
+from nas_sweeps.watch.status import watch
 
 GRID = ns.Grid.from_dict(
     {

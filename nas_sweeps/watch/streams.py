@@ -11,7 +11,7 @@ import os
 import sys
 from typing import IO, Any, cast
 
-from nas_sweeps.live.spelling import HANDLER
+LACKING = "replace"  # by a question mark: what an encoding, such as that of a code page, lacks
 
 
 class _Dropping(io.FileIO):
@@ -38,6 +38,8 @@ class _Quiet:
         if not self._ended:
             try:
                 return self._stream.write(text)
+            except UnicodeEncodeError as error:
+                return self.write(text.encode(error.encoding, LACKING).decode(error.encoding))
             except (OSError, ValueError):  # the latter where it was closed
                 self._ended = True
         return len(text)
@@ -61,8 +63,7 @@ def quiet_after_failure(stream: IO[str]) -> IO[str]:
 def use_lasting_streams() -> None:
     """Make this process's standard output and error such that writing to them never raises.
 
-    What their encoding lacks is spelled: see ``spelling``. Streams that a caller has put in the
-    place of the process's own keep their ways of failing.
+    Streams that a caller has put in the place of the process's own keep their ways of failing.
     """
     for name in ("stdout", "stderr"):
         stream, own = getattr(sys, name), getattr(sys, f"__{name}__")
@@ -71,7 +72,7 @@ def use_lasting_streams() -> None:
         elif stream is own and isinstance(stream, io.TextIOWrapper):
             setattr(sys, name, _lasting(stream))
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=HANDLER)
+            stream.reconfigure(errors=LACKING)
 
 
 def _lasting(stream: io.TextIOWrapper) -> io.TextIOWrapper:
@@ -80,7 +81,7 @@ def _lasting(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     return io.TextIOWrapper(
         raw if unbuffered else io.BufferedWriter(raw),
         encoding=stream.encoding,
-        errors=HANDLER,
+        errors=LACKING,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )

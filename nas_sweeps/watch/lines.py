@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nas_sweeps.chain import PHASES
-from nas_sweeps.live.snapshot import Counts, Row
-from nas_sweeps.names import joined, method_name, trial_name
+from nas_sweeps.names import joined, method_name, tested, trial_name
 from nas_sweeps.store.records import State
 from nas_sweeps.trial import Origin, SearchTrial, Trial
+from nas_sweeps.watch.snapshot import Counts, Row
 
 NAME_WIDTH = 40
 
@@ -26,12 +26,6 @@ def name_of(trial: Trial, origins: Iterable[Origin] = ()) -> str:
 def line(name: str, text: str) -> str:
     """What happened to a trial."""
     return f"{name:<{NAME_WIDTH}} | {text}"
-
-
-def tested(row: Row) -> str:
-    """Accuracy on the balanced test set, in percent; as many spaces where there was no test."""
-    accuracy = row.get("accuracy_balanced")
-    return " " * 13 if accuracy is None else f"bal-acc {100 * accuracy:5.1f}"
 
 
 def epoch_columns(row: Row) -> str:

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from nas_sweeps.live.draw import View, lines
-from nas_sweeps.live.snapshot import Running, Snapshot, Spent
+from nas_sweeps.watch.draw import View, lines
+from nas_sweeps.watch.snapshot import Running, Snapshot, Spent
 
 ROW = {
     "stage": "search",
@@ -36,7 +36,7 @@ def snapshot(*trials: Running, **facts: object) -> Snapshot:
 
 
 def drawn(shot: Snapshot, width: int, height: int = 24, encoding: str = "utf-8") -> list[str]:
-    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
     console = Console(file=file, width=width, height=height, force_terminal=True, color_system=None)
     console.print(View(lambda: shot))
     file.flush()

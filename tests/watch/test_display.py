@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from nas_sweeps.live.display import Display
-from nas_sweeps.live.snapshot import Snapshot
+from nas_sweeps.watch.display import Display
+from nas_sweeps.watch.snapshot import Snapshot
 
 NONE = {"done": 0, "failed": 0, "running": 0, "waiting": 1, "blocked": 0}
 SHOT = Snapshot(counts={"search": NONE, "retrain": NONE})
@@ -73,7 +73,7 @@ def test_a_code_page_is_enough(encoding: str) -> None:
     console = terminal(encoding=encoding)
     with Display(console, lambda: SHOT) as display:
         display.say("ValueError: Größe 漢 … ✗")
-    assert "!!" in written(console)
+    assert "Gr??e" in written(console) or "Größe" in written(console)
 
 
 def test_a_warning_does_not_tear_the_view() -> None:

@@ -8,10 +8,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from nas_sweeps.chain import PHASES
-from nas_sweeps.live.lines import span
-from nas_sweeps.live.snapshot import Running, Snapshot, Spent
-from nas_sweeps.live.spelling import spell
 from nas_sweeps.store.records import State
+from nas_sweeps.watch.lines import span
+from nas_sweeps.watch.snapshot import Running, Snapshot, Spent
 
 BAR = (8, 40)  # cells, at least and at most
 MIN_NAME = 30  # cells of a trial's name that are worth more than a number
@@ -38,17 +37,11 @@ class View:
         width, height = options.max_width, options.size.height - 1  # less the cursor's line
         ascii_only = options.ascii_only
         shown = [
-            fitted(_written(line, options.encoding), width, ascii_only)
+            fitted(line, width, ascii_only)
             for line in lines(self.snapshot(), width, height, ascii_only)
         ]
         self.drawn = width, [line.cell_len for line in shown]
         yield from shown
-
-
-def _written(line: Text, encoding: str) -> Text:
-    """As the encoding can hold it; what it cannot hold costs the line its colours."""
-    text = spell(line.plain, encoding)
-    return line if text == line.plain else Text(text)
 
 
 def fitted(line: Text, width: int, ascii_only: bool = False) -> Text:

@@ -11,14 +11,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nas_sweeps.live.known import Known, News
-from nas_sweeps.live.lines import done_text, epoch_columns, failed_text
-from nas_sweeps.live.pace import Pace, remaining_s
-from nas_sweeps.live.planned import Planned
-from nas_sweeps.live.snapshot import Snapshot, Spent
+from nas_sweeps.cost.pace import Pace, remaining_s
 from nas_sweeps.store.driver import Driver, DriverMonitor
 from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.records import State
+from nas_sweeps.watch.known import Known, News
+from nas_sweeps.watch.lines import done_text, epoch_columns, failed_text
+from nas_sweeps.watch.planned import Planned
+from nas_sweeps.watch.snapshot import Snapshot, Spent
 
 # A folder that changed less than this before it was read may change again without its time
 # moving: see ``nas_sweeps.tables.compaction``.

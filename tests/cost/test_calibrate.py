@@ -9,11 +9,11 @@ import torch
 
 import nas_sweeps as ns
 from nas_sweeps.chain import Chain
+from nas_sweeps.cost import calibrate as room
+from nas_sweeps.cost.calibrate import REPEATS, Timed, calibrate
+from nas_sweeps.cost.forecast import forecast
+from nas_sweeps.cost.rates import Images, Rates
 from nas_sweeps.data.bundle import Bundle, prepare
-from nas_sweeps.estimate import calibrate as room
-from nas_sweeps.estimate.calibrate import REPEATS, Timed, calibrate
-from nas_sweeps.estimate.forecast import forecast
-from nas_sweeps.estimate.rates import Images, Rates
 from nas_sweeps.grid import Grid
 from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import Distribution, SearchTrial

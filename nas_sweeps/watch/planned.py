@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from nas_sweeps.chain import PHASES, Chain
+from nas_sweeps.cost.pace import Parts, parts_of
 from nas_sweeps.grid import Grid, GridError, Plan, plan
-from nas_sweeps.live.known import Known
-from nas_sweeps.live.pace import Parts, parts_of
-from nas_sweeps.live.snapshot import Counts
 from nas_sweeps.store.driver import Driver
 from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.records import State
+from nas_sweeps.watch.known import Known
+from nas_sweeps.watch.snapshot import Counts
 
 
 class Planned:
