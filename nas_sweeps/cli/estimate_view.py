@@ -15,7 +15,7 @@ from nas_sweeps.chain import PHASES, Chain, Phase
 from nas_sweeps.cost.forecast import Forecast, Line, forecast
 from nas_sweeps.cost.here import this_machine
 from nas_sweeps.cost.kept import Kept, latest
-from nas_sweeps.cost.rates import HOW, Band, Images, Rates
+from nas_sweeps.cost.rates import HOW, Band, Rates
 from nas_sweeps.cost.simulate import Room, Schedule
 from nas_sweeps.grid import Grid
 from nas_sweeps.store import Store
@@ -78,14 +78,12 @@ def estimate_view(
         yield f"no estimate: nothing was measured yet; {TWO_WAYS}"
         return
     measured = _measured(stores, needs)
-    rates = measured.rates if measured else Rates((), Images(), {})
+    rates = measured.rates if measured else Rates()
     yield from _sources(measured, stores) if measured else ()
     if question.calibrate:
-        from nas_sweeps.cost.calibrate import Timed, calibrate
+        from nas_sweeps.cost.calibrate import calibrate
 
-        timed = Timed()
-        yield from calibrate(grid, chain, rates, timed)
-        rates = timed.rates(rates)
+        yield from calibrate(grid, chain, rates)
     yield from _told(forecast(chain, rates, _begun(store)), needs, question, gpus)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nas_sweeps import methods
 from nas_sweeps.chain import Chain, Entry, Phase
-from nas_sweeps.cost.pace import Kind, parts_of
+from nas_sweeps.cost.epochs import Kind, parts_of
 from nas_sweeps.cost.rates import Images, Rates, Sample, share_of, work_of
 from nas_sweeps.data.bundle import Bundle, prepare
 from nas_sweeps.grid import Grid
@@ -34,28 +34,17 @@ TESTED = 64  # test images, or one of each class
 STAND_IN = "DARTS_V2"  # in the place of a genotype that is yet to be found
 
 
-@dataclass
-class Timed:
-    """What was found out."""
+def calibrate(grid: Grid, chain: Chain, rates: Rates) -> Iterator[str]:
+    """Time what the rates cannot tell and add it to them, a line before each.
 
-    samples: list[Sample] = field(default_factory=list)
-    overhead_s: dict[str, list[float]] = field(default_factory=dict)  # by phase
-
-    def rates(self, known: Rates) -> Rates:
-        """Together with what was measured, which has the last word on overhead."""
-        overhead = {phase: statistics.median(all_of) for phase, all_of in self.overhead_s.items()}
-        measured = {phase: s for phase, s in known.overhead_s.items() if s}
-        return Rates([*known.samples, *self.samples], known.images, overhead | measured)
-
-
-def calibrate(grid: Grid, chain: Chain, known: Rates, into: Timed) -> Iterator[str]:
-    """Time what ``known`` cannot tell, a line before each.
+    What was measured has the last word on overhead.
 
     Raises:
         ValueError: as ``prepare``, a method refuses the recipe, or the GPU is not here that it
             would be timed on.
     """
-    for entry in _unknown(chain, known):
+    overhead_s: dict[Phase, list[float]] = {}
+    for entry in _unknown(chain, rates):
         phase: Phase = entry.phase
         device = choose_device(grid.resources(phase))
         if grid.resources(phase).gpus and device.type == "cpu":
@@ -68,9 +57,12 @@ def calibrate(grid: Grid, chain: Chain, known: Rates, into: Timed) -> Iterator[s
         bundle = prepare(entry.data, entry.distribution, grid.places, device)
         prepared = time.perf_counter() - started
         samples, beside = _time(entry, bundle, device)
-        into.samples += samples
-        into.overhead_s.setdefault(phase, []).append(prepared + beside)
-    _count_images(grid, chain, known.images)
+        for sample in samples:
+            rates.add(sample)
+        overhead_s.setdefault(phase, []).append(prepared + beside)
+    for phase, each in overhead_s.items():
+        rates.overhead_s[phase] = rates.overhead_s.get(phase) or statistics.median(each)
+    _count_images(grid, chain, rates.images)
 
 
 def _unknown(chain: Chain, known: Rates) -> list[Entry]:

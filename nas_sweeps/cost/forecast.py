@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from nas_sweeps.chain import PHASES, Chain, Phase
 from nas_sweeps.cost.rates import Band, Cost, Rates
 from nas_sweeps.cost.simulate import Room, Schedule, Task, simulate
-from nas_sweeps.grid import RetrainSlot
 from nas_sweeps.grid.expand import method_of
-from nas_sweeps.trial import Resources, SearchTrial
+from nas_sweeps.trial import Resources
 
 NOTHING_DONE: Mapping[str, int] = {}
+Left = tuple[Phase, float]  # of a trial that runs, and how many seconds it has left
+NONE_RUNNING: Mapping[str, Left] = {}
+ANYWHERE = ((math.inf, math.inf),)
 
 
 @dataclass(slots=True)
@@ -69,11 +72,41 @@ class Forecast:
         return Band(mid.wall_s, low, high), mid
 
 
-def forecast(chain: Chain, rates: Rates, epochs_done: Mapping[str, int] = NOTHING_DONE) -> Forecast:
-    """Of what a chain has left. ``epochs_done`` of trials that were begun, by id."""
+def remaining_s(
+    chain: Chain,
+    rates: Rates,
+    epochs_done: Mapping[str, int],
+    running: Mapping[str, Left],
+    slots: int,
+) -> float | None:
+    """Seconds until all is done if so many trials run at once; None while that is unknown."""
+    found = forecast(chain, rates, epochs_done, running, roughly=True)
+    if not found.complete:
+        return None
+    needs = dict.fromkeys(PHASES, Resources())
+    return simulate(found.tasks, needs, Room(ANYWHERE, max(1, slots))).wall_s
+
+
+def forecast(
+    chain: Chain,
+    rates: Rates,
+    epochs_done: Mapping[str, int] = NOTHING_DONE,
+    running: Mapping[str, Left] = NONE_RUNNING,
+    roughly: bool = False,
+) -> Forecast:
+    """Of what a chain has left.
+
+    Args:
+        epochs_done: of trials that were begun, by id.
+        running: trials that are tasks of the schedule, and of nothing else here.
+        roughly: as for ``Rates.cost``.
+    """
     lines: dict[tuple[Phase, str], Line] = {}
-    places: dict[str, int] = {}
-    tasks: list[tuple[Task, Band]] = []
+    places = {trial_id: place for place, trial_id in enumerate(running)}
+    tasks = [
+        (Task(phase, left_s, runs=True), Band(left_s, left_s, left_s))
+        for phase, left_s in running.values()
+    ]
     unreleased = 0
     for entry, trial_id in chain.left():
         phase: Phase = entry.phase
@@ -81,15 +114,15 @@ def forecast(chain: Chain, rates: Rates, epochs_done: Mapping[str, int] = NOTHIN
         line = lines.setdefault((phase, method), Line(phase, method))
         line.trials += 1
         unreleased += trial_id is None
-        cost = rates.cost(entry, epochs_done.get(trial_id or "", 0))
+        cost = rates.cost(entry, epochs_done.get(trial_id or "", 0), roughly=roughly)
         band = cost.seconds if cost else Band()
         if cost is not None:
             line.work += band
             line.costs.append(cost)
-        parents = entry.parents if isinstance(entry, RetrainSlot) else ()
+        parents = getattr(entry, "parents", ())
         waits = tuple(places[parent] for parent in parents if parent in places)
-        if isinstance(entry, SearchTrial):
-            places[entry.trial_id] = len(tasks)
+        if trial_id is not None:
+            places[trial_id] = len(tasks)
         tasks.append((Task(phase, band.mid, waits), band))
     return Forecast(
         tuple(lines.values()),

@@ -14,17 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nas_sweeps.chain import PHASES, Phase
-from nas_sweeps.cost.pace import parts_of
+from nas_sweeps.cost.epochs import parts_of
 from nas_sweeps.cost.rates import Images, Rates, Sample, share_of, work_of
 from nas_sweeps.store import Store
 from nas_sweeps.store.records import AttemptState, State
 from nas_sweeps.tables import load
-from nas_sweeps.tables.frames import Frames
 from nas_sweeps.trial import Origin, Resources, Trial, trial_from_json
 
 PAUSE_S = 120.0  # a longer time between two trials is no overhead: it is another run
 _COLUMNS = {
-    "trials": ["spec", "origins", "state", "wall_s", "attempt", "device", "host"],
+    "trials": ["phase", "spec", "origins", "state", "wall_s", "gpu_hours", "attempt", "host"],
     "epochs": ["stage", "epoch_s", "images_per_s"],
     "classes": ["train_count"],
     "attempts": ["state", "started_at", "heartbeat", "device"],
@@ -41,6 +40,16 @@ class Measured:
     devices: tuple[str, ...]  # they ran on
     hosts: tuple[str, ...]
     elsewhere: Counter[str]  # trials of other kinds of device, which were left out
+    past: dict[str, Past]  # every trial, on whatever device
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a trial took; zeros while it has not ended."""
+
+    phase: Phase
+    wall_s: float
+    gpu_hours: float
 
 
 def measure(stores: Iterable[Store], needs: Mapping[Phase, Resources]) -> Measured:
@@ -53,22 +62,36 @@ def measure(stores: Iterable[Store], needs: Mapping[Phase, Resources]) -> Measur
     """
     frames = load(list(stores), columns=_COLUMNS)
     attempts = frames.arrow("attempts").to_pylist()
+    rows = frames.arrow("trials").to_pylist()
     devices = _devices(attempts)
-    meant, elsewhere = _meant(devices, attempts, needs)
-    trials = {row["trial_id"]: row for row in _trials(frames) if row["trial_id"] in meant}
+    phases = {row["trial_id"]: row["phase"] for row in rows}
+    meant, elsewhere = _meant(devices, phases, attempts, needs)
+    trials = {row["trial_id"]: row for row in _readable(rows) if row["trial_id"] in meant}
     stages = [row for row in _stages(frames.arrow("epochs")) if row["trial_id"] in trials]
-    images = _images(frames.arrow("classes"), trials)
-    samples = [_sample(trials[row["trial_id"]], row, images) for row in stages]
-    used = {row["trial_id"]: trials[row["trial_id"]] for row in stages}
     # Of any device: they follow each other.
     whole = [a for a in attempts if a["state"] == AttemptState.DONE]
+    rates = Rates(_images(frames.arrow("classes"), trials), _overhead(stages, trials, _gap(whole)))
+    for row in stages:
+        of = trials[row["trial_id"]]
+        rates.add(_sample(of["trial"], of["origins"], row, rates.images), row["trial_id"])
+    used = {row["trial_id"]: trials[row["trial_id"]] for row in stages}
     return Measured(
-        Rates(samples, images, _overhead(stages, trials, _gap(whole))),
+        rates,
         len(used),
         tuple(sorted({devices[trial_id] for trial_id in used})),
         tuple(sorted({row["host"] for row in used.values() if row["host"]})),
         elsewhere,
+        {
+            row["trial_id"]: Past(row["phase"], row["wall_s"] or 0.0, row["gpu_hours"] or 0.0)
+            for row in rows
+        },
     )
+
+
+def observe(rates: Rates, trial: Trial, origins: Iterable[Origin], epochs: pa.Table) -> None:
+    """Count the epochs of a trial that runs, in the place of those that it had before."""
+    for row in _stages(epochs):
+        rates.add(_sample(trial, origins, row, rates.images), trial.trial_id)
 
 
 def epochs_begun(store: Store) -> dict[str, int]:
@@ -87,23 +110,22 @@ def _devices(attempts: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _meant(
-    devices: dict[str, str], attempts: list[dict[str, Any]], needs: Mapping[Phase, Resources]
+    devices: dict[str, str],
+    phases: dict[str, Phase],
+    attempts: list[dict[str, Any]],
+    needs: Mapping[Phase, Resources],
 ) -> tuple[set[str], Counter[str]]:
     """Trials on the kind of device that is asked for, and how many ran on another."""
     on_gpu = [a for a in attempts if a["device"] not in (None, "cpu") and a["started_at"]]
     latest = max(on_gpu, key=lambda a: a["started_at"], default={"device": None})["device"]
     wanted = {phase: latest if needs[phase].gpus else "cpu" for phase in PHASES}
-    meant = {t for t, device in devices.items() if device == wanted[_phase(t)]}
+    meant = {t for t, device in devices.items() if device == wanted[phases[t]]}
     return meant, Counter(device for t, device in devices.items() if t not in meant)
 
 
-def _phase(trial_id: str) -> Phase:
-    return "search" if trial_id.startswith("s-") else "retrain"
-
-
-def _trials(frames: Frames) -> Iterator[dict[str, Any]]:
+def _readable(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Rows of trials whose spec can be read, with the trial itself."""
-    for row in frames.arrow("trials").to_pylist():
+    for row in rows:
         try:
             row["trial"] = trial_from_json(row["spec"] or "")
             origins = json.loads(row["origins"] or "[]")
@@ -122,8 +144,7 @@ def _stages(epochs: pa.Table) -> list[dict[str, Any]]:
             epochs = epochs.set_column(i, name, epochs[name].cast(pa.string()))
     wanted = [("epoch_s", "mean"), ("epoch_s", "sum"), ("image_s", "mean")]
     grouped = epochs.group_by(["trial_id", "stage"], use_threads=False).aggregate(wanted)
-    rows: list[dict[str, Any]] = grouped.to_pylist()
-    return [row for row in rows if row["image_s_mean"] is not None]
+    return grouped.to_pylist()  # type: ignore[no-any-return]
 
 
 def _images(classes: pa.Table, trials: dict[str, dict[str, Any]]) -> Images:
@@ -138,16 +159,17 @@ def _images(classes: pa.Table, trials: dict[str, dict[str, Any]]) -> Images:
     return images
 
 
-def _sample(row: dict[str, Any], stage: dict[str, Any], images: Images) -> Sample:
-    trial: Trial = row["trial"]
-    kinds = [kind for kind, _ in parts_of(trial, row["origins"])]
+def _sample(
+    trial: Trial, origins: Iterable[Origin], stage: dict[str, Any], images: Images
+) -> Sample:
+    kinds = [kind for kind, _ in parts_of(trial, origins)]
     there = images.of(trial.data, trial.distribution) or 0
     return Sample(
         kind=kinds[0]._replace(stage=stage["stage"]),
         work=work_of(trial.data, trial.recipe),
         images=there * share_of(trial.recipe),
         epoch_s=stage["epoch_s_mean"],
-        image_s=stage["image_s_mean"],
+        image_s=stage["image_s_mean"] or 0.0,
     )
 
 

@@ -1,9 +1,10 @@
-"""How long trials take, from samples of their epochs. Pure arithmetic but for class counts.
+"""How long trials take, from samples of their epochs: before a run, and while it works.
 
 A sample is the mean epoch of one stage of one trial that was measured, or of some steps that
-were timed. An epoch of a planned trial is looked for in three steps: samples of the same kind;
-of another distribution, with the seconds of the images it has more or less; of another method
-with the same recipe. Another recipe or another data set is never taken.
+were timed. An epoch of a trial is looked for in steps: samples of the same kind; of another
+distribution, with the seconds of the images it has more or less; of another method with the same
+recipe. A plan never takes another recipe or another data set. A run that has measured nothing
+better yet takes whatever it has measured of the phase.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
 from nas_sweeps.chain import PHASES, Entry
-from nas_sweeps.cost.pace import Kind, Parts, after, parts_of
+from nas_sweeps.cost.epochs import Kind, Parts, after, parts_of
 from nas_sweeps.trial import (
     Data,
     Distribution,
@@ -29,7 +30,8 @@ from nas_sweeps.trial import (
 FREE = {"epochs", "lr", "lr_min", "momentum", "weight_decay", "grad_clip", "label"}
 FREE_SEEDS = {"subset_seed", "split_seed", "class_order_seed"}
 ASSUMED_SPREAD = 0.25  # of the logarithm of seconds, where one trial alone was measured
-HOW = ("of the same kind", "of other distributions", "of other methods")
+HOW = ("of the same kind", "of other distributions", "of other methods", "of the same phase")
+ROUGHLY = len(HOW) - 1  # the step that a plan does not take
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +89,24 @@ class Images:
         self.classes[key] = (min(largest, self.classes.get(key, (largest, k))[0]), k)
 
     def of(self, data: Data, distribution: Distribution) -> int | None:
-        """None where nothing of this data set was measured."""
-        key = data_key(data)
-        if (key, str(distribution)) not in self.known and key in self.classes:
-            from nas_sweeps.data.profiles import class_counts
-
-            try:
-                counts = class_counts(distribution, *self.classes[key])
-            except ValueError:  # the run will say so
+        """None where nothing of this data set was measured and it has no name."""
+        key = data_key(data), str(distribution)
+        if key not in self.known:
+            counts = self._counts(data, distribution)
+            if counts is None:
                 return None
-            self.known[key, str(distribution)] = sum(counts)
-        return self.known.get((key, str(distribution)))
+            self.known[key] = sum(counts)
+        return self.known[key]
+
+    def _counts(self, data: Data, distribution: Distribution) -> tuple[int, ...] | None:
+        from nas_sweeps.data.profiles import class_counts, known_counts
+
+        if data_key(data) not in self.classes:
+            return known_counts(data, distribution)
+        try:
+            return class_counts(distribution, *self.classes[data_key(data)])
+        except ValueError:  # the run will say so
+            return None
 
 
 @lru_cache(maxsize=1024)
@@ -127,51 +136,89 @@ def share_of(recipe: SearchRecipe | RetrainRecipe) -> float:
     return 0.5 if getattr(recipe, "images", "full") == "search_half" else 1.0
 
 
+_Group = tuple[int, str, tuple[str, ...]]  # a step, the work, and the beginning of a kind
+
+
 class Rates:
-    """Seconds of trials.
+    """Seconds of trials, by the samples that were counted so far.
 
     Args:
-        samples: what was measured and what was timed.
         images: training images by distribution.
         overhead_s: of a trial beside its epochs, by phase.
     """
 
     def __init__(
-        self, samples: Iterable[Sample], images: Images, overhead_s: Mapping[str, float]
+        self, images: Images | None = None, overhead_s: Mapping[str, float] | None = None
     ) -> None:
-        self.samples, self.images, self.overhead_s = list(samples), images, overhead_s
-        self._groups: dict[tuple[int, str, tuple[str, ...]], list[Sample]] = {}
-        for sample in self.samples:
-            for step in range(len(HOW)):
-                key = _group(step, sample.kind, sample.work)
-                self._groups.setdefault(key, []).append(sample)
-        self._spreads: dict[str, tuple[float, int]] = {
-            phase: self._spread(phase) for phase in PHASES
-        }
-        self._known: dict[tuple[Parts, str], Cost | None] = {}
+        self.images = images or Images()
+        self.overhead_s = dict(overhead_s or {})
+        self._groups: dict[_Group, dict[object, Sample]] = {}
+        self._spreads: dict[str, tuple[float, int]] = {}
+        self._epochs: dict[tuple[Kind, str, bool], Cost | None] = {}
+        self._trials: dict[tuple[Parts, str, bool], Cost | None] = {}
+
+    def add(self, sample: Sample, owner: object = None) -> None:
+        """Count a sample, in the place of an earlier one of the same owner and stage.
+
+        Args:
+            owner: the trial that runs; None: it is a sample of its own.
+        """
+        owner = object() if owner is None else (owner, sample.kind.stage)
+        for step in range(len(HOW)):
+            group = self._groups.setdefault(_group(step, sample.kind, sample.work), {})
+            group[owner] = sample
+        for cache in (self._spreads, self._epochs, self._trials):
+            cache.clear()
 
     @property
     def spread_known(self) -> bool:
         """Whether anything was measured more than once."""
-        return any(df for _, df in self._spreads.values())
+        return any(self._spread(phase)[1] for phase in PHASES)
 
     def cost(
-        self, entry: Entry | Trial, epochs_done: int = 0, origins: Iterable[Origin] = ()
+        self,
+        entry: Entry | Trial,
+        epochs_done: int = 0,
+        origins: Iterable[Origin] = (),
+        roughly: bool = False,
     ) -> Cost | None:
-        """Of a trial, or of what is left of it; None where nothing like it was measured."""
-        parts = after(parts_of(entry, origins), epochs_done)
-        key = parts, work_of(entry.data, entry.recipe)
-        if key not in self._known:
-            self._known[key] = self._cost(entry, parts)
-        return self._known[key]
+        """Of a trial, or of what is left of it; None where nothing like it was measured.
 
-    def _cost(self, entry: Entry | Trial, parts: Parts) -> Cost | None:
-        phase = entry.phase
-        overhead = self.overhead_s.get(phase, 0.0)
+        Args:
+            roughly: take the last of the steps too, as a run does that has nothing better yet.
+        """
+        parts = after(parts_of(entry, origins), epochs_done)
+        key = parts, work_of(entry.data, entry.recipe), roughly
+        if key not in self._trials:
+            self._trials[key] = self._cost(entry, parts, roughly)
+        return self._trials[key]
+
+    def left_s(
+        self, trial: Trial, origins: Iterable[Origin], epochs_done: int, since_s: float = 0.0
+    ) -> float | None:
+        """Seconds of the epochs that are left of a running trial; None while that is unknown.
+
+        An epoch that takes longer than it should, or waits for its worker to start, leaves to the
+        later ones what they take.
+
+        Args:
+            since_s: for how long the next epoch has been under way.
+        """
+        total, begun_s = 0.0, since_s
+        for kind, epochs in after(parts_of(trial, origins), epochs_done):
+            found = self._epoch(trial, kind, roughly=True)
+            if found is None:
+                return None
+            total += epochs * found.seconds.mid - min(begun_s, found.seconds.mid)
+            begun_s = 0.0
+        return total
+
+    def _cost(self, entry: Entry | Trial, parts: Parts, roughly: bool) -> Cost | None:
+        overhead = self.overhead_s.get(entry.phase, 0.0)
         total, worst, timed = Band(overhead, overhead, overhead), 0, False
         samples: list[int] = []
         for kind, epochs in parts:
-            found = self._epoch(entry, kind)
+            found = self._epoch(entry, kind, roughly)
             if found is None:
                 return None
             total += found.seconds * epochs
@@ -180,15 +227,22 @@ class Rates:
             timed = timed or found.timed
         return Cost(total, min(samples, default=0), worst, timed)
 
-    def _epoch(self, entry: Entry | Trial, kind: Kind) -> Cost | None:
+    def _epoch(self, entry: Entry | Trial, kind: Kind, roughly: bool) -> Cost | None:
         work = work_of(entry.data, entry.recipe)
-        images = self.images.of(entry.data, entry.distribution)
-        for step in range(len(HOW)):
-            group = self._groups.get(_group(step, kind, work))
-            if not group or (step and images is None):
+        key = kind, work, roughly
+        if key not in self._epochs:
+            images = self.images.of(entry.data, entry.distribution)
+            there = None if images is None else images * share_of(entry.recipe)
+            self._epochs[key] = self._epoch_of(kind, work, there, roughly)
+        return self._epochs[key]
+
+    def _epoch_of(self, kind: Kind, work: str, images: float | None, roughly: bool) -> Cost | None:
+        for step in range(len(HOW) if roughly else ROUGHLY):
+            group = list(self._groups.get(_group(step, kind, work), {}).values())
+            if not group or (step and images is None and not roughly):
                 continue
-            there = (images or 0) * share_of(entry.recipe)
-            seconds = [sample.at(there) if step else sample.epoch_s for sample in group]
+            there = images if step else None
+            seconds = [s.epoch_s if there is None else s.at(there) for s in group]
             band = self._band(kind.phase, seconds, own=step > 0)
             return Cost(band, len(group), step, all(sample.timed for sample in group))
         return None
@@ -196,22 +250,26 @@ class Rates:
     def _band(self, phase: str, seconds: list[float], own: bool) -> Band:
         n = len(seconds)
         mean = sum(seconds) / n
-        spread, df = self._spreads[phase]
+        spread, df = self._spread(phase)
         if own and n > 1 and (sd := _log_sd(seconds)) > spread:
             spread, df = sd, n - 1
         width = math.exp(_t90(df) * spread * math.sqrt(1 + 1 / n))
         return Band(mean, mean / width, mean * width)
 
     def _spread(self, phase: str) -> tuple[float, int]:
-        """Of the logarithm of an epoch's seconds between like trials, and degrees of freedom.
+        """Of the logarithm of an epoch's seconds between like trials, and degrees of freedom."""
+        if phase not in self._spreads:
+            self._spreads[phase] = self._spread_of(phase)
+        return self._spreads[phase]
 
-        Where no two trials were alike, distributions are compared, each brought to equal images.
-        """
+    def _spread_of(self, phase: str) -> tuple[float, int]:
+        """Where no two trials were alike, distributions are compared, brought to equal images."""
         for step in (0, 1):
             squares, df = 0.0, 0
-            for (of, *_), group in self._groups.items():
-                if of != step or group[0].kind.phase != phase or len(group) < 2:
+            for (of, _, kind), samples in self._groups.items():
+                if of != step or kind[0] != phase or len(samples) < 2:
                     continue
+                group = list(samples.values())
                 seconds = [sample.at(group[0].images) for sample in group]
                 squares += _log_sd(seconds) ** 2 * (len(group) - 1)
                 df += len(group) - 1
@@ -220,8 +278,10 @@ class Rates:
         return ASSUMED_SPREAD, 0
 
 
-def _group(step: int, kind: Kind, work: str) -> tuple[int, str, tuple[str, ...]]:
-    """What samples have in common that serve at one of the three steps."""
+def _group(step: int, kind: Kind, work: str) -> _Group:
+    """What samples have in common that serve at one of the steps."""
+    if step == ROUGHLY:
+        return step, "", (kind.phase,)
     return step, work, kind[: len(kind) - step]
 
 

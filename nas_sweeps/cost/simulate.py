@@ -21,11 +21,12 @@ Node = tuple[float, float]  # CPUs and GPUs
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A trial to run. ``parents`` are the places of the searches it waits for."""
+    """A trial to run, or what is left of one. ``parents`` are the places of those it waits for."""
 
     phase: Phase
     seconds: float
     parents: tuple[int, ...] = ()
+    runs: bool = False  # it has its slot already
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,24 +95,24 @@ class _Queue:
         for i, task in enumerate(tasks):
             for parent in task.parents:
                 self._children.setdefault(parent, []).append(i)
-        self._searches = deque(i for i, task in enumerate(tasks) if task.phase == "search")
-        self._retrains = deque(
-            i for i, task in enumerate(tasks) if task.phase == "retrain" and not task.parents
-        )
+        self._of = ["" if task.runs else task.phase for task in tasks]
+        self._ready: dict[str, deque[int]] = {of: deque() for of in ("", *reversed(PHASES))}
+        for i, task in enumerate(tasks):
+            if not task.parents:
+                self._ready[self._of[i]].append(i)
 
     @property
     def next(self) -> int | None:
-        queue = self._retrains or self._searches
-        return queue[0] if queue else None
+        return next((queue[0] for queue in self._ready.values() if queue), None)
 
     def take(self) -> None:
-        (self._retrains or self._searches).popleft()
+        next(queue for queue in self._ready.values() if queue).popleft()
 
     def settle(self, i: int) -> None:
         for child in self._children.get(i, ()):
             self._waits[child] -= 1
             if not self._waits[child]:
-                self._retrains.append(child)
+                self._ready[self._of[child]].append(child)
 
 
 class _Floor:
@@ -160,7 +161,7 @@ def _work_bound(tasks: Sequence[Task], needs: Mapping[Phase, Resources], room: R
         (sum(seconds[p] * _gpus(needs[p]) for p in PHASES), sum(node[1] for node in room.nodes)),
         (sum(seconds.values()), room.slots or math.inf),
     ]
-    return max(total / there for total, there in work if total) if tasks else 0.0
+    return max((total / there for total, there in work if total), default=0.0)
 
 
 def _path_bound(tasks: Sequence[Task]) -> float:

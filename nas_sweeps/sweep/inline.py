@@ -44,7 +44,6 @@ def _run(job: Job, work: Work, watch: Watch) -> str | None:
             job.store,
             job.places,
             job.resources(trial.phase),
-            on_epoch=lambda row: job.watcher.epoch(trial, row),
             verdict=watch.verdict,
         )
     except OSError as error:

@@ -14,7 +14,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,14 +63,9 @@ from nas_sweeps.store.remote import RemoteFiles  # noqa: E402
 from nas_sweeps.sweep.executor import Job  # noqa: E402
 from nas_sweeps.sweep.own_methods import pack, require_unpacked, unpack  # noqa: E402
 from nas_sweeps.sweep.stopping import Interrupted, kill, signals_kept  # noqa: E402
-from nas_sweeps.sweep.trackers import callbacks, numbers  # noqa: E402
 from nas_sweeps.trial import Places, Resources, Trial, trial_from_json  # noqa: E402
 
 DIED = "died without a word: killed, out of memory, or the store cannot be written there"
-REPORTED = (
-    *("stage", "epoch", "epochs_total", "loss_weights", "accuracy_balanced"),
-    *("epoch_s", "peak_mem_gib", "note"),
-)
 
 
 class RayExecutor:
@@ -79,17 +74,13 @@ class RayExecutor:
     Args:
         address: of a running cluster (``auto`` finds a local one); None starts one here.
         slots: at most so many trials at once; None: as many as the cluster's resources hold.
-        track: names of trackers that are told of every epoch.
     """
 
-    def __init__(
-        self, address: str | None = None, slots: int | None = None, track: Sequence[str] = ()
-    ) -> None:
-        self.address, self.slots, self.track = address, slots, track
+    def __init__(self, address: str | None = None, slots: int | None = None) -> None:
+        self.address, self.slots = address, slots
 
     def run(self, job: Job) -> None:
-        """Raises ValueError when no node could ever hold a trial, or a tracker cannot be used."""
-        trackers = callbacks(self.track, job.store)
+        """Raises ValueError when no node could ever hold a trial."""
         with self.session():
             for phase in job.phases:
                 require_room(phase, job.resources(phase))
@@ -100,7 +91,7 @@ class RayExecutor:
             searcher = ChainSearcher(job, self.slots)
             with quiet():
                 tune.Tuner(
-                    _trainable(job, bool(trackers), own),
+                    _trainable(job, own),
                     tune_config=tune.TuneConfig(
                         search_alg=searcher,
                         num_samples=-1,  # any number would cut the chain short without a word
@@ -108,7 +99,7 @@ class RayExecutor:
                         # used again: its memory would be the next trial's loss.
                         reuse_actors=not any(job.resources(phase).gpus for phase in job.phases),
                     ),
-                    run_config=_run_config(job, searcher, trackers),
+                    run_config=_run_config(job, searcher),
                 ).fit()
             _remove_scratch(job.store)
             if searcher.error is not None:
@@ -289,11 +280,11 @@ class ChainSearcher(Searcher):
         return {}
 
 
-class _Progress(tune.Callback):
-    """Passes what workers report on to the watcher."""
+class _Lost(tune.Callback):
+    """Tells the searcher of trials that Tune does not tell it of."""
 
-    def __init__(self, job: Job, searcher: ChainSearcher) -> None:
-        self.job, self.searcher = job, searcher
+    def __init__(self, searcher: ChainSearcher) -> None:
+        self.searcher = searcher
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as for the searcher."""
@@ -304,25 +295,14 @@ class _Progress(tune.Callback):
         for trial in [t for t in trials if t.status == "ERROR"]:
             self.searcher.on_trial_complete(trial.trial_id, error=True)
 
-    def on_trial_result(
-        self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
-    ) -> None:
-        ours = self.searcher.live.get(trial.trial_id)
-        if ours is None or "epoch" not in result:
-            return
-        try:
-            self.job.watcher.epoch(ours, {k: result[k] for k in REPORTED if k in result})
-        except Exception as problem:
-            self.searcher.error = self.searcher.error or problem
 
-
-def _trainable(job: Job, tracked: bool, own: bytes) -> Any:
+def _trainable(job: Job, own: bytes) -> Any:
     store, places, driver = job.store.root, job.places, job.lease.key
     by_phase = {phase: job.resources(phase) for phase in PHASES}
 
     def train(config: dict[str, Any]) -> None:
         resources = by_phase[config["phase"]]
-        run_in_actor(config["trial"], store, places, resources, driver, tracked, own)
+        run_in_actor(config["trial"], store, places, resources, driver, own)
 
     def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:
         resources = by_phase[config["phase"]]
@@ -337,7 +317,6 @@ def run_in_actor(
     places: Places,
     resources: Resources,
     driver: str,
-    tracked: bool = False,
     own: bytes = b"",
 ) -> None:
     """The body of an actor. A trial without a GPU must not see those of its node."""
@@ -345,16 +324,10 @@ def run_in_actor(
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     from nas_sweeps.sweep.worker import run_trial
 
-    def report(row: dict[str, Any]) -> None:
-        more = {"row": numbers(row)} if tracked else {}
-        tune.report({k: row[k] for k in REPORTED if k in row} | more)
-
     unpack(own)
     trial, here = trial_from_json(spec), Store(store)
     here.spec(trial.trial_id)  # raises where the store is not the driver's
-    run_trial(
-        trial, here, places, resources, on_epoch=report, verdict=Watch(here.layout, driver).verdict
-    )
+    run_trial(trial, here, places, resources, verdict=Watch(here.layout, driver).verdict)
 
 
 def alive_nodes() -> list[dict[str, Any]]:
@@ -385,15 +358,13 @@ def _remove_scratch(store: Store) -> None:
             remote.filesystem.delete_dir(path)
 
 
-def _run_config(
-    job: Job, searcher: ChainSearcher, trackers: Sequence[tune.Callback]
-) -> tune.RunConfig:
+def _run_config(job: Job, searcher: ChainSearcher) -> tune.RunConfig:
     path, remote = _scratch(job.store)
     return tune.RunConfig(
         name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f"),
         storage_path=path,
         storage_filesystem=remote.filesystem if remote else None,
         failure_config=tune.FailureConfig(max_failures=0),  # the job retries itself
-        callbacks=[_Progress(job, searcher), *trackers],
+        callbacks=[_Lost(searcher)],
         verbose=0,
     )

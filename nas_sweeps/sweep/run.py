@@ -21,17 +21,18 @@ from nas_sweeps.store import State, Store
 from nas_sweeps.store.index import read_index
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import grid_digest
-from nas_sweeps.sweep.executor import MAX_RETRIES, NO_CLUSTER, Executor, Job
+from nas_sweeps.sweep.executor import MAX_RETRIES, NO_CLUSTER, Executor, Job, Watcher
 from nas_sweeps.sweep.foretold import Foretold
 from nas_sweeps.sweep.only import chosen_by
 from nas_sweeps.sweep.progress import Progress, Silence
 from nas_sweeps.sweep.stopping import stopped_by_signals
-from nas_sweeps.sweep.tracking import require
 from nas_sweeps.tables import compact
 from nas_sweeps.tables.gather import gather
 from nas_sweeps.tables.schemas import SCHEMAS
 from nas_sweeps.train.form import check_switches
 from nas_sweeps.trial import Places
+from nas_sweeps.watch.follow import Follower
+from nas_sweeps.watch.trackers import require, trackers
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def run(
         max_retries: how often this run itself tries a trial again that ended in such a way.
         only: limits the run to a part of the grid, see ``nas_sweeps.sweep.only``.
         fail_fast: stop at the first trial that fails.
-        track: tensorboard, wandb, mlflow: told of every epoch through Ray's callbacks.
+        track: tensorboard, wandb, mlflow: told of every epoch.
         console: where progress goes; None: standard output, ``none``: nowhere.
         last_resort: see ``stopped_by_signals``.
         source: another store with measured trials, to estimate from what this run will take.
@@ -102,7 +103,7 @@ def run(
     reader = Store(keeper.root, remember=True)  # until the trials start: reads each result once
     if executor == "inline" and address is not None:
         raise ValueError(NO_CLUSTER)
-    require(track, executor, keeper.root)
+    require(track, keeper.root)
     check_switches(on_cpu=any(not grid.resources(phase).gpus for phase in PHASES))
     measured = None if source is None else Store(source).require()
     planned = plan(grid)
@@ -115,7 +116,13 @@ def run(
         keeper.tidy()
         start = _start(planned, reader, retry, chosen)
         chain = start.chain
-        job = _job(grid, planned, chain, keeper, lease, console)
+        watcher: Watcher = Silence()
+        if not chain.finished and (track or console != "none"):
+            sources = () if measured is None else (measured,)
+            follower = Follower(keeper, sources=sources, chosen=chosen, retry=retry)
+            shown = None if console == "none" else console or Console()
+            watcher = Progress(follower, shown, trackers(track, keeper))
+        job = _job(grid, planned, chain, keeper, lease, watcher)
         job.max_retries, job.fail_fast = max_retries, fail_fast
         assert lease.writer is not None
         job.foretold = Foretold(grid, chain, keeper, lease.writer, digest, measured)
@@ -124,7 +131,7 @@ def run(
         _link(chain, keeper, start.linked, start.trials.__contains__)
         try:
             with stopped_by_signals(job.stop, last_resort, job.watcher.stopping):
-                _work(job, _executor(executor, address, slots, track))
+                _work(job, _executor(executor, address, slots))
         finally:
             if lease.holds():
                 job.foretold.end()
@@ -140,14 +147,14 @@ def _job(
     chain: Chain,
     store: Store,
     lease: Lease,
-    console: Console | Literal["none"] | None,
+    watcher: Watcher,
 ) -> Job:
     return Job(
         chain=chain,
         store=store,
         places=grid.places,
         resources=grid.resources,
-        watcher=Silence() if console == "none" else Progress(chain, console, grid.resources),
+        watcher=watcher,
         lease=lease,
         variants={t.trial_id: methods.variant(t.method) for t in planned.searches},
     )
@@ -231,14 +238,13 @@ def _executor(
     name: Executor | ExecutorName,
     address: str | None,
     slots: int | None,
-    track: Sequence[str],
 ) -> Executor:
     if not isinstance(name, str):
         return name
     if name == "ray":
         from nas_sweeps.sweep.ray_tune import RayExecutor
 
-        return RayExecutor(address, slots, track)
+        return RayExecutor(address, slots)
     from nas_sweeps.sweep.inline import InlineExecutor
 
     return InlineExecutor()

@@ -14,12 +14,15 @@ from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
 
+from nas_sweeps.store.records import State
 from nas_sweeps.watch.draw import View, fitted
+from nas_sweeps.watch.known import News
 from nas_sweeps.watch.lines import line
 from nas_sweeps.watch.snapshot import Snapshot
 from nas_sweeps.watch.streams import quiet_after_failure
 
 PER_SECOND = 2
+STYLES: dict[str, str] = {"note": "yellow", State.FAILED: "red"}  # of news that no view shows
 
 
 def redraws(console: Console) -> bool:
@@ -66,6 +69,12 @@ class Display:
         if self.moves:
             warnings.showwarning = self._showwarning
             self._live.stop()
+
+    def show(self, news: News, text: str) -> None:
+        """News of a trial in words; of what the view shows anyway, nothing where there is one."""
+        style = STYLES.get(news.kind, "")
+        if text and (style or not self.moves):
+            self.tell(news.trial.name, text, style)
 
     def tell(self, name: str, text: str, style: str = "") -> None:
         """Say what happened to a trial; in columns where lines may be long."""

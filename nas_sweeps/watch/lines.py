@@ -28,13 +28,12 @@ def line(name: str, text: str) -> str:
     return f"{name:<{NAME_WIDTH}} | {text}"
 
 
-def epoch_columns(row: Row) -> str:
-    """An epoch in fixed columns, with what is left of the trial at this epoch's pace."""
-    left = (row["epochs_total"] - row["epoch"]) * row["epoch_s"]
+def epoch_columns(row: Row, left_s: float | None) -> str:
+    """An epoch in fixed columns, with the seconds that the trial has left after it."""
     return (
         f"{row['stage']:<8} {row['epoch']:>3}/{row['epochs_total']:<3} | "
         f"loss {row['loss_weights']:7.3f} | {tested(row)} | {row['epoch_s']:5.1f} s | "
-        f"eta {span(left)}"
+        f"eta {'-' if left_s is None else span(left_s)}"
     )
 
 

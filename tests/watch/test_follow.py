@@ -19,7 +19,8 @@ from nas_sweeps.store import driver as driver_module
 from nas_sweeps.store.layout import Writer
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import Attempt, grid_digest
-from nas_sweeps.tables.compaction import write_epochs
+from nas_sweeps.tables import compaction
+from nas_sweeps.tables.compaction import write_classes, write_epochs
 from nas_sweeps.trial import RetrainTrial, Trial
 from nas_sweeps.watch import follow, known
 from nas_sweeps.watch.follow import Follower
@@ -111,21 +112,22 @@ def test_a_run_is_followed_from_its_plan_to_its_end(run: Run) -> None:
     assert "grid 'watched'" in shot.notes[0]
 
     run.begin(FIRST)
-    follower.poll()
+    assert [news.kind for news in follower.poll()] == ["started"]
     (line,) = follower.snapshot().running
     assert (line.name, line.row) == ("search darts exp mu=0.4 s0", None)
 
     run.epochs(FIRST, 1)
-    (said,) = follower.poll()
-    assert (said.kind, said.name) == ("epoch", "search darts exp mu=0.4 s0")
-    assert "1/4" in said.text
+    (news,) = follower.poll()
+    assert (news.kind, news.trial.name) == ("epoch", "search darts exp mu=0.4 s0")
+    assert "1/4" in follower.told(news)
     shot = follower.snapshot()
     assert shot.running[0].left_s == pytest.approx(30, abs=5)
     assert shot.left_s is None, "no retrain was measured"
 
     run.end(FIRST)
-    (said,) = follower.poll()
-    assert (said.kind, said.text) == ("done", "done, bal-acc 50.0, 3600 s; search 1/2, retrain 0/2")
+    (news,) = follower.poll()
+    assert news.kind == "done"
+    assert follower.told(news) == "done, bal-acc 50.0, 3600 s; search 1/2, retrain 0/2"
     shot = follower.snapshot()
     assert shot.running == ()
     assert (shot.spent.hours, shot.spent.gpu_hours) == (1.0, 0.5)
@@ -133,8 +135,8 @@ def test_a_run_is_followed_from_its_plan_to_its_end(run: Run) -> None:
     retrain, origin = retrain_of(FIRST)
     run.begin(retrain, origin)
     run.epochs(retrain, 1, epoch_s=7.0)
-    (said,) = follower.poll()
-    assert said.name == "retrain darts exp mu=0.4 s0"
+    *_, news = follower.poll()
+    assert (news.kind, news.trial.name) == ("epoch", "retrain darts exp mu=0.4 s0")
     # One more epoch of 7 s here, and after it the other search (4 of 10 s) and its retrain.
     assert follower.snapshot().left_s == pytest.approx(7 + 40 + 14, abs=5)
 
@@ -145,8 +147,9 @@ def test_a_failure_is_news_with_its_cause(run: Run) -> None:
     follower.poll()
     error = {"error_class": "ValueError", "error_message": "no\nsuch thing", "genotype": None}
     run.end(FIRST, state="failed", metrics={}, **error)
-    (said,) = follower.poll()
-    assert (said.kind, said.text) == ("failed", f"FAILED ValueError: no (trial {FIRST.trial_id})")
+    (news,) = follower.poll()
+    assert news.kind == "failed"
+    assert follower.told(news) == f"FAILED ValueError: no (trial {FIRST.trial_id})"
     shot = follower.snapshot()
     assert shot.counts["retrain"]["blocked"] == 1
     assert "1 failed" in shot.notes[-1]
@@ -164,7 +167,7 @@ def test_only_folders_that_changed_are_read_again(
     monkeypatch.setattr(
         known.Known,
         "read",
-        lambda self, files, pace: read.append(files.trial_id) or original(self, files, pace),
+        lambda self, files, rates: read.append(files.trial_id) or original(self, files, rates),
     )
     follower = Follower(run.store)
     follower.poll()
@@ -175,6 +178,75 @@ def test_only_folders_that_changed_are_read_again(
     run.epochs(SECOND, 1)
     follower.poll()
     assert read == [SECOND.trial_id]
+
+
+def test_epochs_are_news_once_however_often_a_trial_is_begun(run: Run) -> None:
+    def epochs(follower: Follower, *trial_ids: str) -> list[int]:
+        return [n.row["epoch"] for n in follower.poll(list(trial_ids) or None) if n.row]
+
+    run.begin(FIRST)
+    run.epochs(FIRST, 1)
+    follower = Follower(run.store)
+    follower.poll()
+    run.epochs(FIRST, 2)
+    assert epochs(follower) == [2]
+    run.epochs(FIRST, 3)  # and its worker dies before anybody looks
+    run.begin(FIRST)
+    assert epochs(follower) == []
+    run.attempts[FIRST.trial_id].beat(epochs_from=3, epochs_done=3)
+    run.epochs(FIRST, 4)
+    run.end(FIRST)
+    assert epochs(follower) == [3, 4], "rows of the last look before the end too"
+    run.begin(SECOND)
+    run.epochs(SECOND, 3)
+    assert epochs(follower, FIRST.trial_id) == [], "a driver names those that it has handed out"
+    assert epochs(follower, SECOND.trial_id) == [1, 2, 3]
+    run.begin(SECOND)  # no checkpoint was whole: it starts again
+    run.epochs(SECOND, 1)
+    assert epochs(follower) == [1]
+
+
+def test_a_note_of_an_attempt_is_news_once(run: Run) -> None:
+    follower = Follower(run.store)
+    follower.poll()
+    run.begin(FIRST)
+    run.attempts[FIRST.trial_id].beat(note="the newest checkpoint is damaged")
+    said = [(news.kind, follower.told(news)) for news in follower.poll()]
+    assert said == [("started", ""), ("note", "the newest checkpoint is damaged")]
+    run.epochs(FIRST, 1)
+    assert [news.kind for news in follower.poll()] == ["epoch"]
+
+
+def test_failures_that_are_tried_again_are_to_do(run: Run) -> None:
+    run.begin(FIRST)
+    lost = {"error_class": "WorkerLost", "transient": True, "genotype": None, "metrics": {}}
+    run.end(FIRST, state="failed", **lost)
+    for retry, waiting in (("none", 1), ("lost", 2)):
+        follower = Follower(run.store, retry=retry)  # type: ignore[arg-type]
+        follower.poll()
+        assert follower.snapshot().counts["search"]["waiting"] == waiting
+
+
+def test_trials_that_have_ended_are_not_opened(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.begin(FIRST)
+    run.epochs(FIRST, 4)
+    row = {"class_index": 0, "class_name": "zero", "train_count": 9, "recall": 0.5}
+    write_classes(run.attempts[FIRST.trial_id].files, [row])
+    run.end(FIRST)
+    monkeypatch.setattr(compaction, "_RACY_NS", -(10**12))
+    compaction.compact(run.store)
+    read: list[str] = []
+    original = type(run.store.layout.files).read
+    monkeypatch.setattr(
+        type(run.store.layout.files),
+        "read",
+        lambda self, key: read.append(key) or original(self, key),
+    )
+    follower = Follower(run.store)
+    follower.poll()
+    shot = follower.snapshot()
+    assert (shot.counts["search"]["done"], shot.spent.hours) == (1, 1.0)
+    assert not [key for key in read if key.startswith("trials/")]
 
 
 def test_watching_writes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,11 +318,12 @@ def test_a_watch_prints_every_epoch_and_ends_with_the_run(tmp_path: Path) -> Non
     )
     assert text[0] == "search 0/2, retrain 0/2, 0.00 trial-hours without a GPU in this store"
     assert "works on it" in text[1]
-    assert "| search     2/4" in text[2]
-    assert "| done, bal-acc 50.0" in text[3]
-    assert text[4].startswith("search 1/2, retrain 0/2")
-    assert text[5] == f"no run works on {run.store} now"
-    assert len(text) == 6
+    assert "| search     1/4" in text[2]
+    assert "| search     2/4" in text[3]
+    assert "| done, bal-acc 50.0" in text[4]
+    assert text[5].startswith("search 1/2, retrain 0/2")
+    assert text[6] == f"no run works on {run.store} now"
+    assert len(text) == 7
 
 
 def test_ctrl_c_leaves_a_watch_without_a_word(run: Run) -> None:
@@ -265,8 +338,8 @@ def test_a_store_that_does_not_answer_for_a_while_is_asked_again(
 ) -> None:
     run = Run(tmp_path)
     run.__enter__()
-    original = follow.Follower._changes
-    failures = [None, OSError("stale file handle"), None, None]
+    original = follow.Follower._changed
+    failures = [OSError("stale file handle"), None, None]
 
     def flaky(self: Follower):
         failure = failures.pop(0)
@@ -274,7 +347,7 @@ def test_a_store_that_does_not_answer_for_a_while_is_asked_again(
             raise failure
         return original(self)
 
-    monkeypatch.setattr(follow.Follower, "_changes", flaky)
+    monkeypatch.setattr(follow.Follower, "_changed", flaky)
     text = watched(run.store, lambda: None, lambda: None, lambda: run.__exit__())
     assert any("stale file handle" in line for line in text)
     assert text[-1] == f"no run works on {run.store} now"
