@@ -80,7 +80,7 @@ def remaining_s(
     slots: int,
 ) -> float | None:
     """Seconds until all is done if so many trials run at once; None while that is unknown."""
-    found = forecast(chain, rates, epochs_done, running, roughly=True)
+    found = forecast(chain, rates, epochs_done, running)
     if not found.complete:
         return None
     needs = dict.fromkeys(PHASES, Resources())
@@ -92,14 +92,12 @@ def forecast(
     rates: Rates,
     epochs_done: Mapping[str, int] = NOTHING_DONE,
     running: Mapping[str, Left] = NONE_RUNNING,
-    roughly: bool = False,
 ) -> Forecast:
     """Of what a chain has left.
 
     Args:
         epochs_done: of trials that were begun, by id.
         running: trials that are tasks of the schedule, and of nothing else here.
-        roughly: as for ``Rates.cost``.
     """
     lines: dict[tuple[Phase, str], Line] = {}
     places = {trial_id: place for place, trial_id in enumerate(running)}
@@ -114,7 +112,7 @@ def forecast(
         line = lines.setdefault((phase, method), Line(phase, method))
         line.trials += 1
         unreleased += trial_id is None
-        cost = rates.cost(entry, epochs_done.get(trial_id or "", 0), roughly=roughly)
+        cost = rates.cost(entry, epochs_done.get(trial_id or "", 0))
         band = cost.seconds if cost else Band()
         if cost is not None:
             line.work += band

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
 from nas_sweeps.chain import PHASES, Entry
-from nas_sweeps.cost.epochs import Kind, Parts, after, parts_of
+from nas_sweeps.cost.epochs import Kind, after, parts_of
 from nas_sweeps.trial import (
     Data,
     Distribution,
@@ -154,8 +154,8 @@ class Rates:
         self.overhead_s = dict(overhead_s or {})
         self._groups: dict[_Group, dict[object, Sample]] = {}
         self._spreads: dict[str, tuple[float, int]] = {}
-        self._epochs: dict[tuple[Kind, str, bool], Cost | None] = {}
-        self._trials: dict[tuple[Parts, str, bool], Cost | None] = {}
+        self._epochs: dict[tuple[Kind, str], Cost | None] = {}
+        self.roughly = False  # whether the last of the steps is taken too
 
     def add(self, sample: Sample, owner: object = None) -> None:
         """Count a sample, in the place of an earlier one of the same owner and stage.
@@ -167,8 +167,8 @@ class Rates:
         for step in range(len(HOW)):
             group = self._groups.setdefault(_group(step, sample.kind, sample.work), {})
             group[owner] = sample
-        for cache in (self._spreads, self._epochs, self._trials):
-            cache.clear()
+        self._spreads.clear()
+        self._epochs.clear()
 
     @property
     def spread_known(self) -> bool:
@@ -176,22 +176,21 @@ class Rates:
         return any(self._spread(phase)[1] for phase in PHASES)
 
     def cost(
-        self,
-        entry: Entry | Trial,
-        epochs_done: int = 0,
-        origins: Iterable[Origin] = (),
-        roughly: bool = False,
+        self, entry: Entry | Trial, epochs_done: int = 0, origins: Iterable[Origin] = ()
     ) -> Cost | None:
-        """Of a trial, or of what is left of it; None where nothing like it was measured.
-
-        Args:
-            roughly: take the last of the steps too, as a run does that has nothing better yet.
-        """
-        parts = after(parts_of(entry, origins), epochs_done)
-        key = parts, work_of(entry.data, entry.recipe), roughly
-        if key not in self._trials:
-            self._trials[key] = self._cost(entry, parts, roughly)
-        return self._trials[key]
+        """Of a trial, or of what is left of it; None where nothing like it was measured."""
+        overhead = self.overhead_s.get(entry.phase, 0.0)
+        total, worst, timed = Band(overhead, overhead, overhead), 0, False
+        samples: list[int] = []
+        for kind, epochs in after(parts_of(entry, origins), epochs_done):
+            found = self._epoch(entry, kind)
+            if found is None:
+                return None
+            total += found.seconds * epochs
+            samples.append(found.samples)
+            worst = max(worst, found.step)
+            timed = timed or found.timed
+        return Cost(total, min(samples, default=0), worst, timed)
 
     def left_s(
         self, trial: Trial, origins: Iterable[Origin], epochs_done: int, since_s: float = 0.0
@@ -206,40 +205,25 @@ class Rates:
         """
         total, begun_s = 0.0, since_s
         for kind, epochs in after(parts_of(trial, origins), epochs_done):
-            found = self._epoch(trial, kind, roughly=True)
+            found = self._epoch(trial, kind)
             if found is None:
                 return None
             total += epochs * found.seconds.mid - min(begun_s, found.seconds.mid)
             begun_s = 0.0
         return total
 
-    def _cost(self, entry: Entry | Trial, parts: Parts, roughly: bool) -> Cost | None:
-        overhead = self.overhead_s.get(entry.phase, 0.0)
-        total, worst, timed = Band(overhead, overhead, overhead), 0, False
-        samples: list[int] = []
-        for kind, epochs in parts:
-            found = self._epoch(entry, kind, roughly)
-            if found is None:
-                return None
-            total += found.seconds * epochs
-            samples.append(found.samples)
-            worst = max(worst, found.step)
-            timed = timed or found.timed
-        return Cost(total, min(samples, default=0), worst, timed)
-
-    def _epoch(self, entry: Entry | Trial, kind: Kind, roughly: bool) -> Cost | None:
-        work = work_of(entry.data, entry.recipe)
-        key = kind, work, roughly
+    def _epoch(self, entry: Entry | Trial, kind: Kind) -> Cost | None:
+        key = kind, work_of(entry.data, entry.recipe)
         if key not in self._epochs:
             images = self.images.of(entry.data, entry.distribution)
             there = None if images is None else images * share_of(entry.recipe)
-            self._epochs[key] = self._epoch_of(kind, work, there, roughly)
+            self._epochs[key] = self._epoch_of(*key, there)
         return self._epochs[key]
 
-    def _epoch_of(self, kind: Kind, work: str, images: float | None, roughly: bool) -> Cost | None:
-        for step in range(len(HOW) if roughly else ROUGHLY):
+    def _epoch_of(self, kind: Kind, work: str, images: float | None) -> Cost | None:
+        for step in range(len(HOW) if self.roughly else ROUGHLY):
             group = list(self._groups.get(_group(step, kind, work), {}).values())
-            if not group or (step and images is None and not roughly):
+            if not group or (step and images is None and not self.roughly):
                 continue
             there = images if step else None
             seconds = [s.epoch_s if there is None else s.at(there) for s in group]

@@ -147,7 +147,7 @@ def _columns(trial: Running) -> dict[str, str]:
 
 
 def _summary(snapshot: Snapshot) -> str:
-    spent = f"{spent_text(snapshot.spent)}{snapshot.whose}"
+    spent = spent_text(snapshot.spent)
     if snapshot.left_s == 0.0 and not snapshot.running:
         return spent
     return f"eta {'-' if snapshot.left_s is None else span(snapshot.left_s)} | {spent}"
@@ -156,5 +156,5 @@ def _summary(snapshot: Snapshot) -> str:
 def spent_text(spent: Spent) -> str:
     """GPU-hours; where there was no GPU, hours of trials."""
     if spent.gpu_hours:
-        return f"{spent.gpu_hours:.2f} GPU-hours"
-    return f"{spent.hours:.2f} trial-hours without a GPU"
+        return f"{spent.gpu_hours:.2f} GPU-hours in this store"
+    return f"{spent.hours:.2f} trial-hours without a GPU in this store"

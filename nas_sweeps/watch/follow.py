@@ -94,7 +94,7 @@ class Follower:
         self.driver = self.monitor.driver()
         self.planned.find(self.driver)
         measured = measure([self.store, *self.sources], self.planned.needs)
-        self.rates = measured.rates
+        self.rates, self.rates.roughly = measured.rates, True
         index = read_index(self.store.layout)
         settled = self.store.settled(index)
         for files, stamp in index.listed:
@@ -137,7 +137,7 @@ class Follower:
         if news.row is not None:
             return epoch_columns(news.row, trial.left_s(self.rates, news.row["epoch"]))
         if result is None:
-            return news.note if news.kind == "note" else ""
+            return news.note
         if result.state == State.FAILED:
             return failed_text(result.error_class, result.error_message, trial.trial_id)
         accuracy = result.metrics.get("accuracy_balanced", math.nan)
@@ -157,7 +157,6 @@ class Follower:
             running=tuple(running.values()),
             left_s=None if left and self.driver is None else left,
             spent=sum((trial.spent for trial in self.trials.values()), start=Spent()),
-            whose=" in this store",
             notes=tuple(self._notes(len(running))) if notes is None else notes,
         )
 

@@ -40,11 +40,7 @@ class News:
     trial: Known
     row: Row | None = None  # of an epoch
     result: Result | None = None  # of an ending
-
-    @property
-    def note(self) -> str:
-        """What a person should know of how it goes on."""
-        return (self.trial.record and self.trial.record.note) or ""
+    note: str = ""  # what a person should know of how it goes on
 
 
 @dataclass
@@ -95,9 +91,10 @@ class Known:
             self._attempt, self._resumed = newest.writer, False
             self._note = self._finished = self.row = None
             yield News(kind="started", trial=self)
-        if self.record and self.record.note != self._note:
-            self._note = self.record.note
-            yield News(kind="note", trial=self)
+        note = self.record.note if self.record else None
+        if note and note != self._note:
+            self._note = note
+            yield News(kind="note", trial=self, note=note)
         for row in self._new_epochs(newest, rates):
             yield News(kind="epoch", trial=self, row=row)
         if result is None:

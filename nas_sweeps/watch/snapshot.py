@@ -25,7 +25,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """What trials have cost, running ones included."""
+    """What a store's trials have cost, running ones included."""
 
     hours: float = 0.0  # of trials, added up
     gpu_hours: float = 0.0
@@ -42,5 +42,4 @@ class Snapshot:
     running: tuple[Running, ...] = ()
     left_s: float | None = None  # until all is done; None: unknown
     spent: Spent = Spent()
-    whose: str = ""  # what ``spent`` is of, in words
     notes: tuple[str, ...] = ()  # more lines to say

@@ -46,6 +46,6 @@ def _in_short(display: Display | None, snapshot: Snapshot) -> None:
     if display is None or display.moves:
         return
     left = f", eta {span(snapshot.left_s)}" if snapshot.left_s else ""
-    display.say(f"{tally(snapshot.counts)}{left}, {spent_text(snapshot.spent)}{snapshot.whose}")
+    display.say(f"{tally(snapshot.counts)}{left}, {spent_text(snapshot.spent)}")
     for note in snapshot.notes:
         display.say(note)

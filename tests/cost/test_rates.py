@@ -24,6 +24,12 @@ def sample(trial: SearchTrial, epoch_s: float, **facts: Any) -> Sample:
     return Sample(kind=kind, work=work_of(trial.data, trial.recipe), **values)
 
 
+def live() -> Rates:
+    rates = Rates()
+    rates.roughly = True
+    return rates
+
+
 def of_trial(rates: Rates, trial: SearchTrial) -> float | None:
     return rates.left_s(trial, (), 0)
 
@@ -41,7 +47,7 @@ def test_a_trial_without_epochs_takes_none() -> None:
 
 
 def test_the_nearest_kind_that_was_measured_counts() -> None:
-    rates = Rates()
+    rates = live()
     rates.add(sample(DARTS, 2.0))
     rates.add(sample(DARTS, 4.0))
     assert of_trial(rates, DARTS) == 30.0
@@ -56,7 +62,9 @@ def test_a_run_takes_what_a_plan_would_not() -> None:
     rates = Rates()
     rates.add(sample(DARTS, 2.0))
     assert rates.cost(wider) is None
-    found = rates.cost(wider, roughly=True)
+    rates = live()
+    rates.add(sample(DARTS, 2.0))
+    found = rates.cost(wider)
     assert found is not None
     assert found.seconds.mid == 20.0
     rates.add(sample(wider, 7.0))
