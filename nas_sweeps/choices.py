@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-ExecutorName = Literal["ray", "inline"]  # where trials run
 Retry = Literal["none", "lost", "failed"]  # which failures of earlier runs are tried again
 Tracker = Literal["tensorboard", "wandb", "mlflow"]  # who else is told of every epoch
 TRACKERS: tuple[Tracker, ...] = get_args(Tracker)

@@ -147,7 +147,7 @@ def start(
         summary = ns.run(
             ns.Grid.from_dict(GRID),
             store,
-            executor=executor,  # type: ignore[arg-type]
+            executor=executor,
             address=address,
             last_resort=os._exit,
         )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from nas_sweeps.choices import ExecutorName
 from nas_sweeps.cli.options import NOT_ALL_DONE, USER_ERROR, Overrides, StoreOption, out
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def doctor(
     overrides: Overrides = None,
     store: StoreOption = None,
     executor: Annotated[
-        ExecutorName, typer.Option(help="As for run; ray starts a session for some seconds.")
+        str, typer.Option(help="As for run; ray starts a session for some seconds.")
     ] = "ray",
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster: each of its nodes is looked at.")

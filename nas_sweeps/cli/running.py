@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nas_sweeps.choices import TRACKERS, ExecutorName, Retry, Tracker
+from nas_sweeps.choices import TRACKERS, Retry, Tracker
 from nas_sweeps.cli.options import (
     INTERRUPTED,
     NOT_ALL_DONE,
@@ -67,7 +67,7 @@ def plan(
         int | None, typer.Option(min=1, help="At most so many trials at once, as for run.")
     ] = None,
     executor: Annotated[
-        ExecutorName, typer.Option(help="As for run; inline is --slots 1.")
+        str, typer.Option(metavar="NAME", help="As for run; inline is --slots 1.")
     ] = "ray",
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Every trial and every resolved value.")
@@ -97,6 +97,7 @@ def plan(
     from nas_sweeps.cli.estimate_view import Question
     from nas_sweeps.cli.views import plan_view
     from nas_sweeps.store import Store
+    from nas_sweeps.sweep.executor import executor_of
 
     grid = _grid(grid_file, overrides)
     question = Question(
@@ -105,7 +106,7 @@ def plan(
         rate=rate,
         gpus=gpus,
         cpus=cpus,
-        slots=1 if executor == "inline" else slots,
+        slots=executor_of(executor).at_once or slots,
     )
     show(plan_view(grid, Store(store or grid.default_store), verbose, question))
 
@@ -115,7 +116,12 @@ def run(
     overrides: Overrides = None,
     store: StoreOption = None,
     executor: Annotated[
-        ExecutorName, typer.Option(help="ray, or inline: this process, one trial at a time.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="ray; inline: this process, one trial at a time; or another that an installed "
+            "package offers. With options: --executor 'mine: {nodes: 4}'.",
+        ),
     ] = "ray",
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster; `auto` finds a local one.")

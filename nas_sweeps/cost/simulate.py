@@ -1,7 +1,7 @@
 """How long trials take together: list scheduling in the order the chain hands them out. Pure.
 
 Ready retrains go before new searches, and the trial that is next waits until it fits: a smaller
-one behind it does not overtake it. That is what ``chain`` and the executors do, so a simulated
+one behind it does not overtake it. That is what ``chain`` and the job's loop do, so a simulated
 run starts the trials of a real one in the real order, if they take as long as was said.
 """
 
@@ -69,19 +69,21 @@ def simulate(tasks: Sequence[Task], needs: Mapping[Phase, Resources], room: Room
                 f"no node has room for a {phase} trial, which takes {need.gpus:g} GPU and "
                 f"{need.cpus} CPU,"
             )
-    queue, floor = _Queue(tasks), _Floor(room, needs)
+    queue, floor = _Queue(tasks), Floor(room)
     starts = [0.0] * len(tasks)
     ends: list[tuple[float, int, int]] = []  # when, which task, on which node
     now = 0.0
     while True:
-        while (i := queue.next) is not None and (node := floor.place(tasks[i].phase)) is not None:
+        while (i := queue.next) is not None and (
+            node := floor.place(needs[tasks[i].phase])
+        ) is not None:
             queue.take()
             starts[i] = now
             heapq.heappush(ends, (now + tasks[i].seconds, i, node))
         if not ends:
             break
         now, i, node = heapq.heappop(ends)
-        floor.leave(node, tasks[i].phase)
+        floor.leave(node, needs[tasks[i].phase])
         queue.settle(i)
     return Schedule(now, tuple(starts), _work_bound(tasks, needs, room), _path_bound(tasks))
 
@@ -115,30 +117,29 @@ class _Queue:
                 self._ready[self._of[child]].append(child)
 
 
-class _Floor:
-    """What is free on each node. A trial goes to the first that has room, as in the executor."""
+class Floor:
+    """What is free on each node. A trial goes to the first that has room, here and in a run."""
 
-    def __init__(self, room: Room, needs: Mapping[Phase, Resources]) -> None:
+    def __init__(self, room: Room) -> None:
         self._free = [[cpus, gpus] for cpus, gpus in room.nodes]
         self._slots = math.inf if room.slots is None else room.slots
-        self._needs = {phase: (needs[phase].cpus, _gpus(needs[phase])) for phase in PHASES}
 
-    def place(self, phase: Phase) -> int | None:
+    def place(self, need: Resources) -> int | None:
         """The node that a trial went to; None where it fits nowhere now."""
-        cpus, gpus = self._needs[phase]
         if self._slots <= 0:
             return None
+        gpus = _gpus(need)
         for node, free in enumerate(self._free):
-            if free[0] >= cpus and free[1] >= gpus - 1e-9:
-                free[0], free[1] = free[0] - cpus, free[1] - gpus
+            if free[0] >= need.cpus and free[1] >= gpus - 1e-9:
+                free[0], free[1] = free[0] - need.cpus, free[1] - gpus
                 self._slots -= 1
                 return node
         return None
 
-    def leave(self, node: int, phase: Phase) -> None:
-        cpus, gpus = self._needs[phase]
-        self._free[node][0] += cpus
-        self._free[node][1] += gpus
+    def leave(self, node: int, need: Resources) -> None:
+        """A trial that was placed there has ended."""
+        self._free[node][0] += need.cpus
+        self._free[node][1] += _gpus(need)
         self._slots += 1
 
 

@@ -10,10 +10,8 @@ import os
 import platform
 import secrets
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -21,7 +19,6 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from nas_sweeps.chain import PHASES
-from nas_sweeps.choices import ExecutorName
 from nas_sweeps.data.bundle import prepare
 from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder
 from nas_sweeps.data.presence import find_images
@@ -30,26 +27,18 @@ from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
 from nas_sweeps.store import Store
 from nas_sweeps.store.driver import DriverMonitor
-from nas_sweeps.sweep.executor import NO_CLUSTER
+from nas_sweeps.sweep.executor import Executor, executor_of
+from nas_sweeps.sweep.finding import Finding, checked
 from nas_sweeps.trial import Data, Distribution, Places, Precision
 
 NAMED = ("torch", "torchvision", "ray", "pandas", "pyarrow")
 LOW_GIB = 1.0  # a trial of the default recipes keeps two checkpoints of some 20 MB each
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line: what was looked at, whether it is as it should be, and what it is or lacks."""
-
-    what: str
-    good: bool
-    text: str
-
-
 def examine(
     grid: Grid | None = None,
     store: str | Path | None = None,
-    executor: ExecutorName = "ray",
+    executor: Executor | str = "ray",
     address: str | None = None,
 ) -> Iterator[Finding]:
     """Look at everything that ``run`` with the same arguments would need, cheap things first.
@@ -57,45 +46,18 @@ def examine(
     Raises:
         ValueError: arguments that contradict each other.
     """
-    if executor == "inline" and address is not None:
-        raise ValueError(NO_CLUSTER)
+    where = executor_of(executor, address)
     if store is None and grid is not None:
         store = grid.default_store
-    yield _checked("packages", packages)
-    yield _checked("devices", devices)
-    yield _checked("arithmetic", partial(sound, grid))
+    yield checked("packages", packages)
+    yield checked("devices", devices)
+    yield checked("arithmetic", partial(sound, grid))
     if grid is not None:
         yield from _grid(grid)
     if store is not None:
-        yield _checked("store", partial(writable, store))
-    yield from _space(store, grid.places if grid else Places(), executor)
-    if executor == "ray":
-        yield from _cluster(grid, store, address)
-    elif grid is not None:
-        yield _checked("resources", partial(inline_room, grid))
-
-
-def _cluster(grid: Grid | None, store: str | Path | None, address: str | None) -> Iterator[Finding]:
-    """What Ray sees, and every node by itself."""
-    try:
-        from nas_sweeps.sweep.nodes import Asked, ask_nodes, seen_by_ray
-        from nas_sweeps.sweep.ray_tune import RayExecutor
-
-        with RayExecutor(address).session():
-            yield _checked("ray", partial(seen_by_ray, grid))
-            keeper = None if store is None else Store(store)
-            with probed(keeper) if keeper else nullcontext("") as token:
-                for node, problems, text in ask_nodes(Asked.of(grid, keeper, token)):
-                    yield Finding(node, not problems, "; ".join(problems) or text)
-    except ValueError as error:
-        yield Finding("ray", False, str(error))
-
-
-def _checked(what: str, check: Callable[[], str]) -> Finding:
-    try:
-        return Finding(what, True, check())
-    except (ValueError, ArithmeticError, OSError) as error:
-        return Finding(what, False, str(error))
+        yield checked("store", partial(writable, store))
+    yield from _space(store, grid.places if grid else Places(), where.folders())
+    yield from where.findings(grid, None if store is None else Store(store))
 
 
 # This machine
@@ -160,7 +122,9 @@ def sound(grid: Grid | None) -> str:
     return f"{on.type}, {form} form, " + "; ".join(passed)
 
 
-def _space(store: str | Path | None, places: Places, executor: str) -> Iterator[Finding]:
+def _space(
+    store: str | Path | None, places: Places, others: list[tuple[str, Path]]
+) -> Iterator[Finding]:
     """Free space wherever a run writes, once for each file system."""
     wanted: list[tuple[str, Path]] = []
     if store is not None and "://" not in str(store):
@@ -169,15 +133,13 @@ def _space(store: str | Path | None, places: Places, executor: str) -> Iterator[
         wanted.append(("decoded images", cache_folder(places)))
     except ValueError as error:
         yield Finding("space", False, str(error))
-    if executor == "ray":
-        wanted.append(("Ray", Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()))))
     by_device: dict[int, list[tuple[str, Path]]] = {}
-    for what, path in wanted:
+    for what, path in [*wanted, *others]:
         there = _existing(path)
         by_device.setdefault(there.stat().st_dev, []).append((what, there))
     for group in by_device.values():
         names = ", ".join(what for what, _ in group)
-        yield _checked("space", partial(free, names, group[0][1]))
+        yield checked("space", partial(free, names, group[0][1]))
 
 
 def free(names: str, path: Path) -> str:
@@ -254,10 +216,10 @@ def _missing(path: Path) -> list[Path]:
 def _grid(grid: Grid) -> Iterator[Finding]:
     planned = plan(grid)
     yield Finding("grid", True, f"{grid.name}: {len(planned)} trials")
-    found = _checked("data", partial(find_images, next(iter(planned)).data, grid.places))
+    found = checked("data", partial(find_images, next(iter(planned)).data, grid.places))
     yield found
     if found.good:
-        yield _checked("subsets", partial(drawn, planned, grid.places))
+        yield checked("subsets", partial(drawn, planned, grid.places))
 
 
 def drawn(planned: Plan, places: Places) -> str:
@@ -273,25 +235,3 @@ def drawn(planned: Plan, places: Places) -> str:
         counts[data, distribution] = bundle.train_counts
     require_whole_batches(planned, lambda *key: counts[key])
     return "training images: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items())
-
-
-def inline_room(grid: Grid) -> str:
-    """For one trial at a time in this process. Raises ValueError."""
-    import torch
-
-    for phase in PHASES:
-        resources = grid.resources(phase)
-        if resources.gpus and not torch.cuda.is_available():
-            raise ValueError(
-                f"{phase}.resources.gpus: {resources.gpus:g} asked for, but torch sees no GPU "
-                f"here; use --set {phase}.resources.gpus=0 or another machine"
-            )
-    return f"{asked_text(grid)}; one at a time"
-
-
-def asked_text(grid: Grid) -> str:
-    """What a trial of each phase takes."""
-    asked = {phase: grid.resources(phase) for phase in PHASES}
-    return ", ".join(
-        f"a {phase} trial takes {of.gpus:g} GPU and {of.cpus} CPU" for phase, of in asked.items()
-    )

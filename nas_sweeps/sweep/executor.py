@@ -1,162 +1,241 @@
-"""The one seam for where trials run, and what every executor does around a trial."""
+"""Where trials run: the one seam. An executor opens a pool, and a pool has four verbs.
+
+``job`` decides which trial runs when, and the store says how a trial ended. A pool only finds a
+place for a trial that it is given, starts a worker there, and notices when the worker has ended. A
+package of one's own offers another through the entry-point group ``nas_sweeps.executors``.
+"""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+import base64
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
-from nas_sweeps.chain import PHASES, Chain, Phase, Work
+import yaml
+from pydantic import ValidationError
+
+from nas_sweeps.chain import PHASES, Phase
 from nas_sweeps.cost.simulate import Room
-from nas_sweeps.standing import outcome_of
-from nas_sweeps.store import Result, State, Store
-from nas_sweeps.store.lease import Lease
-from nas_sweeps.sweep.failures import ALIKE, all_alike
-from nas_sweeps.sweep.foretold import Foretold
-from nas_sweeps.trial import Places, Resources, Trial
-
-NO_CLUSTER = "--address: the inline executor uses no cluster; leave it out, or --executor inline"
-MAX_RETRIES = 3
-PAUSE_S = 5.0  # before the second retry; the first comes at once, each later one after five times
+from nas_sweeps.grid import Grid
+from nas_sweeps.registry import Registry
+from nas_sweeps.store import Store
+from nas_sweeps.sweep.finding import Finding, checked
+from nas_sweeps.sweep.own_classes import Used, pack
+from nas_sweeps.trial import Places, Resources
 
 
-class Watcher(AbstractContextManager[Any], Protocol):
-    """Told what happens while trials run, inside ``with``; it can look, not steer."""
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A worker that runs no longer."""
 
-    def started(self, work: Work) -> None: ...
-    def again(self, trial: Trial, why: str) -> None: ...
-    def settled(self, trial: Trial, result: Result) -> None: ...
-    def stopping(self, how: str) -> None: ...  # called by a signal handler: see ``announce``
+    trial_id: str
+    died: str | None = None  # how, where it could not say so in the store: "exit code 137"
 
 
-@dataclass
-class Job:
-    """What an executor needs to work through a chain.
+class Pool:
+    """Workers, each with one trial: four verbs, inside ``with``.
 
-    A trial that ended for no fault of its own (its worker died, no memory, no space) is handed
-    out again, ``max_retries`` times.
+    A trial runs once at a time, so its id is all that a started one is known by.
     """
 
-    chain: Chain
+    where = "this machine"  # in words, for messages
+
+    def room(self) -> Room:
+        """All nodes that there are now, with what each has in all, busy or not."""
+        raise NotImplementedError
+
+    def start(self, trial_id: str, resources: Resources) -> None:
+        """Start a worker with a trial that the store holds. There is room for it.
+
+        Raises:
+            OSError: it cannot be started now; that counts as a death of its worker.
+        """
+        raise NotImplementedError
+
+    def ended(self, timeout_s: float) -> Sequence[Ended]:
+        """Workers that run no longer, each told once. Waits for one, but not longer than asked."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Nothing is started any more: what has not begun is dropped, and told as ended.
+
+        Workers that run are told through the store, and end by themselves.
+        """
+
+    def close(self) -> None:
+        """``with`` is left: end what still runs, at once."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a worker cannot read from the store, because only the driver knows it."""
+
+    places: Places = field(default_factory=Places)
+    driver: str | None = None  # by which the store knows it; None: no driver can stop the worker
+    own: bytes = b""  # classes that the worker cannot import, packed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a pool has to know of a run."""
+
     store: Store
     places: Places
-    resources: Callable[[Phase], Resources]
-    watcher: Watcher
-    lease: Lease  # workers watch it
-    variants: dict[str, str] = field(default_factory=dict)  # of search trials, by id
-    foretold: Foretold | None = None
-    max_retries: int = MAX_RETRIES
-    fail_fast: bool = False
-    started: int = 0
-    stopping: str | None = None  # why nothing more is handed out
-    _again: list[tuple[float, Work]] = field(default_factory=list)  # from when on
-    _tries: Counter[str] = field(default_factory=Counter)
-    _live: dict[str, Work] = field(default_factory=dict)
-    _results: list[Result] = field(default_factory=list)
+    driver: str  # the key of its lease, which workers watch
+    needs: tuple[Resources, ...] = ()  # of every phase of which a trial may run
+    own: tuple[Used, ...] = ()  # what trials name that no worker can import
 
-    @property
-    def phases(self) -> list[Phase]:
-        """Those of which a trial may still run."""
-        counts = self.chain.counts()
-        return [phase for phase in PHASES if counts[phase][State.WAITING]]
+    def given(self) -> Given:
+        """For workers in other processes. Raises ValueError where a class cannot be sent."""
+        return Given(places=self.places, driver=self.driver, own=pack(self.own))
 
-    @property
-    def over(self) -> bool:
-        """Nothing runs, and nothing will be handed out any more."""
-        if self._live:
-            return False
-        return self.stopping is not None or (not self._again and self.chain.next_phase is None)
+    def command(self, trial_id: str, resources: Resources) -> list[str]:
+        """A command that runs a trial in a process, on any machine that has the store."""
+        given = self.given()
+        options = {f"--{key}": value for key, value in asdict(given.places).items()}
+        options |= {"--cpus": resources.cpus, "--gpus": resources.gpus, "--driver": given.driver}
+        options["--own"] = base64.b64encode(given.own).decode()
+        command = [sys.executable, "-m", "nas_sweeps.sweep.worker", self.store.root, trial_id]
+        return command + [f"{name}={value}" for name, value in options.items() if value]
 
-    @property
-    def next_phase(self) -> Phase | None:
-        """Of the trial that ``hand_out`` would give now; None for none."""
-        if self.stopping is not None:
-            return None
-        again = self._due()
-        return again.phase if again else self.chain.next_phase
 
-    def begin(self, room: Room) -> None:
-        """For an executor to say, once, what it has: the run is estimated before it begins."""
-        if self.foretold is not None:
-            self.foretold.begin(room)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executor:
+    """A way to run trials. Its fields are the options that it takes, as a run names them."""
 
-    def hand_out(self) -> Work | None:
-        """The next trial, written down in the store before anything runs; None for none now."""
-        if self.stopping is not None:
-            return None
-        work = self._due()
-        if work is not None:
-            self._again = [(when, w) for when, w in self._again if w is not work]
-        else:
-            work = self.chain.take()
-            if work is None:
-                return None
-            self.started += 1
-            self._write_down(work)
-        self._live[work.trial.trial_id] = work
-        self.watcher.started(work)
-        if self.foretold is not None:
-            self.foretold.started(work)
-        return work
+    at_once: ClassVar[int | None] = None  # trials, where that is fixed
 
-    def ended(self, trial: Trial, died: str | None = None) -> None:
-        """A trial's worker has ended: see in the store how, and release what waited for it.
+    def pool(self, setting: Setting) -> Pool:
+        """A pool that has not been entered yet."""
+        raise NotImplementedError
 
-        Args:
-            died: how the worker itself died, if it did.
-        """
-        work = self._live.pop(trial.trial_id)
-        result = self.store.result(trial.trial_id)
-        if result is None and not self.lease.holds():
-            self.stop("another run has taken this store over: it thought this one dead")
-        if result is None and self.stopping is not None:
-            return  # the next run goes on with it
-        died = died or "ended although nobody asked it to"
-        retried = self._tries[trial.trial_id]
-        if (result is None or result.transient) and retried < self.max_retries:
-            self._tries[trial.trial_id] += 1
-            pause = PAUSE_S * 5 ** (retried - 1) if retried else 0.0
-            self._again.append((time.monotonic() + pause, work))
-            self.watcher.again(trial, result.cause if result else f"WorkerLost: {died}")
-            return
-        if result is None:
-            result = self.store.condemn(trial, "WorkerLost", f"its worker {died}")
-        if self.foretold is not None and result.state == State.DONE:
-            self.foretold.done(work)
-        self._settle(trial, result)
+    def folders(self) -> list[tuple[str, Path]]:
+        """Where it writes beside the store, and what: space is looked for there."""
+        return []
 
-    def _settle(self, trial: Trial, result: Result) -> None:
-        self.chain.settle(trial.trial_id, outcome_of(result))
-        self._results.append(result)
-        self.watcher.settled(trial, result)
-        if result.state == State.FAILED and self.fail_fast:
-            self.stop(f"trial {trial.trial_id} failed, and --fail-fast was asked for")
-        elif len(self._results) == ALIKE and all_alike(self._results):
-            self.stop(
-                f"the first {ALIKE} trials of this run all failed alike ({result.cause}): what is "
-                "wrong is probably wrong with every trial; the same command goes on with the others"
+    def findings(self, grid: Grid | None, store: Store | None) -> Iterator[Finding]:
+        """What ``doctor`` is to say of it."""
+        yield from ()
+
+
+EXECUTORS: Registry[Executor] = Registry("executor", Executor, "nas_sweeps.executors")
+register = EXECUTORS.register
+
+
+@register("inline")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inline(Executor):
+    """This process, one trial after another: for debugging, a notebook, or a GPU without Ray."""
+
+    at_once: ClassVar[int | None] = 1
+
+    def pool(self, setting: Setting) -> Pool:
+        from nas_sweeps.sweep.inline import InlinePool
+
+        return InlinePool(setting)
+
+    def findings(self, grid: Grid | None, store: Store | None) -> Iterator[Finding]:
+        from nas_sweeps.sweep.inline import WHERE, room_here
+
+        if grid is not None:
+            yield checked("resources", lambda: require_room(needs_of(grid), room_here(), WHERE))
+
+
+@register("ray")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ray(Executor):
+    """Ray Tune: an actor for each trial, pinned to its GPUs, on one machine or a cluster.
+
+    Args:
+        address: of a running cluster (``auto`` finds a local one); None starts one here.
+    """
+
+    address: str | None = None
+
+    def pool(self, setting: Setting) -> Pool:
+        from nas_sweeps.sweep.ray_tune import RayPool
+
+        return RayPool(setting, self.address)
+
+    def folders(self) -> list[tuple[str, Path]]:
+        return [("Ray", Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())))]
+
+    def findings(self, grid: Grid | None, store: Store | None) -> Iterator[Finding]:
+        try:
+            from nas_sweeps.sweep.nodes import looked_at
+
+            yield from looked_at(self.address, grid, store)
+        except ValueError as error:
+            yield Finding("ray", False, str(error))
+
+
+def executor_of(named: Executor | str, address: str | None = None) -> Executor:
+    """An executor by its name, or by its name and options: ``mine: {nodes: 4}``.
+
+    Raises:
+        ValueError: no executor of this name, or options that it does not take.
+    """
+    if isinstance(named, Executor):
+        return named
+    name, options = _read(named) if ":" in named else (named, {})
+    if address is not None:
+        if "address" not in {option.name for option in fields(EXECUTORS.get(name))}:
+            raise ValueError(
+                f"--address: the {name} executor uses no cluster; leave one of the two out"
             )
-
-    def stop(self, why: str) -> None:
-        """Hand out nothing more, and have what runs publish where it is and end."""
-        self.stopping = self.stopping or why
-        self.lease.stop()
-
-    def _due(self) -> Work | None:
-        now = time.monotonic()
-        return next((work for when, work in self._again if when <= now), None)
-
-    def _write_down(self, work: Work) -> None:
-        trial_id = work.trial.trial_id
-        self.store.ask(work.trial, variant=self.variants.get(trial_id, ""))
-        for origin in work.origins:
-            self.store.link(trial_id, origin)
+        options["address"] = address
+    try:
+        return EXECUTORS.build(name, options)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ValueError(f"--executor {name}: {'; '.join(wrong)}") from None
 
 
-class Executor(Protocol):
-    """Runs a job's trials until it is over."""
+def _read(named: str) -> tuple[str, dict[str, Any]]:
+    try:
+        ((name, options),) = yaml.safe_load(named).items()
+        return str(name), dict(options)
+    except (yaml.YAMLError, AttributeError, ValueError, TypeError):
+        raise ValueError(
+            f"--executor {named}: write a name, or a name and its options: "
+            "--executor 'mine: {nodes: 4}'"
+        ) from None
 
-    def run(self, job: Job) -> None: ...
+
+def needs_of(grid: Grid) -> dict[Phase, Resources]:
+    """What a trial of each phase takes."""
+    return {phase: grid.resources(phase) for phase in PHASES}
+
+
+def require_room(needs: Mapping[Phase, Resources], room: Room, where: str) -> str:
+    """What trials take, in words. One that no node holds would wait for ever, and is refused.
+
+    Raises:
+        ValueError: when no node has the GPUs and CPUs of one trial.
+    """
+    most, told = max((gpus for _, gpus in room.nodes), default=0.0), []
+    for phase, need in needs.items():
+        if need.gpus > most:
+            raise ValueError(
+                f"{phase}.resources.gpus: {need.gpus:g} asked for one trial, but no node of "
+                f"{where} has more than {most:g}; use --set {phase}.resources.gpus=0 to run on "
+                "the CPU, or name a machine or a cluster that has GPUs"
+            )
+        if not room.holds(need):
+            raise ValueError(
+                f"{phase}.resources.cpus: no node of {where} has {need.cpus} CPUs beside "
+                f"{need.gpus:g} GPUs; use --set {phase}.resources.cpus=1"
+            )
+        told.append(f"a {phase} trial takes {need.gpus:g} GPU and {need.cpus} CPU")
+    return ", ".join(told)

@@ -14,12 +14,14 @@ from nas_sweeps.cost.measured import epochs_begun, measure
 from nas_sweeps.cost.rates import Rates
 from nas_sweeps.cost.simulate import Room
 from nas_sweeps.grid import Grid
-from nas_sweeps.store import Store
+from nas_sweeps.store import Result, State, Store
 from nas_sweeps.store.layout import Writer
+from nas_sweeps.sweep.job import Watcher
+from nas_sweeps.trial import Trial
 
 
 @dataclass
-class Foretold:
+class Foretold(Watcher):
     """Kept in the store where everything could be estimated; else nothing happens here.
 
     Args:
@@ -37,7 +39,7 @@ class Foretold:
     kept: Kept | None = None
     _rates: Rates | None = None
     _begun: dict[str, int] = field(default_factory=dict)
-    _since: dict[str, float] = field(default_factory=dict)  # when a trial was first handed out
+    _since: dict[str, tuple[float, Work]] = field(default_factory=dict)  # first handed out
     _started: float = 0.0
     _done: int = 0
     _done_s: float = 0.0
@@ -64,17 +66,17 @@ class Foretold:
 
     def started(self, work: Work) -> None:
         """A trial was handed out."""
-        self._since.setdefault(work.trial.trial_id, time.monotonic())
+        self._since.setdefault(work.trial.trial_id, (time.monotonic(), work))
 
-    def done(self, work: Work) -> None:
-        """A trial is done."""
-        if self._rates is None:
+    def settled(self, trial: Trial, result: Result) -> None:
+        """Of trials that are done, what they should have taken and took."""
+        if self._rates is None or result.state != State.DONE:
             return
-        trial_id = work.trial.trial_id
-        cost = self._rates.cost(work.trial, self._begun.get(trial_id, 0), work.origins)
+        began, work = self._since[trial.trial_id]
+        cost = self._rates.cost(trial, self._begun.get(trial.trial_id, 0), work.origins)
         self._done += 1
         self._done_s += cost.seconds.mid if cost else 0.0
-        self._done_took_s += time.monotonic() - self._since[trial_id]
+        self._done_took_s += time.monotonic() - began
 
     def end(self) -> None:
         """Nothing more is handed out. Raises OSError."""

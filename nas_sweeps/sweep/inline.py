@@ -1,51 +1,56 @@
-"""The inline executor: this process, one trial after another. It needs no Ray."""
+"""The inline pool: this process, one trial after another. It needs no Ray."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Sequence
 
 import torch
 
-from nas_sweeps.chain import Work
 from nas_sweeps.cost.simulate import Room
 from nas_sweeps.store.lease import Watch
-from nas_sweeps.sweep.executor import Job
-from nas_sweeps.sweep.stopping import wait_for
+from nas_sweeps.sweep.executor import Ended, Pool, Setting
 from nas_sweeps.sweep.worker import run_trial
+from nas_sweeps.trial import Resources
+
+WHERE = "this machine, as torch sees it,"
 
 
-class InlineExecutor:
-    """For debugging, a notebook, or a GPU without Ray. Same bits as any other executor."""
-
-    def run(self, job: Job) -> None:
-        """Raises ValueError when a phase asks for a GPU and torch sees none."""
-        for phase in job.phases:
-            if job.resources(phase).gpus and not torch.cuda.is_available():
-                raise ValueError(
-                    f"{phase}.resources.gpus: {job.resources(phase).gpus:g} asked for, but torch "
-                    f"sees no GPU here; use --set {phase}.resources.gpus=0 or another machine"
-                )
-        job.begin(Room(((math.inf, math.inf),), slots=1))
-        watch = Watch(job.store.layout, job.lease.key)
-        while not job.over:
-            work = job.hand_out()
-            if work is not None:
-                job.ended(work.trial, _run(job, work, watch))
-            else:
-                wait_for(lambda: job.over or job.next_phase is not None)
+def room_here() -> Room:
+    """CPUs are shared by whatever number of threads a trial asks for."""
+    return Room(((math.inf, math.inf if torch.cuda.is_available() else 0.0),), slots=1)
 
 
-def _run(job: Job, work: Work, watch: Watch) -> str | None:
-    """How the attempt died, if it could not even say so in the store."""
-    trial = work.trial
-    try:
-        run_trial(
-            trial,
-            job.store,
-            job.places,
-            job.resources(trial.phase),
-            verdict=watch.verdict,
-        )
-    except OSError as error:
-        return f"could not write to the store ({error})"
-    return None
+class InlinePool(Pool):
+    """Runs a trial while its end is waited for. Same bits as any other pool."""
+
+    where = WHERE
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting, self.watch = setting, Watch(setting.store.layout, setting.driver)
+        self.started: list[tuple[str, Resources]] = []
+
+    def room(self) -> Room:
+        return room_here()
+
+    def start(self, trial_id: str, resources: Resources) -> None:
+        self.started.append((trial_id, resources))
+
+    def ended(self, timeout_s: float) -> Sequence[Ended]:
+        """Runs the trial that was started, however long it takes."""
+        if not self.started:
+            time.sleep(timeout_s)
+            return []
+        (trial_id, resources), store = self.started.pop(), self.setting.store
+        try:
+            run_trial(
+                store.spec(trial_id),
+                store,
+                self.setting.places,
+                resources,
+                verdict=self.watch.verdict,
+            )
+        except OSError as error:
+            return [Ended(trial_id, f"could not write to the store ({error})")]
+        return [Ended(trial_id)]

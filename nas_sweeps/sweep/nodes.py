@@ -5,15 +5,19 @@ from __future__ import annotations
 import platform
 import socket
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from nas_sweeps.chain import PHASES
 from nas_sweeps.data.identity import fingerprint
 from nas_sweeps.grid import Grid
 from nas_sweeps.store import Store
-from nas_sweeps.sweep.ray_tune import alive_nodes, require_room
+from nas_sweeps.sweep.doctor import probed
+from nas_sweeps.sweep.executor import needs_of, require_room
+from nas_sweeps.sweep.finding import Finding, checked
+from nas_sweeps.sweep.ray_session import WHERE, alive_nodes, room_now, session
 from nas_sweeps.trial import Places
 
 ANSWER_S = 120.0  # where there are GPUs a worker imports torch first, from a slow disk perhaps
@@ -36,20 +40,28 @@ class Asked:
         return cls(store.root if store else None, token, grid.places, grid.data.fingerprint)
 
 
+def looked_at(address: str | None, grid: Grid | None, store: Store | None) -> Iterator[Finding]:
+    """What Ray sees, and every node by itself. Raises ValueError where there is no Ray."""
+    with session(address):
+        yield checked("ray", partial(seen_by_ray, grid))
+        with probed(store) if store is not None else nullcontext("") as token:
+            for node, problems, text in ask_nodes(Asked.of(grid, store, token)):
+                yield Finding(node, not problems, "; ".join(problems) or text)
+
+
 def seen_by_ray(grid: Grid | None) -> str:
     """The cluster's resources. Raises ValueError where a trial of the grid would wait for ever."""
-    nodes = alive_nodes()
-    gpus, cpus = (sum(node["Resources"].get(k, 0.0) for node in nodes) for k in ("GPU", "CPU"))
-    for phase in PHASES if grid is not None else ():
-        assert grid is not None
-        require_room(phase, grid.resources(phase))
-    counted = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+    room = room_now()
+    if grid is not None:
+        require_room(needs_of(grid), room, WHERE)
+    cpus, gpus = (sum(of) for of in zip(*room.nodes, strict=True))
+    counted = "1 node" if len(room.nodes) == 1 else f"{len(room.nodes)} nodes"
     return f"Ray {version('ray')} sees {counted} with {cpus:g} CPUs and {gpus:g} GPUs"
 
 
 def ask_nodes(asked: Asked) -> Iterator[tuple[str, list[str], str]]:
     """Each living node: its name, what is wrong there, and what it is."""
-    import ray  # not before ``ray_tune``, which sets what it reads then
+    import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task = ray.remote(num_cpus=0, max_retries=0)(look_around)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from nas_sweeps.chain import Work
 from nas_sweeps.store import Result
+from nas_sweeps.sweep.job import Watcher
 from nas_sweeps.sweep.stopping import announce
 from nas_sweeps.trial import Trial
 from nas_sweeps.watch.follow import Follower
@@ -22,7 +23,7 @@ EVERY_S = {False: 1.0, True: 5.0}  # between two looks; where each is a request 
 ENDING_S = 3.0  # for a look that is under way when the run ends
 
 
-class Progress:
+class Progress(Watcher):
     """Watches a run from a thread of its own. Use as a context manager around it.
 
     Args:
@@ -102,15 +103,13 @@ class Progress:
             self.showing.display.tell(known.name if known else trial_id, text, "yellow")
 
 
-class Silence:
+class Silence(Watcher):
     """Watches without a word, for calls from Python that want none."""
 
     def __enter__(self) -> Silence:
         return self
 
     def __exit__(self, *_: object) -> None: ...
-    def started(self, work: Work) -> None: ...
-    def again(self, trial: Trial, why: str) -> None: ...
-    def settled(self, trial: Trial, result: Result) -> None: ...
+
     def stopping(self, how: str) -> None:
         announce(how)

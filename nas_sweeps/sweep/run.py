@@ -11,7 +11,7 @@ from rich.console import Console
 
 from nas_sweeps import methods
 from nas_sweeps.chain import PHASES, Chain, Entry, Phase
-from nas_sweeps.choices import ExecutorName, Retry, Tracker
+from nas_sweeps.choices import Retry, Tracker
 from nas_sweeps.data.bundle import prepare
 from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.grid.whole_batches import require_whole_batches
@@ -21,9 +21,11 @@ from nas_sweeps.store import State, Store
 from nas_sweeps.store.index import read_index
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import grid_digest
-from nas_sweeps.sweep.executor import MAX_RETRIES, NO_CLUSTER, Executor, Job, Watcher
+from nas_sweeps.sweep.executor import Executor, Setting, executor_of
 from nas_sweeps.sweep.foretold import Foretold
+from nas_sweeps.sweep.job import MAX_RETRIES, Job
 from nas_sweeps.sweep.only import chosen_by
+from nas_sweeps.sweep.own_classes import own_of
 from nas_sweeps.sweep.progress import Progress, Silence
 from nas_sweeps.sweep.stopping import stopped_by_signals
 from nas_sweeps.tables import compact
@@ -63,7 +65,7 @@ def run(
     grid: Grid,
     store: str | Path | None = None,
     *,
-    executor: Executor | ExecutorName = "ray",
+    executor: Executor | str = "ray",
     address: str | None = None,
     slots: int | None = None,
     retry: Retry = "lost",
@@ -81,7 +83,8 @@ def run(
         grid: from ``load_grid``.
         store: a folder, made if absent, or a URI such as ``s3://bucket/folder``; None:
             ``runs/<name of the grid>``.
-        executor: ``ray`` (Ray Tune, on ``address`` or a session of its own) or ``inline``.
+        executor: ``ray`` (Ray Tune, on ``address`` or a session of its own), ``inline``, or another
+            that is registered, by its name; with options as ``executor_of`` reads them, or made.
         address: of a running Ray cluster.
         slots: at most so many trials at once; None: what the cluster holds.
         retry: which failures of earlier runs are tried again: ``lost`` those that were nobody's
@@ -101,8 +104,7 @@ def run(
     """
     keeper = Store(store if store is not None else grid.default_store)
     reader = Store(keeper.root, remember=True)  # until the trials start: reads each result once
-    if executor == "inline" and address is not None:
-        raise ValueError(NO_CLUSTER)
+    where = executor_of(executor, address)
     require(track, keeper.root)
     check_switches(on_cpu=any(not grid.resources(phase).gpus for phase in PHASES))
     measured = None if source is None else Store(source).require()
@@ -116,54 +118,52 @@ def run(
         keeper.tidy()
         start = _start(planned, reader, retry, chosen)
         chain = start.chain
-        watcher: Watcher = Silence()
+        assert lease.writer is not None
+        foretold = Foretold(grid, chain, keeper, lease.writer, digest, measured)
+        seen: Progress | Silence = Silence()
         if not chain.finished and (track or console != "none"):
             sources = () if measured is None else (measured,)
             follower = Follower(keeper, sources=sources, chosen=chosen, retry=retry)
             shown = None if console == "none" else console or Console()
-            watcher = Progress(follower, shown, trackers(track, keeper))
-        job = _job(grid, planned, chain, keeper, lease, watcher)
-        job.max_retries, job.fail_fast = max_retries, fail_fast
-        assert lease.writer is not None
-        job.foretold = Foretold(grid, chain, keeper, lease.writer, digest, measured)
+            seen = Progress(follower, shown, trackers(track, keeper))
+        job = Job(
+            chain=chain,
+            store=keeper,
+            resources=grid.resources,
+            lease=lease,
+            watchers=(seen, foretold),
+            variants={t.trial_id: methods.variant(t.method) for t in planned.searches},
+            slots=slots,
+            max_retries=max_retries,
+            fail_fast=fail_fast,
+        )
         keeper.keep_grid(resolved)
         known = len(start.linked)
         _link(chain, keeper, start.linked, start.trials.__contains__)
         try:
-            with stopped_by_signals(job.stop, last_resort, job.watcher.stopping):
-                _work(job, _executor(executor, address, slots))
+            with stopped_by_signals(job.stop, last_resort, job.say):
+                if not job.over:
+                    with seen, where.pool(_setting(job, grid)) as pool:
+                        job.run(pool)
         finally:
             if lease.holds():
-                job.foretold.end()
+                foretold.end()
                 _link(chain, keeper, start.linked, keeper.asked)
                 if job.started or len(start.linked) > known or not start.compacted:
                     compact(keeper if job.started else reader)
     return Summary(keeper, chain.counts(), job.started, job.stopping)
 
 
-def _job(
-    grid: Grid,
-    planned: Plan,
-    chain: Chain,
-    store: Store,
-    lease: Lease,
-    watcher: Watcher,
-) -> Job:
-    return Job(
-        chain=chain,
-        store=store,
+def _setting(job: Job, grid: Grid) -> Setting:
+    """What a pool has to know of the run."""
+    waiting = [entry for entry, state in job.chain.states() if state == State.WAITING]
+    return Setting(
+        store=job.store,
         places=grid.places,
-        resources=grid.resources,
-        watcher=watcher,
-        lease=lease,
-        variants={t.trial_id: methods.variant(t.method) for t in planned.searches},
+        driver=job.lease.key,
+        needs=tuple(grid.resources(phase) for phase in job.phases),
+        own=own_of(waiting),
     )
-
-
-def _work(job: Job, executor: Executor) -> None:
-    if not job.over:
-        with job.watcher:
-            executor.run(job)
 
 
 def _check_images(chain: Chain, places: Places) -> None:
@@ -232,19 +232,3 @@ def _link(
         if (retrain_id, origin.key) not in linked and there(retrain_id):
             store.link(retrain_id, origin)
             linked.add((retrain_id, origin.key))
-
-
-def _executor(
-    name: Executor | ExecutorName,
-    address: str | None,
-    slots: int | None,
-) -> Executor:
-    if not isinstance(name, str):
-        return name
-    if name == "ray":
-        from nas_sweeps.sweep.ray_tune import RayExecutor
-
-        return RayExecutor(address, slots)
-    from nas_sweeps.sweep.inline import InlineExecutor
-
-    return InlineExecutor()

@@ -10,8 +10,8 @@ import logging
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,6 @@ from nas_sweeps.names import tested
 from nas_sweeps.numerics import Numerics, changes
 from nas_sweeps.space.verified import verify
 from nas_sweeps.store import Result, State, Store
-from nas_sweeps.store.files import File
 from nas_sweeps.store.layout import Checkpoint
 from nas_sweeps.store.ledger import KEPT, AlreadyDone, Attempt, Overtaken
 from nas_sweeps.store.records import AttemptState
@@ -38,6 +37,7 @@ from nas_sweeps.sweep.machine import (
     numerics_of,
     visible_devices,
 )
+from nas_sweeps.sweep.trial_log import trial_log
 from nas_sweeps.tables.compaction import write_classes, write_epochs
 from nas_sweeps.train.common import (
     Row,
@@ -117,7 +117,7 @@ def run_trial(
         attempt = store.begin(trial.trial_id, visible_devices=visible_devices())
     except AlreadyDone:
         return store.result(trial.trial_id)
-    with _log(attempt.files.log, trial.trial_id) as log:
+    with trial_log(attempt.files.log, trial.trial_id) as log:
         log.info("attempt %d of %s on %s", attempt.number, trial.trial_id, socket.gethostname())
         try:
             return _Worker(trial, attempt, places, log).run(resources, verdict)
@@ -359,28 +359,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-class _Append(logging.Handler):
-    """Appends to a file of a store. A log that cannot be written stops no trial."""
+if __name__ == "__main__":
+    from nas_sweeps.sweep.entry import main
 
-    def __init__(self, file: File) -> None:
-        super().__init__()
-        self.file = file
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):
-            self.file.files.append(self.file.key, self.format(record) + "\n")
-
-
-@contextmanager
-def _log(file: File, name: str) -> Iterator[logging.Logger]:
-    """A logger that appends to the attempt's log file and to nothing else."""
-    logger = logging.getLogger(f"nas_sweeps.trial.{name}")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    handler = _Append(file)
-    logger.addHandler(handler)
-    try:
-        yield logger
-    finally:
-        logger.removeHandler(handler)
+    main()

@@ -1,4 +1,4 @@
-"""For tests: contracts for methods, losses, samplers and data sets, and a run of no time.
+"""For tests: contracts for methods, losses, samplers, data sets and executors; a run of no time.
 
 The contract tests need pytest.
 
@@ -25,6 +25,7 @@ pytest.register_assert_rewrite(
     "nas_sweeps.testing.datasets",
     "nas_sweeps.testing.losses",
     "nas_sweeps.testing.methods",
+    "nas_sweeps.testing.pools",
     "nas_sweeps.testing.samplers",
 )
 
@@ -32,6 +33,7 @@ from nas_sweeps.testing.datasets import DatasetContract  # noqa: E402  what they
 from nas_sweeps.testing.fake import FakeRetrain, FakeRun, FakeSearch  # noqa: E402
 from nas_sweeps.testing.losses import LossContract  # noqa: E402
 from nas_sweeps.testing.methods import MethodContract  # noqa: E402
+from nas_sweeps.testing.pools import PoolContract  # noqa: E402
 from nas_sweeps.testing.samplers import SamplerContract  # noqa: E402
 
 __all__ = [
@@ -41,5 +43,6 @@ __all__ = [
     "FakeSearch",
     "LossContract",
     "MethodContract",
+    "PoolContract",
     "SamplerContract",
 ]

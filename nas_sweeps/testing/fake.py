@@ -27,6 +27,7 @@ from nas_sweeps.trial import RetrainTrial, SearchTrial
 
 STEP_S = "NAS_SWEEPS_FAKE_STEP_S"  # how long a step takes, in seconds: 0 where it is not set
 FAILS = "NAS_SWEEPS_FAKE_FAILS"  # methods or phases, joined by commas, whose first epoch raises
+DIES = "NAS_SWEEPS_FAKE_DIES"  # the same, and the process ends there, without a word
 DIVERGES = 1e3  # a learning rate above it diverges in the first epoch
 STEPS = 4  # of an epoch
 IMAGES, CLASSES = 64, 10
@@ -92,6 +93,8 @@ class FakeRun(Generic[T]):
         lr = self.trial.recipe.lr
         if lr > DIVERGES:
             raise TrainingDiverged(f"loss_weights is nan; lower the recipe's lr, which is {lr:g}")
+        if self.name in os.environ.get(DIES, "").split(","):
+            os._exit(1)
         if self.name in os.environ.get(FAILS, "").split(","):
             raise RuntimeError(f"{FAILS} names {self.name}")
 

@@ -2,7 +2,13 @@
 
 import pytest
 
-from nas_sweeps.testing import DatasetContract, LossContract, MethodContract, SamplerContract
+from nas_sweeps.testing import (
+    DatasetContract,
+    LossContract,
+    MethodContract,
+    PoolContract,
+    SamplerContract,
+)
 
 
 @pytest.mark.parametrize("name", ["masked_darts"])
@@ -22,4 +28,9 @@ class TestSamplers(SamplerContract):
 
 @pytest.mark.parametrize("name", ["stripes"])
 class TestDatasets(DatasetContract):
+    pass
+
+
+@pytest.mark.parametrize("name", ["processes"])
+class TestExecutors(PoolContract):
     pass

@@ -34,14 +34,14 @@ def fake_actors(fake_runs: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, s
     Returns:
         What they get in their environment. A test may add to it before its run.
     """
-    from nas_sweeps.sweep import ray_tune
+    from nas_sweeps.sweep.entry import run_in_worker
     from tests.faked import SWITCH
 
-    given, body = dict(SWITCH), ray_tune.run_in_actor
+    given = dict(SWITCH)
 
     def run_faked(*arguments: Any) -> None:
         os.environ.update(given)
-        body(*arguments)
+        run_in_worker(*arguments)
 
-    monkeypatch.setattr(ray_tune, "run_in_actor", run_faked)
+    monkeypatch.setattr("nas_sweeps.sweep.ray_tune.run_in_worker", run_faked)
     return given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from nas_sweeps.store import Store
 from nas_sweeps.store.lease import Held, Lease
 from nas_sweeps.sweep import worker
 from nas_sweeps.sweep.run import run
-from nas_sweeps.testing import fake
+from nas_sweeps.testing import PoolContract
 from tests.sweep.tiny import TINY
 
 TIMES = ["epoch_s", "images_per_s", "peak_mem_gib"]
@@ -52,19 +53,21 @@ def test_every_trial_is_done_once_with_the_same_bits_and_a_second_run_starts_not
     assert run(GRID, tmp_path, executor=executor, console="none").started == 0
 
 
-def test_a_trial_that_fails_is_a_row_and_stops_no_other(
-    executor: str, tmp_path: Path, fake_actors: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(fake.FAILS, "fairdarts")
-    fake_actors[fake.FAILS] = "fairdarts"
-    summary = run(GRID, tmp_path, executor=executor, console="none")
-    assert summary.counts["search"]["failed"] == 1
-    assert summary.counts["retrain"]["blocked"] == 1
-    assert summary.counts["retrain"]["done"] == 1
-    trials = ns.load(tmp_path).trials
-    (failed,) = trials[trials.state == "failed"].itertuples()
-    assert (failed.method, failed.error_class) == ("fairdarts", "RuntimeError")
-    assert failed.attempt == 1, "a mistake of the user's is not tried again"
+@pytest.mark.parametrize("name", ["inline"])
+class TestInline(PoolContract):
+    own_processes = False
+
+
+@pytest.mark.parametrize("name", ["ray"])
+@pytest.mark.usefixtures("ray_session")
+class TestRay(PoolContract):
+    @pytest.fixture
+    def given(self, fake_actors: dict[str, str]) -> Callable[[str, str], None]:
+        return fake_actors.__setitem__
+
+    @pytest.fixture(autouse=True)
+    def in_the_session(self, fake_actors: dict[str, str]) -> None:
+        """Its actors began with another environment."""
 
 
 def test_a_store_that_another_run_holds_is_left_alone(executor: str, tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from nas_sweeps.space.discretise import Discretised
 from nas_sweeps.standing import standing
 from nas_sweeps.store import Store
 from nas_sweeps.store.files import LocalFiles
-from nas_sweeps.sweep import executor, worker
+from nas_sweeps.sweep import job, worker
 from nas_sweeps.sweep.failures import ALIKE
-from nas_sweeps.sweep.inline import InlineExecutor
+from nas_sweeps.sweep.inline import InlinePool
 from nas_sweeps.sweep.run import run
 from nas_sweeps.testing import FakeRetrain, FakeSearch, fake
 from nas_sweeps.trial import Trial
@@ -99,7 +99,7 @@ def test_every_genotype_can_be_read_back_from_its_table(finished: Path) -> None:
 
 
 def test_a_second_run_starts_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(InlineExecutor, "run", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(InlinePool, "start", lambda *_: pytest.fail("it ran"))
     before = {p: p.stat().st_mtime_ns for p in (finished / "trials").rglob("*") if p.is_file()}
     summary = run_inline(finished)
     assert summary.started == 0
@@ -212,7 +212,9 @@ def test_two_searches_that_find_one_genotype_share_its_retrain(
 def test_a_gpu_that_is_not_there_is_refused_before_anything_runs(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(ValueError, match=r"search.resources.gpus: 1 asked .* sees no GPU"):
+    with pytest.raises(
+        ValueError, match=r"search.resources.gpus: 1 asked .* torch sees it, has more than 0"
+    ):
         run_inline(tmp_path, grid(resources={"gpus": 1}))
     assert not (tmp_path / "trials").exists()
 
@@ -369,7 +371,7 @@ class Flaky:
             return original(run, *between)
 
         monkeypatch.setattr(FakeSearch, "run_epoch", run_epoch)
-        monkeypatch.setattr(executor, "PAUSE_S", 0.0)
+        monkeypatch.setattr(job, "PAUSE_S", 0.0)
 
 
 @pytest.mark.parametrize(
@@ -422,7 +424,7 @@ def test_retries_end_and_the_next_run_tries_again(
 def test_a_store_that_cannot_be_written_to_fails_a_trial_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor, "PAUSE_S", 0.0)
+    monkeypatch.setattr(job, "PAUSE_S", 0.0)
     publish = LocalFiles.publish
 
     def no_results(self: LocalFiles, key: str, data: bytes, *, durable: bool = True) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nas_sweeps as ns
+from nas_sweeps.cost.simulate import Room
 from nas_sweeps.space.published import published
 from nas_sweeps.standing import standing
 from nas_sweeps.store import Result, Store
-from nas_sweeps.sweep import executor
-from nas_sweeps.sweep.executor import Job
-from nas_sweeps.sweep.progress import Silence
-from nas_sweeps.trial import SearchTrial, Trial
+from nas_sweeps.sweep import job as the_job
+from nas_sweeps.sweep.executor import Ended, Pool
+from nas_sweeps.sweep.job import Job, Watcher
+from nas_sweeps.trial import Resources, SearchTrial, Trial
 
 GRID = ns.Grid.from_dict(
     {
@@ -43,16 +47,15 @@ class Held:
     def stop(self) -> None: ...
 
 
-def new_job(store: Store) -> Job:
+def new_job(store: Store, **options: Any) -> Job:
     """A driver that has just been started."""
     return Job(
         chain=standing(PLAN, store, retry="lost"),
         store=store,
-        places=GRID.places,
         resources=GRID.resources,
-        watcher=Silence(),
         lease=Held(),  # type: ignore[arg-type]
         max_retries=2,
+        **options,
     )
 
 
@@ -82,11 +85,11 @@ EVENTS = st.sampled_from(["start", "done", "mistake", "transient", "died", "stop
 
 
 def test_any_order_of_failures_crashes_and_restarts_ends_with_the_same_done_set() -> None:
-    executor_pause, executor.PAUSE_S = executor.PAUSE_S, 0.0
+    pause, the_job.PAUSE_S = the_job.PAUSE_S, 0.0
     try:
         any_order()
     finally:
-        executor.PAUSE_S = executor_pause
+        the_job.PAUSE_S = pause
 
 
 @settings(max_examples=60, deadline=None)
@@ -99,8 +102,8 @@ def any_order(events: list[tuple[str, int]]) -> None:
         done, mistaken, started = set[str](), set[str](), dict[str, int]()
 
         def start() -> None:
-            work = job.hand_out()
-            if work is not None:
+            if job.next_phase is not None:
+                work = job.hand_out()
                 trial_id = work.trial.trial_id
                 assert trial_id not in done | mistaken, "settled trials never run again"
                 assert trial_id not in live, "a trial never runs twice at once"
@@ -114,7 +117,7 @@ def any_order(events: list[tuple[str, int]]) -> None:
                 assert attempt.finish(result_of(trial, attempt.number, **ENDINGS[how]))
                 done.update({trial_id} if how == "done" else ())
                 mistaken.update({trial_id} if how == "mistake" else ())
-            job.ended(trial, "died" if how == "died" else None)
+            job.ended(trial_id, "died" if how == "died" else None)
 
         for what, which in events:
             if what == "start":
@@ -126,7 +129,7 @@ def any_order(events: list[tuple[str, int]]) -> None:
                 job.stop("asked to")
                 for trial, attempt in live.values():
                     attempt.publish(state="stopped")
-                    job.ended(trial)
+                    job.ended(trial.trial_id)
                 assert job.over
                 job, live = new_job(store), {}
             elif live:
@@ -149,3 +152,98 @@ def check_the_end(store: Store, done: set[str], mistaken: set[str]) -> None:
     assert blocked == {(s.trial_id,) for s in PLAN.searches if s.trial_id in mistaken}
     searched = {s.trial_id for s in PLAN.searches}
     assert searched <= done | mistaken, "every planned search has an ending"
+
+
+class Scripted(Pool):
+    """Does at each look what the next line of a script says; then every trial ends well."""
+
+    def __init__(
+        self, store: Store, *script: Callable[[Scripted], None], cpus: float = 1.0
+    ) -> None:
+        self.store, self.script = store, list(script)
+        self.nodes = [(cpus, 0.0)]
+        self.live: list[str] = []
+        self.most, self.stopped = 0, False
+
+    def room(self) -> Room:
+        return Room(tuple(self.nodes))
+
+    def start(self, trial_id: str, resources: Resources) -> None:
+        self.live.append(trial_id)
+        self.most = max(self.most, len(self.live))
+
+    def ended(self, timeout_s: float) -> list[Ended]:
+        if self.script:
+            self.script.pop(0)(self)
+            return []
+        if not self.live:
+            return []
+        trial_id = self.live.pop(0)
+        if not self.stopped:
+            attempt = self.store.begin(trial_id)
+            trial = self.store.spec(trial_id)
+            assert attempt.finish(result_of(trial, attempt.number, state="done"))
+        return [Ended(trial_id)]
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    found = Store(tmp_path)
+    found.create()
+    return found
+
+
+def test_a_node_that_joins_later_is_used_and_slots_are_kept(store: Store) -> None:
+    def joins(pool: Scripted) -> None:
+        assert len(pool.live) == 1
+        pool.nodes.append((8.0, 0.0))
+
+    pool = Scripted(store, joins)
+    job = new_job(store, slots=3)
+    job.run(pool)
+    assert job.chain.finished
+    assert pool.most == 3
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[str] = []
+
+    def start(self: Scripted, trial_id: str, resources: Resources) -> None:
+        if trial_id not in refused:
+            refused.append(trial_id)
+            raise OSError("no more processes")
+        self.live.append(trial_id)
+
+    monkeypatch.setattr(Scripted, "start", start)
+    told: list[str] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher, "again", lambda trial, why: told.append(why), raising=False)
+    job = new_job(store, watchers=[watcher])
+    job.run(Scripted(store))
+    assert job.chain.finished
+    assert len(refused) == len(told) == 8
+    assert told[0] == "WorkerLost: could not be started (no more processes)"
+
+
+def test_where_the_store_fails_what_runs_ends_before_the_error_is_raised(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, asks = Store.result, iter([True])
+
+    def fails_once(self: Store, trial_id: str) -> Result | None:
+        if next(asks, False):
+            raise OSError("stale file handle")
+        return result(self, trial_id)
+
+    monkeypatch.setattr(Store, "result", fails_once)
+    pool, job = Scripted(store, cpus=3.0), new_job(store)
+    with pytest.raises(OSError, match="stale file handle"):
+        job.run(pool)
+    assert pool.stopped
+    assert not pool.live
+    assert job.started == 3

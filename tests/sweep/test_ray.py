@@ -15,7 +15,7 @@ import torch
 
 import nas_sweeps as ns
 from nas_sweeps.store import Store
-from nas_sweeps.sweep import executor
+from nas_sweeps.sweep import job
 from nas_sweeps.sweep.doctor import examine
 from nas_sweeps.sweep.run import run
 from nas_sweeps.sweep.stopping import Interrupted
@@ -65,7 +65,7 @@ def test_a_worker_that_dies_is_started_again_and_goes_on(
     """The first attempt kills itself after its first epoch's checkpoint."""
     from nas_sweeps.sweep import ray_tune
 
-    body = ray_tune.run_in_actor
+    body = ray_tune.run_in_worker
 
     def dies_once(*arguments):
         from nas_sweeps.sweep import worker
@@ -83,7 +83,7 @@ def test_a_worker_that_dies_is_started_again_and_goes_on(
         finally:
             worker._Worker._save = save
 
-    monkeypatch.setattr(ray_tune, "run_in_actor", dies_once)
+    monkeypatch.setattr(ray_tune, "run_in_worker", dies_once)
     one = ns.Grid.from_dict(
         TINY
         | {
@@ -126,12 +126,12 @@ def test_a_worker_that_always_dies_becomes_a_failed_row(
         (counted / str(os.getpid())).touch()
         os._exit(1)
 
-    monkeypatch.setattr(ray_tune, "run_in_actor", dies)
-    monkeypatch.setattr(executor, "PAUSE_S", 0.1)
+    monkeypatch.setattr(ray_tune, "run_in_worker", dies)
+    monkeypatch.setattr(job, "PAUSE_S", 0.1)
     summary = run_on_ray(tmp_path / "store", one_search())
     assert summary.counts["search"]["failed"] == 1
     assert ns.load(tmp_path / "store").trials.error_class.tolist() == ["WorkerLost"]
-    assert starts(counted) == 1 + executor.MAX_RETRIES
+    assert starts(counted) == 1 + job.MAX_RETRIES
 
 
 def test_a_run_whose_store_was_taken_over_stops_and_calls_nothing_failed(
@@ -142,12 +142,12 @@ def test_a_run_whose_store_was_taken_over_stops_and_calls_nothing_failed(
     counted = tmp_path / "starts"
     counted.mkdir()
 
-    def is_taken_over(spec, store, *others):
+    def is_taken_over(store, *others):
         (counted / uuid4().hex).touch()
         for record in (Path(store) / "drivers").iterdir():
             record.unlink()
 
-    monkeypatch.setattr(ray_tune, "run_in_actor", is_taken_over)
+    monkeypatch.setattr(ray_tune, "run_in_worker", is_taken_over)
     summary = run_on_ray(tmp_path / "store", one_search())
     assert "taken this store over" in summary.stopped
     assert starts(counted) == 1
@@ -210,7 +210,7 @@ def test_a_doctor_looks_at_ray_and_at_every_node(tmp_path: Path) -> None:
 def test_a_cluster_is_shown_its_token_where_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nas_sweeps.sweep.ray_tune import auth_mode
+    from nas_sweeps.sweep.ray_session import auth_mode
 
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
@@ -227,17 +227,17 @@ def test_a_cluster_is_shown_its_token_where_there_is_one(
 def test_a_sigterm_while_ray_starts_is_a_stop_like_any_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from nas_sweeps.sweep import ray_tune
+    from nas_sweeps.sweep import ray_session
 
     def init(**options: object) -> None:
         sys.exit(signal.SIGTERM)  # as Ray's own handler does
 
     ended: list[str] = []
-    monkeypatch.setattr(ray_tune.ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray_tune.ray, "init", init)
-    monkeypatch.setattr(ray_tune.ray, "shutdown", lambda: ended.append("ray"))
-    monkeypatch.setattr(ray_tune, "_processes", list)  # these tests' own session stays
-    with pytest.raises(Interrupted) as stopped, ray_tune.RayExecutor().session():
+    monkeypatch.setattr(ray_session.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray_session.ray, "init", init)
+    monkeypatch.setattr(ray_session.ray, "shutdown", lambda: ended.append("ray"))
+    monkeypatch.setattr(ray_session, "_processes", list)  # these tests' own session stays
+    with pytest.raises(Interrupted) as stopped, ray_session.session(None):
         pass
     assert ended == ["ray"]
     assert stopped.value.exit_code == 128 + signal.SIGTERM

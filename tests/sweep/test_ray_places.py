@@ -13,13 +13,13 @@ from pathlib import Path
 
 CODE = """
 import json, os, sys
-from nas_sweeps.sweep.ray_tune import RayExecutor
+from nas_sweeps.sweep.ray_session import session
 said = []
 for changed in json.loads(sys.argv[1]):
     before = dict(os.environ)
     os.environ.update(changed)
     try:
-        with RayExecutor().session():
+        with session(None):
             said.append("started")
     except ValueError as error:
         said.append(str(error))

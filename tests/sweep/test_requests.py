@@ -14,7 +14,7 @@ import nas_sweeps as ns
 from nas_sweeps.standing import outcome_of, standing
 from nas_sweeps.store import Result, Store, ledger
 from nas_sweeps.store.files import NOTHING_KNOWN, LocalFiles
-from nas_sweeps.sweep.inline import InlineExecutor
+from nas_sweeps.sweep.job import Job
 from nas_sweeps.sweep.run import run
 from nas_sweeps.tables.compaction import write_classes, write_epochs
 from nas_sweeps.trial import RetrainTrial, Trial
@@ -187,7 +187,7 @@ def test_rows_that_neither_a_table_nor_the_trial_holds_are_known_to_be_lost(
         path.write_bytes(path.read_bytes()[:-9])
     opened: list[str] = []
     monkeypatch.setattr(Store, "reopen", lambda self, trial_id: opened.append(trial_id))
-    monkeypatch.setattr(InlineExecutor, "run", lambda *_: None)
+    monkeypatch.setattr(Job, "run", lambda *_: None)
     with pytest.warns(UserWarning, match="unreadable"):
         run(a_grid, tmp_path, executor="inline", console="none")
     assert opened == [first.parent.name]

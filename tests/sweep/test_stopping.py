@@ -41,7 +41,7 @@ SLOW_WORKER = """
 import atexit, os, time
 import ray  # before us, in a home that has the token of a cluster
 os.environ["RAY_AUTH_TOKEN"] = "a token of thirty-two characters"
-from nas_sweeps.sweep.ray_tune import RayExecutor
+from nas_sweeps.sweep.ray_session import session
 
 @ray.remote
 class Worker:
@@ -49,7 +49,7 @@ class Worker:
         atexit.register(time.sleep, 600)  # as on a busy machine, with a large heap to take down
         return os.getpid()
 
-with RayExecutor().session():
+with session(None):
     worker = Worker.remote()
     print(ray.get(worker.slow.remote()), flush=True)
     del worker  # told to go, it has left Ray, which therefore would not kill it

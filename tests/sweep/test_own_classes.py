@@ -1,4 +1,4 @@
-"""README's "Add a method" in a person's own script, with the default executor."""
+"""README's "Add a method, a loss, …" in a person's own script, with the default executor."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ import ray
 
 import helper_of_mine
 import nas_sweeps as ns
+from nas_sweeps import methods
 
 only_here = sys.modules["only_here"] = types.ModuleType("only_here")
 only_here.SCALE = 1.0
 
 
-@register("not_there")
+@methods.register("not_there")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotThere(SharpDARTS):
     def edge_weights(self, alpha_EO):
@@ -34,10 +35,11 @@ class NotThere(SharpDARTS):
 
 
 def grid(method):
+    recipe = {"channels": 2, "layers": 3, "epochs": 1, "batch_size": 8, "loss": "smoothed"}
     return ns.Grid.from_dict({
-        "data": {"dataset": "digits", "image_size": 8, "n_max": 10, "test_n_max": 3},
+        "data": {"dataset": "stripes", "image_size": 12, "n_max": 10, "test_n_max": 3},
         "search": {"methods": [method], "distributions": [{"exp": 0.4}],
-                   "recipe": {"channels": 2, "layers": 3, "epochs": 1, "batch_size": 8}},
+                   "recipe": recipe | {"sampler": "with_replacement"}},
         "retrain": {"winners": "none"},
     })
 
@@ -52,15 +54,16 @@ print(ns.run(grid({"sharp_darts": {"temperature": 0.25}}), "done", console="none
 """
 
 
-def test_a_method_of_a_script_runs_in_rays_workers_or_is_refused_before_any_trial(
+def test_classes_of_a_script_are_used_by_rays_workers_or_refused_before_any_trial(
     tmp_path: Path,
 ) -> None:
-    (example,) = [
+    examples = [
         code
         for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-        if "class SharpDARTS" in code
+        if "register(" in code
     ]
-    example = example.replace("1e-3 *", "helper_of_mine.SCALE *")
+    assert len(examples) == 3
+    example = "\n".join(examples).replace("1e-3 *", "helper_of_mine.SCALE *")
     (tmp_path / "helper_of_mine.py").write_text("SCALE = 1e-3\n")
     script = tmp_path / "mine.py"
     script.write_text("from __future__ import annotations\n" + example + SCRIPT)
@@ -74,7 +77,7 @@ def test_a_method_of_a_script_runs_in_rays_workers_or_is_refused_before_any_tria
     )
     assert done.returncode == 0, done.stderr
     refused, finished = done.stdout.splitlines()
-    assert "does not load in Ray's workers" in refused
+    assert "method 'not_there' of this script does not load in a worker" in refused
     assert "No module named 'only_here'" in refused
     assert "entry-point group 'nas_sweeps.methods', or run with --executor inline" in refused
     assert not (tmp_path / "refused/trials").exists(), "nothing was begun"

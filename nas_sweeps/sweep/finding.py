@@ -1,0 +1,23 @@
+"""What ``doctor`` finds: a line about one thing that a run needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, whether it is as it should be, and what it is or lacks."""
+
+    what: str
+    good: bool
+    text: str
+
+
+def checked(what: str, check: Callable[[], str]) -> Finding:
+    """What a check says, or as an error why it fails."""
+    try:
+        return Finding(what, True, check())
+    except (ValueError, ArithmeticError, OSError) as error:
+        return Finding(what, False, str(error))

@@ -1,0 +1,132 @@
+"""A Ray session, and what Ray reads when it is imported: import this before Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+
+def auth_mode() -> dict[str, str]:
+    """Show the token of a cluster where there is one: `ray start` asks for it since Ray 2.59, and
+    who names an address shows none unless told to. A cluster without a token does not mind."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    there = named or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
+    return {"RAY_AUTH_MODE": "token"} if there else {}
+
+
+# Read by Ray when it is imported, hence before. `uv run` would otherwise ship the working
+# directory to every worker and build an environment there; auto-loggers write five files a trial.
+for _name, _value in {
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # see ``stopping``
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # the searcher itself never asks for more than fits
+    "RAY_memory_monitor_refresh_ms": "0",  # its kills abort Tune's loop; the kernel's do not
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshot is never read
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # Ray that was imported before has made up its mind, and its daemons have to agree with it.
+    **({} if "ray" in sys.modules else auth_mode()),
+}.items():
+    os.environ.setdefault(_name, _value)
+
+from nas_sweeps.sweep.ray_places import remedy, require_home  # noqa: E402
+
+require_home()  # importing Ray fails without one
+
+import psutil  # noqa: E402
+import ray  # noqa: E402
+
+from nas_sweeps.cost.simulate import Room  # noqa: E402
+from nas_sweeps.sweep.stopping import Interrupted, kill, signals_kept  # noqa: E402
+
+WHERE = "this Ray cluster"
+
+
+@contextlib.contextmanager
+def session(address: str | None) -> Iterator[None]:
+    """A Ray session: the caller's if there is one, else one that ends with the run."""
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        _start(address)
+        yield
+    finally:
+        # Ray does not wait for a worker that was told to go. Taking down its heap has taken
+        # one 18 s on a busy machine, with the memory (and the GPU) of the next run's trials.
+        ours: list[psutil.Process] = []
+        try:
+            with signals_kept():
+                ours = _processes() if address is None else []
+                ray.shutdown()
+        finally:
+            kill(ours)
+
+
+def _start(address: str | None) -> None:
+    """Raises ValueError where there is no Ray to be had, Interrupted at a SIGTERM."""
+    if "://" in (address or ""):
+        raise ValueError(
+            f"--address {address}: Ray's client protocol is not supported; run on a "
+            "node of the cluster with --address auto"
+        )
+    options: dict[str, Any] = {"address": address or "local"}
+    if address is None:
+        options["include_dashboard"] = False
+    try:
+        _knock(address)
+        with signals_kept():  # ray.init takes SIGTERM
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+    except SystemExit:  # Ray's answer to SIGTERM while it starts
+        raise Interrupted(signal.SIGTERM) from None
+    except Exception as error:  # Ray raises a bare Exception when a node comes up too late
+        if address is None:
+            raise ValueError(f"Ray did not start here ({error}): {remedy(error)}") from None
+        if not isinstance(error, OSError):
+            raise ValueError(
+                f"--address {address}: this cluster cannot be joined ({error}); give all "
+                "nodes one environment"
+            ) from None
+        raise ValueError(
+            f"--address {address}: no Ray cluster answers there ({error}); "
+            "start one with `ray start --head`, or leave --address out; a cluster that asks "
+            "for a token wants it here too, in ~/.ray/auth_token"
+        ) from None
+
+
+def _processes() -> list[psutil.Process]:
+    """The raylet that this process has started, and all that it has started in turn."""
+    found: list[psutil.Process] = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.name() == "raylet":
+                found += [child, *child.children(recursive=True)]
+    return found
+
+
+def _knock(address: str | None) -> None:
+    """Raises OSError where nobody listens: Ray itself tries for minutes."""
+    host, _, port = (address or "").partition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """What Ray knows of each living node of the cluster."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"]]
+
+
+def room_now() -> Room:
+    """What each living node has in all: nodes may join and leave."""
+    nodes = [node["Resources"] for node in alive_nodes()]
+    return Room(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes))
