@@ -6,7 +6,7 @@ a table, where what is missing is None or NaN. Pure Python.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 UNKNOWN = "unknown"  # of a trial whose own files cannot be read
@@ -54,6 +54,12 @@ def trial_name(phase: Any, method: str, distribution: str, seed: Any) -> str:
 def joined(names: Iterable[str]) -> str:
     """Several methods that found one genotype: ``darts+ssf_nas``."""
     return "+".join(dict.fromkeys(names))
+
+
+def tested(row: Mapping[str, Any]) -> str:
+    """Accuracy on the balanced test set, in percent; as many spaces where there was no test."""
+    accuracy = row.get("accuracy_balanced")
+    return " " * 13 if accuracy is None else f"bal-acc {100 * accuracy:5.1f}"
 
 
 def _missing(value: Any) -> bool:

@@ -45,6 +45,7 @@ SKIPPED_IN_CI = (
     "no CIFAR-10",  # images that this repository does not have
     "see .ci/run",  # which runs these in a step of their own
     "there is a GPU",
+    "is an extra that is not installed",
     "trains nothing",  # a contract's test that is not for this method
     "its trials run in this process",  # the same, for this executor
     "this Pillow was built without JPEG 2000",

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 import nas_sweeps as ns
 from nas_sweeps.cli import app
-from nas_sweeps.live.follow import Follower
-from nas_sweeps.live.watch import watch
 from nas_sweeps.store import Store
 from nas_sweeps.store.layout import Writer
+from nas_sweeps.watch.follow import Follower
+from nas_sweeps.watch.status import watch
 from tests.fixtures.make_store import GRID
 
 FIXTURE = Path(__file__).parent / "fixtures" / "store_v4.tar.xz"

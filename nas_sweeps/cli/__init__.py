@@ -23,7 +23,7 @@ from nas_sweeps.cli.looking import (
 )
 from nas_sweeps.cli.options import INTERRUPTED, USER_ERROR, err, out
 from nas_sweeps.cli.running import plan, run
-from nas_sweeps.live.streams import use_lasting_streams
+from nas_sweeps.watch.streams import use_lasting_streams
 
 _warned: set[str] = set()
 app = typer.Typer(

@@ -9,7 +9,6 @@ import typer
 from rich.text import Text
 
 from nas_sweeps.cli.options import NOT_ALL_DONE, USER_ERROR, Overrides, StoreOption, out
-from nas_sweeps.live.spelling import spell
 
 if TYPE_CHECKING:
     from nas_sweeps.grid import Grid
@@ -73,6 +72,6 @@ def _grid(grid_file: Path | None, overrides: list[str] | None) -> tuple[Grid | N
 
 
 def _line(what: str, good: bool, text: str) -> None:
-    mark = spell("✓" if good else "✗", out.encoding)
-    line = f"{mark} {what:<10} {' '.join(text.split())}"
+    marks = ("!!", "ok") if out.options.ascii_only else ("✗", "✓")
+    line = f"{marks[good]} {what:<10} {' '.join(text.split())}"
     out.print(Text(line, style="" if good else "red"), soft_wrap=True)

@@ -37,8 +37,8 @@ def status(
     and never stops one: leave it with Ctrl-C and come back as you like.
     """
     if watch:
-        from nas_sweeps.live.watch import watch as watch_store
         from nas_sweeps.store import Store
+        from nas_sweeps.watch.status import watch as watch_store
 
         watch_store(Store(store), out, every)
         return

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from nas_sweeps.live.spelling import spell
-
-
-class Out(Console):
-    """Standard output, which spells what its encoding lacks."""
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """Spelled before it is measured, so that tables stay straight."""
-        return super().render_str(spell(text, self.encoding), **options)
-
-
-out = Out(highlight=False, markup=False)
+out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 
 USER_ERROR, NOT_ALL_DONE, INTERRUPTED = 2, 1, 130

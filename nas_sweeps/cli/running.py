@@ -94,8 +94,8 @@ def plan(
     by the spread of the measured trials. A busier machine than theirs is
     not in it.
     """
+    from nas_sweeps.cli.estimate_view import Question
     from nas_sweeps.cli.views import plan_view
-    from nas_sweeps.estimate.view import Question
     from nas_sweeps.store import Store
     from nas_sweeps.sweep.executor import executor_of
 

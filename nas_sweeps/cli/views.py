@@ -12,13 +12,11 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from nas_sweeps.cli.estimate_view import Question, estimate_view, latest_text
 from nas_sweeps.data.profiles import known_counts
-from nas_sweeps.estimate.kept import latest
-from nas_sweeps.estimate.view import Question, estimate_view
 from nas_sweeps.grid import Entry, Grid, GridError, plan
 from nas_sweeps.grid.expand import method_of
 from nas_sweeps.grid.whole_batches import too_large_batches
-from nas_sweeps.live.lines import span
 from nas_sweeps.schedule import Scheduler, replay
 from nas_sweeps.store.driver import DriverMonitor
 from nas_sweeps.store.layout import TrialFiles
@@ -26,6 +24,7 @@ from nas_sweeps.store.ledger import Store, grid_digest
 from nas_sweeps.store.records import State
 from nas_sweeps.store.trial_files import read_attempt
 from nas_sweeps.trial import Trial
+from nas_sweeps.watch.lines import span
 
 
 def plan_view(
@@ -142,7 +141,7 @@ def _grid_status(kept: dict[str, Any], keeper: Store) -> Iterator[RenderableType
         return
     yield f"grid {grid.name}"
     yield counts_table(replay(plan(grid), keeper))
-    estimated = latest(keeper.layout, grid_digest(grid.to_json()))
+    estimated = latest_text(keeper.layout, grid_digest(grid.to_json()))
     if estimated is not None:
         yield estimated
 

@@ -45,13 +45,13 @@ def replay(
         {
             trial_id: outcome_of(result)
             for trial_id, result in settled.items()
-            if not _again(result, retry)
+            if not runs_again(result, retry)
         },
         chosen,
     )
 
 
-def _again(result: Settled, retry: Retry) -> bool:
+def runs_again(result: Settled, retry: Retry) -> bool:
     return result.state == State.FAILED and (
         retry == "failed" or (retry == "lost" and result.transient)
     )

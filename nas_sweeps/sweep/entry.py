@@ -18,7 +18,7 @@ from nas_sweeps.store import Store
 from nas_sweeps.store.lease import Watch
 from nas_sweeps.sweep.executor import Given
 from nas_sweeps.sweep.own_classes import unpack
-from nas_sweeps.sweep.worker import OnEpoch, never, run_trial
+from nas_sweeps.sweep.worker import never, run_trial
 from nas_sweeps.trial import Places, Resources
 
 
@@ -27,7 +27,6 @@ def run_in_worker(
     trial_id: str,
     resources: Resources,
     given: Given,
-    on_epoch: OnEpoch = lambda row: None,
     stop: Callable[[], str | None] = never,
 ) -> None:
     """Run a trial of a store in a process that is there for it. Without a GPU it must see none.
@@ -49,7 +48,6 @@ def run_in_worker(
         here,
         given.places,
         resources,
-        on_epoch=on_epoch,
         verdict=lambda: stop() or watched(),
     )
 

@@ -11,7 +11,7 @@ import base64
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 import yaml
 from pydantic import ValidationError
 
-from nas_sweeps.estimate.simulate import Room
+from nas_sweeps.cost.simulate import Room
 from nas_sweeps.grid import Grid
 from nas_sweeps.registry import Registry
 from nas_sweeps.store import Store
@@ -94,8 +94,6 @@ class Setting:
     driver: str  # the key of its lease, which workers watch
     needs: tuple[Resources, ...] = ()  # of every phase of which a trial may run
     own: tuple[Used, ...] = ()  # what trials name that no worker can import
-    track: Sequence[str] = ()  # trackers that are told of every epoch
-    on_epoch: Callable[[str, dict[str, Any]], None] = lambda trial_id, row: None
 
     def given(self) -> Given:
         """For workers in other processes. Raises ValueError where a class cannot be sent."""
@@ -116,7 +114,6 @@ class Executor:
     """A way to run trials. Its fields are the options that it takes, as a run names them."""
 
     at_once: ClassVar[int | None] = None  # trials, where that is fixed
-    tracks: ClassVar[bool] = False  # whether trackers are told of its epochs
 
     def pool(self, setting: Setting) -> Pool:
         """A pool that has not been entered yet."""
@@ -163,7 +160,6 @@ class Ray(Executor):
         address: of a running cluster (``auto`` finds a local one); None starts one here.
     """
 
-    tracks: ClassVar[bool] = True
     address: str | None = None
 
     def pool(self, setting: Setting) -> Pool:

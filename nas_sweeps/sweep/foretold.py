@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from nas_sweeps.estimate.forecast import forecast
-from nas_sweeps.estimate.kept import Kept
-from nas_sweeps.estimate.measured import epochs_begun, measure
-from nas_sweeps.estimate.rates import Rates
-from nas_sweeps.estimate.simulate import Room
+from nas_sweeps.cost.forecast import forecast
+from nas_sweeps.cost.kept import Kept
+from nas_sweeps.cost.measured import epochs_begun, measure
+from nas_sweeps.cost.rates import Rates
+from nas_sweeps.cost.simulate import Room
 from nas_sweeps.grid import Grid
 from nas_sweeps.schedule import Scheduler, Task
 from nas_sweeps.store import Result, State, Store

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from nas_sweeps.estimate.simulate import Room
+from nas_sweeps.cost.simulate import Room
 from nas_sweeps.store.lease import Watch
 from nas_sweeps.sweep.executor import Ended, Pool, Setting
 from nas_sweeps.sweep.worker import run_trial
@@ -49,7 +49,6 @@ class InlinePool(Pool):
                 store,
                 self.setting.places,
                 resources,
-                on_epoch=lambda row: self.setting.on_epoch(trial_id, row),
                 verdict=self.watch.verdict,
             )
         except OSError as error:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nas_sweeps.estimate.simulate import Floor, Room
+from nas_sweeps.cost.simulate import Floor, Room
 from nas_sweeps.schedule import Scheduler, Task, outcome_of
 from nas_sweeps.store import Result, State, Store
 from nas_sweeps.store.lease import Lease
@@ -33,7 +33,6 @@ class Watcher:
         """Nothing runs yet, and what trials will run on is known."""
 
     def started(self, work: Task) -> None: ...
-    def epoch(self, trial: Trial, row: dict[str, Any]) -> None: ...
     def again(self, trial: Trial, why: str) -> None: ...
     def settled(self, trial: Trial, result: Result) -> None: ...
     def stopping(self, how: str) -> None:
@@ -161,11 +160,6 @@ class Job:
         self._live[work.trial.trial_id] = work
         self._tell(lambda watcher: watcher.started(work))
         return work
-
-    def epoch(self, trial_id: str, row: dict[str, Any]) -> None:
-        """A pool has heard of an epoch."""
-        if trial_id in self._live:
-            self._tell(lambda watcher: watcher.epoch(self._live[trial_id].trial, row))
 
     def ended(self, trial_id: str, died: str | None = None) -> None:
         """A trial's worker has ended: see in the store how, and release what waited for it.

@@ -1,71 +1,49 @@
-"""What a run says while it runs: a view that redraws on a terminal, plain lines anywhere else."""
+"""What a run says while it runs: its store, followed, and what its driver alone knows."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
+from threading import Event, Thread
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 
-from nas_sweeps.live.display import Display
-from nas_sweeps.live.lines import done_text, epoch_columns, failed_text, name_of
-from nas_sweeps.live.pace import Pace, Parts, kind_at, left_s, parts_of, remaining_s
-from nas_sweeps.live.snapshot import Running, Snapshot, Spent
-from nas_sweeps.schedule import Scheduler, Task
-from nas_sweeps.store import Result, State
+from nas_sweeps.schedule import Task
+from nas_sweeps.store import Result
 from nas_sweeps.sweep.job import Watcher
 from nas_sweeps.sweep.stopping import announce
-from nas_sweeps.trial import Resources, Trial
+from nas_sweeps.trial import Trial
+from nas_sweeps.watch.follow import Follower
+from nas_sweeps.watch.showing import Showing
+from nas_sweeps.watch.trackers import Tracking
 
 STARTING = ("the executor is starting",)  # Ray takes some ten seconds
-
-
-@dataclass
-class _Live:
-    """A running trial, as far as its worker has told."""
-
-    name: str
-    parts: Parts
-    gpus: float
-    began: float
-    row: dict[str, Any] | None = None
-    epoch_at: float | None = None  # when the latest epoch ended
-
-    def since_s(self, now: float) -> float:
-        """Since the latest epoch, or since it was started."""
-        return now - (self.began if self.epoch_at is None else self.epoch_at)
-
-    def spent(self, now: float) -> Spent:
-        """For as long as it occupies its resources."""
-        hours = (now - self.began) / 3600
-        return Spent(hours=hours, gpu_hours=hours * self.gpus)
+EVERY_S = {False: 1.0, True: 5.0}  # between two looks; where each is a request that costs money
+ENDING_S = 3.0  # for a look that is under way when the run ends
 
 
 class Progress(Watcher):
-    """Watches a run. Use as a context manager around it."""
+    """Watches a run from a thread of its own. Use as a context manager around it.
+
+    Args:
+        console: None: nothing is shown, and trackers alone are told.
+    """
 
     def __init__(
-        self,
-        chain: Scheduler,
-        console: Console | None = None,
-        resources: Callable[[str], Resources] = lambda phase: Resources(),
+        self, follower: Follower, console: Console | None, trackers: Sequence[Tracking] = ()
     ) -> None:
-        self.chain, self.resources = chain, resources
-        self.console = console or Console()
-        self.running: dict[str, _Live] = {}  # by trial id
-        self.pace, self.slots = Pace(), 0
-        self.notes: tuple[str, ...] = ()
-        self.spent = Spent()  # by trials that have ended
-        self._parts = [parts_of(entry) for entry, _ in chain.states()]  # their order is fixed
-        self._count()
-        self.display = Display(self.console, self.snapshot)
+        self.showing = Showing(follower, console, trackers, lambda: self.notes)
+        self.notes: tuple[str, ...] = STARTING
+        self._handed_out: dict[str, None] = {}
+        self._settled: list[str] = []
+        self._again: list[tuple[str, str]] = []  # trials, and why
+        self._over = Event()
+        self._thread = Thread(target=self._follow, name="progress", daemon=True)
 
     def __enter__(self) -> Progress:
-        self.display.__enter__()
+        self.showing.__enter__()
+        self._thread.start()
         return self
 
     def __exit__(
@@ -74,90 +52,55 @@ class Progress(Watcher):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.running.clear()
+        self._over.set()
+        self._thread.join(ENDING_S)
         self.notes = ()
-        self._count()
-        self.display.__exit__(kind, error, trace)
-
-    # What happens
+        if not self._thread.is_alive():
+            self._look()
+        self.showing.__exit__(kind, error, trace)
 
     def started(self, work: Task) -> None:
-        trial = work.trial
-        self.running[trial.trial_id] = _Live(
-            name=name_of(trial, work.origins),
-            parts=parts_of(trial, work.origins),
-            gpus=self.resources(work.phase).gpus,
-            began=time.monotonic(),
-        )
-        self.slots = max(self.slots, len(self.running))
-        self._count()
-
-    def epoch(self, trial: Trial, row: dict[str, Any]) -> None:
-        live = self.running[trial.trial_id]
-        self.pace.add(kind_at(live.parts, row["epoch"]), row["epoch_s"])
-        live.row, live.epoch_at = row, time.monotonic()
-        if row.get("note"):
-            self.display.tell(live.name, row["note"], "yellow")
-        if not self.display.moves:
-            self.display.tell(live.name, epoch_columns(row))
+        self._handed_out[work.trial.trial_id] = None
 
     def again(self, trial: Trial, why: str) -> None:
-        self.display.tell(self._ended(trial), f"tried again: {why}", "yellow")
+        self._again.append((trial.trial_id, why))
 
     def settled(self, trial: Trial, result: Result) -> None:
-        name = self._ended(trial)
-        if result.state == State.FAILED:
-            text = failed_text(result.error_class, result.error_message, trial.trial_id)
-            self.display.tell(name, text, "red")
-        elif not self.display.moves:
-            accuracy, wall_s = result.metrics["accuracy_balanced"], result.cost["wall_s"]
-            self.display.tell(name, done_text(accuracy, wall_s, self._counts))
+        self._settled.append(trial.trial_id)
 
     def stopping(self, how: str) -> None:
-        if self.display.moves:  # drawn by another thread: a line in between would tear the view
-            self.notes = (how,)
+        if self.showing.display is not None and self.showing.display.moves:
+            self.notes = (how,)  # drawn by another thread: a line in between would tear the view
         else:
             announce(how)
 
-    def _ended(self, trial: Trial) -> str:
-        """The trial's name; it runs no longer."""
-        live = self.running.pop(trial.trial_id)
-        self.spent += live.spent(time.monotonic())
-        self._count()
-        return live.name
+    def _follow(self) -> None:
+        remote = "://" in self.showing.follower.store.root
+        while not self._over.wait(max(EVERY_S[remote], self.showing.pause_s)):
+            self._look()
 
-    def _count(self) -> None:
-        """Here and not in ``snapshot``: a large plan is counted only when something happens."""
-        states = zip(self.chain.states(), self._parts, strict=True)
-        self._waiting = Counter(parts for (_, state), parts in states if state == State.WAITING)
-        self._counts = self.chain.counts()
+    def _look(self) -> None:
+        """What happened to the trials in the store, then what the driver did about it."""
+        settled, again = len(self._settled), len(self._again)
+        try:
+            news = self.showing.look(list(self._handed_out))
+            if news is None:
+                return
+            if news and self.notes == STARTING:
+                self.notes = ()
+            for trial_id, why in self._again[:again]:
+                self._tell(trial_id, f"tried again: {why}")
+        except Exception as error:  # no view is worth a run
+            warnings.warn(f"the run goes on unseen: {error}", stacklevel=2)
+            self._over.set()
+        for trial_id in self._settled[:settled]:
+            self._handed_out.pop(trial_id, None)
+        del self._settled[:settled], self._again[:again]
 
-    # What there is to see
-
-    def snapshot(self) -> Snapshot:
-        """Also asked for by the thread that draws."""
-        live, now = list(self.running.values()), time.monotonic()
-        running = tuple(self._shown(trial, now) for trial in live)
-        left = remaining_s(self.pace, (r.left_s for r in running), self._waiting, self.slots)
-        spent = sum((trial.spent(now) for trial in live), start=self.spent)
-        return Snapshot(
-            counts=self._counts,
-            running=running,
-            left_s=left,
-            spent=spent,
-            whose=" in this run",
-            notes=self.notes or (() if self.slots else STARTING),
-        )
-
-    def _shown(self, trial: _Live, now: float) -> Running:
-        since_s = trial.since_s(now)
-        done = trial.row["epoch"] if trial.row else 0
-        return Running(
-            name=trial.name,
-            row=trial.row,
-            since_s=since_s,
-            left_s=left_s(self.pace, trial.parts, done, since_s),
-        )
+    def _tell(self, trial_id: str, text: str) -> None:
+        if self.showing.display is not None:
+            known = self.showing.follower.trials.get(trial_id)
+            self.showing.display.tell(known.name if known else trial_id, text, "yellow")
 
 
 class Silence(Watcher):

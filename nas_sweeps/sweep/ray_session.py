@@ -45,7 +45,7 @@ require_home()  # importing Ray fails without one
 import psutil  # noqa: E402
 import ray  # noqa: E402
 
-from nas_sweeps.estimate.simulate import Room  # noqa: E402
+from nas_sweeps.cost.simulate import Room  # noqa: E402
 from nas_sweeps.sweep.stopping import Interrupted, kill, signals_kept  # noqa: E402
 
 WHERE = "this Ray cluster"

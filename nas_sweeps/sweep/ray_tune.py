@@ -27,22 +27,17 @@ from ray import tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from nas_sweeps.estimate.simulate import Room
+from nas_sweeps.cost.simulate import Room
 from nas_sweeps.store import Store
 from nas_sweeps.store.remote import RemoteFiles
 from nas_sweeps.sweep.entry import run_in_worker
 from nas_sweeps.sweep.executor import Ended, Given, Pool, Setting
 from nas_sweeps.sweep.own_classes import why_not_here
-from nas_sweeps.sweep.trackers import callbacks, numbers
 from nas_sweeps.trial import Resources
 
 DIED = "died without a word: killed, out of memory, or the store cannot be written there"
 ANSWER_S = 120.0  # for a node to try what a script of the user's defines
 LEAVE_S = 2.0  # for Tune's loop to see that it is given up; it looks ten times a second
-REPORTED = (
-    *("stage", "epoch", "epochs_total", "loss_weights", "accuracy_balanced"),
-    *("epoch_s", "peak_mem_gib", "note"),
-)
 
 
 class GivenUp(BaseException):
@@ -61,21 +56,20 @@ class RayPool(Pool):
     def __init__(self, setting: Setting, address: str | None = None) -> None:
         self.setting, self.address = setting, address
         self._todo: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._told: queue.SimpleQueue[Ended | tuple[str, dict[str, Any]]] = queue.SimpleQueue()
+        self._told: queue.SimpleQueue[Ended] = queue.SimpleQueue()
         self._searcher = _Searcher(self._todo, self._told)
         self._error: BaseException | None = None
         self._stack = contextlib.ExitStack()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> RayPool:
-        """Raises ValueError where Ray, a tracker or a class of the user's cannot be used."""
-        trackers = callbacks(self.setting.track, self.setting.store)
+        """Raises ValueError where Ray or a class of the user's cannot be used."""
         with self._stack as stack:
             stack.enter_context(session(self.address))
             given = self.setting.given()
             if given.own:
                 _require_loadable(given.own, self.setting)
-            tuner = self._tuner(_trainable(self.setting, given), trackers)
+            tuner = self._tuner(_trainable(self.setting, given))
             stack.enter_context(quiet())
             self._thread = threading.Thread(target=self._fit, args=(tuner,), daemon=True)
             self._thread.start()
@@ -94,7 +88,7 @@ class RayPool(Pool):
         self._todo.put(None)
         self._thread.join(LEAVE_S if self._searcher.given_up else None)
 
-    def _tuner(self, trainable: Any, trackers: Sequence[tune.Callback]) -> tune.Tuner:
+    def _tuner(self, trainable: Any) -> tune.Tuner:
         return tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -104,7 +98,7 @@ class RayPool(Pool):
                 # its memory would be the next trial's loss.
                 reuse_actors=not any(need.gpus for need in self.setting.needs),
             ),
-            run_config=_run_config(self.setting.store, [_Listener(self._searcher), *trackers]),
+            run_config=_run_config(self.setting.store, _Listener(self._searcher)),
         )
 
     def _fit(self, tuner: tune.Tuner) -> None:
@@ -132,11 +126,7 @@ class RayPool(Pool):
         with contextlib.suppress(queue.Empty):
             limit = time.monotonic() + timeout_s
             while not endings or not self._told.empty():
-                told = self._told.get(timeout=max(0.0, limit - time.monotonic()))
-                if isinstance(told, Ended):
-                    endings.append(told)
-                else:
-                    self.setting.on_epoch(*told)
+                endings.append(self._told.get(timeout=max(0.0, limit - time.monotonic())))
         if not endings and not self._thread.is_alive():
             raise self._error or RuntimeError("Ray Tune has ended, and trials had not")
         return endings
@@ -213,24 +203,13 @@ class _Listener(tune.Callback):
         for trial in [t for t in trials if t.status == "ERROR"]:
             self.searcher.on_trial_complete(trial.trial_id, error=True)
 
-    def on_trial_result(
-        self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
-    ) -> None:
-        ours = self.searcher.live.get(trial.trial_id)
-        if ours is not None and "epoch" in result:
-            self.searcher.told.put((ours, {k: result[k] for k in REPORTED if k in result}))
-
 
 def _trainable(setting: Setting, given: Given) -> Any:
-    store, tracked = setting.store.root, bool(setting.track)
-
-    def report(row: dict[str, Any]) -> None:
-        more = {"row": numbers(row)} if tracked else {}
-        tune.report({k: row[k] for k in REPORTED if k in row} | more)
+    store = setting.store.root
 
     def train(config: dict[str, Any]) -> None:
         resources = Resources(cpus=config["cpus"], gpus=config["gpus"])
-        run_in_worker(store, config["trial_id"], resources, given, report)
+        run_in_worker(store, config["trial_id"], resources, given)
 
     def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:
         return tune.PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
@@ -285,13 +264,13 @@ def _remove_scratch(store: Store) -> None:
             remote.filesystem.delete_dir(path)
 
 
-def _run_config(store: Store, told: list[tune.Callback]) -> tune.RunConfig:
+def _run_config(store: Store, listener: _Listener) -> tune.RunConfig:
     path, remote = _scratch(store)
     return tune.RunConfig(
         name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f"),
         storage_path=path,
         storage_filesystem=remote.filesystem if remote else None,
         failure_config=tune.FailureConfig(max_failures=0),  # the job retries itself
-        callbacks=told,
+        callbacks=[listener],
         verbose=0,
     )

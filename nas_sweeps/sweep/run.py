@@ -27,12 +27,13 @@ from nas_sweeps.sweep.only import chosen_by
 from nas_sweeps.sweep.own_classes import own_of
 from nas_sweeps.sweep.progress import Progress, Silence
 from nas_sweeps.sweep.stopping import stopped_by_signals
-from nas_sweeps.sweep.tracking import require
 from nas_sweeps.tables import compact
 from nas_sweeps.tables.gather import gather
 from nas_sweeps.tables.schemas import SCHEMAS
 from nas_sweeps.train.form import check_switches
 from nas_sweeps.trial import Places
+from nas_sweeps.watch.follow import Follower
+from nas_sweeps.watch.trackers import require, trackers
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def run(
         max_retries: how often this run itself tries a trial again that ended in such a way.
         only: limits the run to a part of the grid, see ``nas_sweeps.sweep.only``.
         fail_fast: stop at the first trial that fails.
-        track: tensorboard, wandb, mlflow: told of every epoch through Ray's callbacks.
+        track: tensorboard, wandb, mlflow: told of every epoch.
         console: where progress goes; None: standard output, ``none``: nowhere.
         last_resort: see ``stopped_by_signals``.
         source: another store with measured trials, to estimate from what this run will take.
@@ -103,7 +104,7 @@ def run(
     keeper = Store(store if store is not None else grid.default_store)
     reader = Store(keeper.root, remember=True)  # until the trials start: reads each result once
     where = executor_of(executor, address)
-    require(track, where.tracks, keeper.root)
+    require(track, keeper.root)
     check_switches(on_cpu=any(not grid.resources(phase).gpus for phase in grid.phases))
     measured = None if source is None else Store(source).require()
     planned = plan(grid)
@@ -118,7 +119,12 @@ def run(
         chain = start.chain
         assert lease.writer is not None
         foretold = Foretold(grid, chain, keeper, lease.writer, digest, measured)
-        seen = Silence() if console == "none" else Progress(chain, console, grid.resources)
+        seen: Progress | Silence = Silence()
+        if not chain.finished and (track or console != "none"):
+            sources = () if measured is None else (measured,)
+            follower = Follower(keeper, sources=sources, chosen=chosen, retry=retry)
+            shown = None if console == "none" else console or Console()
+            seen = Progress(follower, shown, trackers(track, keeper))
         job = Job(
             chain=chain,
             store=keeper,
@@ -136,7 +142,7 @@ def run(
         try:
             with stopped_by_signals(job.stop, last_resort, job.say):
                 if not job.over:
-                    with seen, where.pool(_setting(job, grid, track)) as pool:
+                    with seen, where.pool(_setting(job, grid)) as pool:
                         job.run(pool)
         finally:
             if lease.holds():
@@ -147,7 +153,7 @@ def run(
     return Summary(keeper, chain.counts(), job.started, job.stopping)
 
 
-def _setting(job: Job, grid: Grid, track: Sequence[Tracker]) -> Setting:
+def _setting(job: Job, grid: Grid) -> Setting:
     """What a pool has to know of the run."""
     waiting = [entry for entry, state in job.chain.states() if state == State.WAITING]
     return Setting(
@@ -156,8 +162,6 @@ def _setting(job: Job, grid: Grid, track: Sequence[Tracker]) -> Setting:
         driver=job.lease.key,
         needs=tuple(grid.resources(phase) for phase in job.phases),
         own=own_of(waiting),
-        track=track,
-        on_epoch=job.epoch,
     )
 
 

@@ -21,7 +21,7 @@ import torch
 
 from nas_sweeps.data.bundle import prepare
 from nas_sweeps.data.cache import arithmetic_folder
-from nas_sweeps.live.lines import tested
+from nas_sweeps.names import tested
 from nas_sweeps.numerics import Numerics, changes
 from nas_sweeps.space.verified import verify
 from nas_sweeps.store import Result, State, Store
@@ -53,7 +53,6 @@ from nas_sweeps.train.runs import run_kind
 from nas_sweeps.train.warming import warm_up_run
 from nas_sweeps.trial import Places, Resources, Trial
 
-OnEpoch = Callable[[Row], None]
 BEAT_S = 30.0
 
 
@@ -101,7 +100,6 @@ def run_trial(
     store: Store,
     places: Places,
     resources: Resources,
-    on_epoch: OnEpoch = lambda row: None,
     verdict: Callable[[], str | None] = never,
 ) -> Result | None:
     """Run a trial from its last checkpoint to its result, and publish it.
@@ -123,7 +121,7 @@ def run_trial(
     with trial_log(attempt.files.log, trial.trial_id) as log:
         log.info("attempt %d of %s on %s", attempt.number, trial.trial_id, socket.gethostname())
         try:
-            return _Worker(trial, attempt, places, log).run(resources, on_epoch, verdict)
+            return _Worker(trial, attempt, places, log).run(resources, verdict)
         except Overtaken as error:
             log.warning("%s", error)
             return None
@@ -141,14 +139,12 @@ class _Worker:
         self.saved = 0
         self.beaten = time.monotonic()
 
-    def run(
-        self, resources: Resources, on_epoch: OnEpoch, verdict: Callable[[], str | None]
-    ) -> Result | None:
+    def run(self, resources: Resources, verdict: Callable[[], str | None]) -> Result | None:
         """Raises Overtaken, or OSError where the store cannot be written to."""
         started_at = _now()
         try:
             self._choose_device(resources)
-            ended = {"state": State.DONE} | self._train(on_epoch, verdict)
+            ended = {"state": State.DONE} | self._train(verdict)
         except Overtaken:
             raise
         except Stopped as reason:
@@ -200,7 +196,7 @@ class _Worker:
         elif resources.gpus:
             self.log.warning("a GPU was granted but torch sees none: running on the CPU")
 
-    def _train(self, on_epoch: OnEpoch, verdict: Callable[[], str | None]) -> dict[str, Any]:
+    def _train(self, verdict: Callable[[], str | None]) -> dict[str, Any]:
         """Every epoch that is missing, then what the result says."""
         trial, attempt, accounts = self.trial, self.attempt, self.accounts
         self._between_steps(verdict)
@@ -224,7 +220,6 @@ class _Worker:
             accounts.rows.append(row)
             self._save(run)
             self.log.info("%s", epoch_text(row, run.epochs_total))
-            on_epoch(row | {"epochs_total": run.epochs_total} | self._news())
         outcome = run.outcome()
         attempt.check()
         classes = [{"trial_id": trial.trial_id} | row for row in outcome.classes]
@@ -254,11 +249,6 @@ class _Worker:
         """Something that takes a while, and is no reason to worry."""
         self.log.info("%s", text)
         self.notes.append(text)
-
-    def _news(self) -> dict[str, str]:
-        """Notes that the driver has not been told yet."""
-        notes, self.notes = self.notes, []
-        return {"note": "; ".join(notes)} if notes else {}
 
     # Checkpoints
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from nas_sweeps.estimate.simulate import Room, Task, simulate
+from nas_sweeps.cost.simulate import Room, Task, simulate
 from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.grid.sections import PhaseSection
 from nas_sweeps.phases import PHASES, Phase, in_order, phase_of_id

@@ -11,9 +11,10 @@ import pytest
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    import ray
-
     import nas_sweeps.sweep.ray_tune  # noqa: F401  it sets what Ray reads when it is imported
+
+    # isort: split
+    import ray
 
     ray.init(
         address="local",  # never a cluster that happens to run here

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nas_sweeps as ns
-from nas_sweeps.estimate.simulate import Room
+from nas_sweeps.cost.simulate import Room
 from nas_sweeps.schedule import replay
 from nas_sweeps.space.published import published
 from nas_sweeps.store import Result, Store

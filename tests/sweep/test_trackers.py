@@ -1,4 +1,4 @@
-"""Trackers: told of our trials by Ray's own callbacks, and never worth a sweep."""
+"""Trackers: told what a follower finds, by their own clients, and never worth a sweep."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from math import inf, nan
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,35 +15,32 @@ import pytest
 import nas_sweeps as ns
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store import Origin, Store
-from nas_sweeps.sweep import ray_tune, trackers, tracking
+from nas_sweeps.store.records import Result, State
 from nas_sweeps.sweep.run import run
-from nas_sweeps.trial import Data, Distribution, RetrainRecipe, RetrainTrial, Trial
+from nas_sweeps.trial import Data, Distribution, RetrainRecipe, RetrainTrial
+from nas_sweeps.watch import trackers
+from nas_sweeps.watch.known import Known, News
+from nas_sweeps.watch.trackers import Tracking
 from tests.sweep.tiny import TINY
 
 ONE = TINY | {"search": TINY["search"] | {"methods": ["darts"]}, "retrain": {"winners": "none"}}
 
 
 class Recorder:
-    """In the place of one of Ray's callbacks."""
+    """In the place of a tracker's client."""
 
     def __init__(self, fails_at: str = "") -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.fails_at = fails_at
 
-    def setup(self) -> None:
-        self._note("setup")
+    def start(self, trial_id: str, name: str, parameters: dict[str, Any]) -> None:
+        self._note("start", trial_id, name, parameters)
 
-    def log_trial_start(self, trial: Any) -> None:
-        self._note("start", str(trial), trial.trial_id, trial.config)
+    def log(self, trial_id: str, step: int, numbers: dict[str, float]) -> None:
+        self._note("log", trial_id, step, numbers)
 
-    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
-        self._note("result", str(trial), result)
-
-    def log_trial_end(self, trial: Any, failed: bool = False) -> None:
-        self._note("end", str(trial), failed)
-
-    def on_experiment_end(self, trials: Any) -> None:
-        self._note("over")
+    def end(self, trial_id: str, failed: bool) -> None:
+        self._note("end", trial_id, failed)
 
     def _note(self, what: str, *facts: Any) -> None:
         self.calls.append((what, *facts))
@@ -68,9 +64,7 @@ def events(folder: Path) -> Iterator[tuple[int, str, float]]:
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> tuple[Store, Trial]:
-    store = Store(tmp_path / "a study")
-    store.create()
+def known() -> Known:
     trial = RetrainTrial(
         data=Data(dataset="digits", label="digits"),
         distribution=Distribution(kind="exp", mu=0.1),
@@ -78,116 +72,135 @@ def asked(tmp_path: Path) -> tuple[Store, Trial]:
         recipe=RetrainRecipe(epochs=3),
         seed=1,
     )
-    store.ask(trial)
-    store.link(trial.trial_id, Origin(method="dar/ts\n'x'", search_id="s-1", seed=0))
-    return store, trial
+    origins = (Origin(method="dar/ts\n'x'", search_id="s-1", seed=0),)
+    name = "retrain dar/ts\n'x' exp mu=0.1 s1"
+    return Known(trial.trial_id, trial.phase, name, trial, origins)
 
 
-def tune_trial(trial: Trial) -> Any:
-    return SimpleNamespace(trial_id="tune_1", config={"trial_id": trial.trial_id})
+def ending(known: Known, state: State) -> News:
+    time = "2025-01-01T00:00:00+00:00"
+    result = Result(
+        trial_id=known.trial_id,
+        phase="retrain",
+        state=state,
+        attempt=1,
+        started_at=time,
+        finished_at=time,
+    )  # type: ignore[arg-type]
+    return News(kind=result.state, trial=known, result=result)
 
 
 # In a run
 
 
+@pytest.mark.parametrize("executor", ["inline", "ray"])
 def test_tensorboard_gets_every_epoch_and_a_tracker_that_fails_ends_alone(
-    tmp_path: Path, ray_session: None, fake_actors: object, monkeypatch: pytest.MonkeyPatch
+    executor: Any,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, failing = trackers._ray_callback, Recorder(fails_at="result")
-    monkeypatch.setattr(tracking, "find_spec", lambda package: package)
-    monkeypatch.setattr(
-        trackers, "_ray_callback", lambda n, study: failing if n == "wandb" else real(n, study)
-    )
+    fakes = ["ray_session", "fake_actors"] if executor == "ray" else ["fake_runs"]
+    for fixture in fakes:
+        request.getfixturevalue(fixture)
+    failing = Recorder(fails_at="log")
+    monkeypatch.setattr(trackers, "find_spec", lambda package: package)
+    monkeypatch.setitem(trackers.KINDS, "wandb", lambda store: failing)
     recipe = ONE["search"]["recipe"] | {"epochs": 2}
     grid = ns.Grid.from_dict(ONE | {"search": ONE["search"] | {"recipe": recipe}})
     with pytest.warns(UserWarning, match="--track wandb ends here, .* the server is gone"):
-        done = run(grid, tmp_path, console="none", track=["wandb", "tensorboard"])
+        done = run(
+            grid, tmp_path, executor=executor, console="none", track=["wandb", "tensorboard"]
+        )
     assert done.complete
-    assert [call[0] for call in failing.calls] == ["setup", "start", "result"]
+    assert [call[0] for call in failing.calls] == ["start", "log"]
     (folder,) = (tmp_path / "tensorboard").iterdir()
     assert folder.name.startswith("search_darts_exp_mu=0.4_s0_s-")
-    drawn = {(step, tag.rpartition("/")[2]): value for step, tag, value in events(folder)}
+    drawn = {(step, tag): value for step, tag, value in events(folder)}
     rows = ns.load(tmp_path).epochs
     for row in rows.to_dict("records"):
         for name in ("loss_weights", "accuracy_balanced", "num_skip_normal", "arch_lr"):
             assert drawn[row["epoch"], name] == pytest.approx(row[name])
     assert {step for step, _ in drawn if step} == {1, 2}
-    assert not (tmp_path / ".tune").exists()
 
 
-def test_nothing_is_tracked_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trackers, "_ray_callback", None)
-    assert trackers.callbacks((), Store("none")) == []
+def test_nothing_is_tracked_unless_asked_for() -> None:
+    assert trackers.trackers((), Store("none")) == []
 
 
 # What a tracker is told
 
 
-def test_a_tracker_is_told_of_our_trials_by_epoch(asked: tuple[Store, Trial]) -> None:
-    store, trial = asked
-    recorder, tunes = Recorder(), tune_trial(trial)
-    callback = trackers.TrackerCallback("wandb", recorder, store)
-    callback.on_trial_start(0, [], tunes)
+def test_a_tracker_is_told_of_a_trial_by_epoch(known: Known) -> None:
+    recorder = Recorder()
+    tracking = Tracking("wandb", recorder)
     row = {"loss_weights": 1.5, "stage": "train", "genotype": "[]", "edge_weights": [1.0]}
     row |= {"epoch": 7, "lr": nan, "arch_lr": inf, "accuracy_balanced": None, "flag": True}
-    result = {"epoch": 7, "row": trackers.numbers(row), "training_iteration": 2}
-    callback.on_trial_result(2, [], tunes, result)
-    callback.on_trial_complete(3, [], tunes)
-    callback.on_trial_result(4, [], tunes, result)  # too late
-    callback.on_experiment_end([])
-    start, told, end, over = recorder.calls
-    name = "retrain dar/ts\n'x' exp mu=0.1 s1"
-    assert start[:3] == ("start", name, trial.trial_id)
-    assert told == ("result", name, {"epoch": 7, "loss_weights": 1.5, "training_iteration": 7})
-    assert end == ("end", name, True)  # it has no result: its worker died
-    assert over == ("over",)
-    assert [path.parent for path in Path(store.root).glob("wandb/*")] == [
-        Path(store.root) / "wandb"
+    tracking.tell(News(kind="started", trial=known))
+    tracking.tell(News(kind="epoch", trial=known, row=row))
+    tracking.tell(News(kind="note", trial=known))
+    tracking.tell(ending(known, State.FAILED))
+    tracking.close()
+    start, told, end = recorder.calls
+    assert start[:3] == ("start", known.trial_id, known.name)
+    assert told == ("log", known.trial_id, 7, {"epoch": 7, "loss_weights": 1.5})
+    assert end == ("end", known.trial_id, True)
+
+
+def test_a_trial_that_is_begun_again_is_the_same_until_it_ends(known: Known) -> None:
+    recorder = Recorder()
+    tracking = Tracking("mlflow", recorder)
+    for _ in range(2):
+        tracking.tell(News(kind="started", trial=known))
+    tracking.tell(ending(known, State.DONE))
+    tracking.tell(News(kind="started", trial=known))
+    tracking.close()
+    assert [(call[0], call[-1]) for call in recorder.calls if call[0] == "end"] == [
+        ("end", False),
+        ("end", True),  # it had not ended when the run did
     ]
+    assert len(recorder.calls) == 4
 
 
-def test_parameters_are_short_and_flat(asked: tuple[Store, Trial]) -> None:
-    store, trial = asked
-    tracked = trackers.tracked_trial(trial, store, Path("here"))
-    assert tracked.config["trial_id"] == trial.trial_id
-    assert tracked.config["recipe.epochs"] == 3
-    assert tracked.config["distribution.mu"] == 0.1
-    assert all(len(str(value)) <= 250 for value in tracked.config.values())
-    assert json.dumps(tracked.config)
-    assert Path(tracked.local_path).parent == Path("here"), "no name may lead elsewhere"
-
-
-def test_a_callback_pickles_to_nothing(asked: tuple[Store, Trial]) -> None:
-    assert trackers.TrackerCallback("mlflow", object(), asked[0]).__getstate__() == {}
+def test_parameters_are_short_and_flat(known: Known, tmp_path: Path) -> None:
+    parameters = trackers.parameters_of(known)
+    assert parameters["trial_id"] == known.trial_id
+    assert parameters["recipe.epochs"] == 3
+    assert parameters["distribution.mu"] == 0.1
+    assert all(len(str(value)) <= 250 for value in parameters.values())
+    assert json.dumps(parameters)
+    board = trackers.TensorBoard(Store(tmp_path))
+    board.start(known.trial_id, known.name, parameters)
+    board.end(known.trial_id, False)
+    (folder,) = (tmp_path / "tensorboard").iterdir()
+    assert list(folder.iterdir()), "no name may lead elsewhere"
 
 
 # What is refused
 
 
-@pytest.mark.parametrize(("name", "package"), tracking._PACKAGES.items())
+@pytest.mark.parametrize(("name", "package"), trackers._PACKAGES.items())
 def test_a_missing_package_is_named_before_anything_runs(
     name: Any, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "find_spec", lambda asked: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda asked: None)
     with pytest.raises(ValueError, match=rf"needs {package}.*pip install 'nas_sweeps\[{name}\]'"):
         run(ns.Grid.from_dict(ONE), tmp_path / "s", executor="ray", console="none", track=[name])
     assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize(
-    ("track", "on_ray", "store", "said"),
+    ("track", "store", "said"),
     [
-        (["tensorboard"], False, "s", "--track tensorboard .* --executor ray"),
-        (["tensorbord"], True, "s", "no tracker 'tensorbord'; choose from tensorboard, wandb"),
-        (["tensorboard"], True, "s3://b/x", "a store on a file system"),
+        (["tensorbord"], "s", "no tracker 'tensorbord'; choose from tensorboard, wandb"),
+        (["tensorboard"], "s3://b/x", "a store on a file system"),
     ],
 )
-def test_what_cannot_be_tracked_is_refused(track: Any, on_ray: bool, store: str, said: str) -> None:
+def test_what_cannot_be_tracked_is_refused(track: Any, store: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        tracking.require(track, on_ray, store)
+        trackers.require(track, store)
 
 
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <function WandbLoggerCallback.__del__")
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_tracker_that_cannot_be_set_up_says_so(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,10 +208,32 @@ def test_a_tracker_that_cannot_be_set_up_says_so(
     """Here the package is missing; a missing login or server ends the same way."""
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ValueError, match=f"^--track {name}: .*; (log in|set MLFLOW)"):
-        trackers.callbacks([name], Store(tmp_path))
+        trackers.trackers([name], Store(tmp_path))
 
 
-def test_a_callback_is_made_once_for_each_tracker(tmp_path: Path) -> None:
-    made = trackers.callbacks(["tensorboard", "tensorboard"], Store(tmp_path))
-    assert [type(c.inner).__name__ for c in made] == ["TBXLoggerCallback"]
-    assert ray_tune.callbacks is trackers.callbacks
+def test_a_tracker_is_made_once(tmp_path: Path) -> None:
+    made = trackers.trackers(["tensorboard", "tensorboard"], Store(tmp_path))
+    assert [tracking.name for tracking in made] == ["tensorboard"]
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_client_that_is_installed_takes_what_it_is_told(
+    name: str, known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if trackers.find_spec(trackers._PACKAGES[name]) is None:
+        pytest.skip(f"{name} is an extra that is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    (tracking,) = trackers.trackers([name], Store(tmp_path))
+    other = Known("s-2", "search", "another beside it")
+    for trial in (known, other):
+        tracking.tell(News(kind="started", trial=trial))
+    for epoch in (1, 2):
+        row = {"epoch": epoch, "loss_weights": 1.0 / epoch}
+        for trial in (known, other):
+            tracking.tell(News(kind="epoch", trial=trial, row=row))
+    tracking.tell(ending(known, State.DONE))
+    tracking.close()
+    assert not tracking._broken
+    assert any((tmp_path / "mlruns" if name == "mlflow" else tmp_path / "wandb").rglob("*"))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import nas_sweeps as ns
-from nas_sweeps.estimate.forecast import forecast
-from nas_sweeps.estimate.measured import measure
+from nas_sweeps.cost.forecast import forecast
+from nas_sweeps.cost.measured import measure
 from nas_sweeps.grid import Grid
 from nas_sweeps.schedule import replay
 from nas_sweeps.store import Store

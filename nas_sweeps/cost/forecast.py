@@ -1,0 +1,133 @@
+"""What is left of a grid, in seconds: by phase and method, in all, and by the clock. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from nas_sweeps.cost.rates import Band, Cost, Rates
+from nas_sweeps.cost.simulate import Room, Schedule, Task, simulate
+from nas_sweeps.grid.expand import method_of
+from nas_sweeps.phases import phase_named
+from nas_sweeps.schedule import Scheduler
+from nas_sweeps.trial import Resources
+
+NOTHING_DONE: Mapping[str, int] = {}
+Left = tuple[str, float]  # of a trial that runs, and how many seconds it has left
+NONE_RUNNING: Mapping[str, Left] = {}
+ANYWHERE = ((math.inf, math.inf),)
+
+
+@dataclass(slots=True)
+class Line:
+    """The trials of one phase and method."""
+
+    phase: str
+    method: str
+    trials: int = 0
+    work: Band = field(default_factory=Band)  # seconds, of those whose cost is known
+    costs: list[Cost] = field(default_factory=list)
+
+    @property
+    def unknown(self) -> int:
+        return self.trials - len(self.costs)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Seconds of everything that is left; meaningful in all where ``complete``."""
+
+    lines: tuple[Line, ...]
+    tasks: tuple[Task, ...]  # in the middle of their bands
+    low: tuple[Task, ...]
+    high: tuple[Task, ...]
+    unreleased: int  # trials of later phases, of which some may turn out to be one trial
+    assumed_spread: bool
+
+    @property
+    def trials(self) -> int:
+        return sum(line.trials for line in self.lines)
+
+    @property
+    def complete(self) -> bool:
+        return not any(line.unknown for line in self.lines)
+
+    def work(self, phase: str | None = None) -> Band:
+        """Seconds of trials, added up."""
+        return sum((line.work for line in self.lines if phase in (None, line.phase)), Band())
+
+    def hours(self, needs: Mapping[str, Resources], what: str) -> Band:
+        """GPU-hours or CPU-hours that the trials hold: ``what`` is gpus or cpus."""
+        parts = (self.work(phase) * (getattr(needs[phase], what) / 3600) for phase in needs)
+        return sum(parts, Band())
+
+    def wall(self, needs: Mapping[str, Resources], room: Room) -> tuple[Band, Schedule]:
+        """Seconds by the clock, and the schedule of the middle.
+
+        Raises:
+            ValueError: a trial that fits on no node of the room.
+        """
+        mid = simulate(self.tasks, needs, room)
+        low, high = (simulate(tasks, needs, room).wall_s for tasks in (self.low, self.high))
+        return Band(mid.wall_s, low, high), mid
+
+
+def remaining_s(
+    chain: Scheduler,
+    rates: Rates,
+    epochs_done: Mapping[str, int],
+    running: Mapping[str, Left],
+    slots: int,
+) -> float | None:
+    """Seconds until all is done if so many trials run at once; None while that is unknown."""
+    found = forecast(chain, rates, epochs_done, running)
+    if not found.complete:
+        return None
+    needs = dict.fromkeys(chain.phases, Resources())
+    return simulate(found.tasks, needs, Room(ANYWHERE, max(1, slots))).wall_s
+
+
+def forecast(
+    chain: Scheduler,
+    rates: Rates,
+    epochs_done: Mapping[str, int] = NOTHING_DONE,
+    running: Mapping[str, Left] = NONE_RUNNING,
+) -> Forecast:
+    """Of what a chain has left.
+
+    Args:
+        epochs_done: of trials that were begun, by id.
+        running: trials that are tasks of the schedule, and of nothing else here.
+    """
+    lines: dict[tuple[str, str], Line] = {}
+    places = {trial_id: place for place, trial_id in enumerate(running)}
+    tasks = [
+        (Task(phase, left_s, runs=True), Band(left_s, left_s, left_s))
+        for phase, left_s in running.values()
+    ]
+    followed = {phase_named(phase).after for phase in chain.phases}
+    unreleased = 0
+    for entry, trial_id in chain.left():
+        phase = entry.phase
+        method = method_of(entry)
+        line = lines.setdefault((phase, method), Line(phase, method))
+        line.trials += 1
+        unreleased += trial_id is None
+        cost = rates.cost(entry, epochs_done.get(trial_id or "", 0))
+        band = cost.seconds if cost else Band()
+        if cost is not None:
+            line.work += band
+            line.costs.append(cost)
+        waits = tuple(places[parent] for parent in entry.parents if parent in places)
+        if phase in followed:
+            places[entry.key] = len(tasks)
+        tasks.append((Task(phase, band.mid, waits), band))
+    return Forecast(
+        tuple(lines.values()),
+        tuple(task for task, _ in tasks),
+        tuple(replace(task, seconds=band.low) for task, band in tasks),
+        tuple(replace(task, seconds=band.high) for task, band in tasks),
+        unreleased,
+        not rates.spread_known,
+    )
