@@ -28,8 +28,8 @@ from nas_sweeps.space.supernet import Supernet
 
 CPU, HOPPER = torch.device("cpu"), Target(90)
 SKIPS = Genotype(
-    normal=[("skip_connect", 0, 2), ("skip_connect", 1, 2)],
-    reduce=[("max_pool_3x3", 0, 2), ("max_pool_3x3", 1, 2)],
+    normal=(("skip_connect", 0, 2), ("skip_connect", 1, 2)),
+    reduce=(("max_pool_3x3", 0, 2), ("max_pool_3x3", 1, 2)),
 )
 
 
@@ -42,7 +42,8 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def need(operations: Sequence[str] = ("skip_connect", "sep_conv_3x3"), **of: Any) -> Need:
     net = Supernet(4, 3, 10, operations)
     net.form = "triton"
-    return Need(**({"net": net, "batch": 3, "tested": 5, "image": (3, 8, 8), "kind": "tf32"} | of))
+    default: dict[str, Any] = {"batch": 3, "tested": 5, "image": (3, 8, 8), "kind": "tf32"}
+    return Need(**{"net": net} | default | of)
 
 
 def small() -> Need:
