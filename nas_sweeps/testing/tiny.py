@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from functools import cache
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ CPU = torch.device("cpu")
 TIMES = ("epoch_s", "images_per_s", "peak_mem_gib")
 
 
+@cache
 def tiny_bundle() -> Bundle:
     """Digits of 8 x 8 pixels, 14 of the largest class and 3 of the smallest."""
     return prepare(DATA, EXP, Places(), CPU)

@@ -449,7 +449,7 @@ PARTS: dict[str, Callable[[Part], None]] = {
 def main(arguments: Sequence[str]) -> None:
     """Run one part."""
     name, given = arguments[0], json.loads(arguments[1])
-    paths = {key: Path(given.pop(key)) for key in ("out", "figures")}
+    paths: dict[str, Any] = {key: Path(given.pop(key)) for key in ("out", "figures")}
     part = Part(name=name, **given, **paths)
     torch.set_num_threads(part.options.threads)
     PARTS[name](part)

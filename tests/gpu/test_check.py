@@ -22,15 +22,22 @@ def test_every_part_has_a_limit_and_they_fit_into_the_time() -> None:
     assert check.ALL_S < 8 * 60
 
 
-def test_a_part_that_fails_is_said_and_the_next_one_runs(tmp_path: Path) -> None:
+def test_a_part_that_fails_or_is_run_again_costs_no_other_its_figures(tmp_path: Path) -> None:
     asked = ("--images", str(tmp_path / "nowhere"), "--part", "trial", "--part", "environment")
     code, page = checked(tmp_path, *asked)
     assert code == 1
     assert "trial        failed" in page
     assert "environment  done" in page
-    rows = pq.read_table(tmp_path / "figures.parquet").to_pylist()
-    assert {row["part"] for row in rows} == {"environment"}
-    assert all(row["date"] and "torch" in row["versions"] for row in rows)
+    assert measured(tmp_path) == {"environment"}
+    code, page = checked(tmp_path, "--part", "warm-up", "--part-limit", "200")
+    assert code == 0, page
+    assert measured(tmp_path) == {"environment", "warm-up"}
+
+
+def measured(out: Path) -> set[str]:
+    rows = pq.read_table(out / "figures.parquet").to_pylist()
+    assert all(row["device"] and row["date"] and "torch" in row["versions"] for row in rows)
+    return {row["part"] for row in rows}
 
 
 def test_a_part_that_takes_too_long_is_ended_and_said(tmp_path: Path) -> None:
@@ -43,15 +50,6 @@ def test_without_time_a_part_is_not_started(tmp_path: Path) -> None:
     code, page = checked(tmp_path, "--part", "environment", "--limit", "0")
     assert code == 1
     assert "no time was left to start it" in page
-
-
-def test_a_part_that_is_run_again_costs_no_other_its_figures(tmp_path: Path) -> None:
-    checked(tmp_path, "--part", "environment")
-    code, page = checked(tmp_path, "--part", "warm-up", "--part-limit", "200")
-    assert code == 0, page
-    rows = pq.read_table(tmp_path / "figures.parquet").to_pylist()
-    assert {row["part"] for row in rows} == {"environment", "warm-up"}
-    assert all(row["device"] and row["date"] and "torch" in row["versions"] for row in rows)
 
 
 def test_what_cannot_begin_is_one_message(
@@ -71,5 +69,5 @@ def test_every_part_works_on_a_cpu(tmp_path: Path) -> None:
     code, page = checked(tmp_path, "--limit", "1700", "--part-limit", "300")
     assert code == 0, page
     rows = pq.read_table(tmp_path / "figures.parquet").to_pylist()
-    assert {row["part"] for row in rows} == set(PARTS)
+    assert measured(tmp_path) == set(PARTS)
     assert all(row["value"] is None or row["value"] >= 0 for row in rows)

@@ -191,8 +191,12 @@ class Lab:
             "numerics_changed": "",
         }
         values["genotype"] = values["genotype"] if state == "done" else None
-        who = {"trial_id": trial.trial_id, "phase": trial.phase, "attempt": attempt.number}
-        assert attempt.finish(Result(**who, **TIMES, **values | fields))
+        who: dict[str, Any] = {
+            "trial_id": trial.trial_id,
+            "phase": trial.phase,
+            "attempt": attempt.number,
+        }
+        assert attempt.finish(Result(**who | TIMES | values | fields))
 
     def _classes(self, trial: Trial, recalls: Sequence[float] | None) -> list[dict[str, Any]]:
         counts = COUNTS[trial.distribution.kind]
@@ -214,7 +218,11 @@ def sweep_into(lab: Lab) -> None:
         for seed in (0, 1):
             lab.chain(method, seed, EXP, final + 0.0625 * seed)
             lab.chain(method, seed, BALANCE, final + 0.25)
-    failure = {"error_class": "RuntimeError", "error_message": HOSTILE, "host": HOSTILE}
+    failure: dict[str, Any] = {
+        "error_class": "RuntimeError",
+        "error_message": HOSTILE,
+        "host": HOSTILE,
+    }
     lab.search("darts", 2, EXP, state="failed", **failure)
     lab.search("ssf_nas", 2, EXP, state="running")
     found = lab.search(HOSTILE, 0, STEP, accuracies=(0.25, None))

@@ -131,7 +131,11 @@ class Lab:
         origin = Origin(method="darts", search_id=found.trial_id, seed=0)
         self.finish(self.retrain(0, origin))
         self.finish(self.retrain(1, origin, Origin(method="DARTS_V2"), genotype=OTHER))
-        failure = {"state": "failed", "error_class": "ValueError", "error_message": "no"}
+        failure: dict[str, Any] = {
+            "state": "failed",
+            "error_class": "ValueError",
+            "error_message": "no",
+        }
         self.finish(self.search(1, "ssf_nas", "where=joint"), **failure)
         running = self.search(2)
         self.begin(running)

@@ -1,4 +1,7 @@
-"""A checkpoint that is whole is gone on from or refused aloud; nothing starts again in silence."""
+"""A checkpoint that is whole is gone on from or refused aloud; nothing starts again in silence.
+
+The runs are fake; train/test_runs.py shows that real ones refuse a state that lacks a part.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ from nas_sweeps.store.layout import Layout
 from nas_sweeps.sweep import checkpoint as module
 from nas_sweeps.sweep.checkpoint import FORMAT, CheckpointNotUsable, Damaged, digest, read
 from nas_sweeps.sweep.run import run
-from nas_sweeps.train.search import SearchRun
+from nas_sweeps.testing import FakeSearch
 from tests.sweep.tiny import TINY
 
+pytestmark = pytest.mark.usefixtures("fake_runs")
 RECIPE = TINY["search"]["recipe"] | {"epochs": 2}
 GRID = ns.Grid.from_dict(
     TINY
@@ -32,15 +36,15 @@ GRID = ns.Grid.from_dict(
 @pytest.fixture
 def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store whose search finished one of two epochs."""
-    original = SearchRun.run_epoch
+    original = FakeSearch.run_epoch
 
-    def one_epoch(self: SearchRun, *between: Any) -> Any:
+    def one_epoch(self: FakeSearch, *between: Any) -> Any:
         if self.epochs_done == 1:
             raise KeyboardInterrupt
         return original(self, *between)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SearchRun, "run_epoch", one_epoch)
+        patch.setattr(FakeSearch, "run_epoch", one_epoch)
         with pytest.raises(KeyboardInterrupt):
             run(GRID, tmp_path, executor="inline", console="none")
     return tmp_path
@@ -77,7 +81,7 @@ def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
 
 
 def no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SearchRun, "run_epoch", lambda *_: pytest.fail("an epoch was computed"))
+    monkeypatch.setattr(FakeSearch, "run_epoch", lambda *_: pytest.fail("an epoch was computed"))
 
 
 class Bomb:
@@ -166,8 +170,8 @@ def test_every_format_has_a_way_to_that_of_today() -> None:
 def test_a_state_that_no_checkpoint_can_hold_fails_at_its_first_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = SearchRun.state_dict
-    monkeypatch.setattr(SearchRun, "state_dict", lambda s: original(s) | {"path": tmp_path})
+    original = FakeSearch.state_dict
+    monkeypatch.setattr(FakeSearch, "state_dict", lambda s: original(s) | {"path": tmp_path})
     assert not go_on(tmp_path)[0]
     failed = ns.load(tmp_path).trials.iloc[0]
     assert failed.error_class == CheckpointNotUsable.__name__

@@ -15,7 +15,7 @@ from nas_sweeps.numerics import COLUMNS, Numerics, changes
 from nas_sweeps.store import Store
 from nas_sweeps.sweep import machine
 from nas_sweeps.sweep.run import run
-from nas_sweeps.train.search import SearchRun
+from nas_sweeps.testing import FakeSearch
 from tests.sweep.tiny import TINY
 
 RECIPE = TINY["search"]["recipe"] | {"epochs": 2}
@@ -36,15 +36,15 @@ def grid(cpus: int, **retrain: object) -> ns.Grid:
 
 def interrupted(store: Path, monkeypatch: pytest.MonkeyPatch, cpus: int) -> None:
     """Run the search's first epoch with so many threads."""
-    original = SearchRun.run_epoch
+    original = FakeSearch.run_epoch
 
-    def one_epoch(self: SearchRun, *between: object) -> object:
+    def one_epoch(self: FakeSearch, *between: object) -> object:
         if self.epochs_done == 1:
             raise KeyboardInterrupt
         return original(self, *between)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(SearchRun, "run_epoch", one_epoch)
+        patch.setattr(FakeSearch, "run_epoch", one_epoch)
         with pytest.raises(KeyboardInterrupt):
             run(grid(cpus, winners="none"), store, executor="inline", console="none")
 
@@ -76,6 +76,7 @@ def test_every_attempt_and_result_says_under_which_numerics(tmp_path: Path) -> N
     assert set(COLUMNS) <= set(trials) & set(attempts)
 
 
+@pytest.mark.usefixtures("fake_runs")
 def test_a_continued_trial_keeps_the_threads_that_it_began_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_continued_trial_keeps_the_threads_that_it_began_with(
     assert frames.attempts.note.isna().all()
 
 
+@pytest.mark.usefixtures("fake_runs")
 def test_a_trial_that_cannot_keep_them_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

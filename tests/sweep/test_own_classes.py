@@ -1,4 +1,7 @@
-"""README's "Add a method, a loss, …" in a person's own script, with the default executor."""
+"""README's "Add a method, a loss, …" in a person's own script, with the default executor.
+
+Its trials are fake: they build the method and read its genotype. A real one is in test_readme.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.faked import SWITCH
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -72,7 +77,7 @@ def test_classes_of_a_script_are_used_by_rays_workers_or_refused_before_any_tria
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | SWITCH,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from torchmetrics.functional import classification
 
 from nas_sweeps.train.metrics import Group, confusion, summarise
 
@@ -27,6 +26,8 @@ def test_confusion_has_labels_in_rows_and_predictions_in_columns() -> None:
 
 
 def test_summary_agrees_with_torchmetrics(answers: tuple[Tensor, Tensor]) -> None:
+    from torchmetrics.functional import classification  # all of scipy.signal comes with it
+
     labels, predictions = answers
     summary = summarise(confusion(labels, predictions, 4), (1, 1, 1, 1), GROUPS)
 

@@ -176,7 +176,7 @@ class Finished:
 
 
 @cache
-def undisturbed(name: str) -> Finished:
+def undisturbed(name: str, **recipe: Any) -> Finished:
     """A run from start to end without a stop."""
-    run = make(name)
+    run = make(name, **recipe)
     return Finished.of(run, finish(run))

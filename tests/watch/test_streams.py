@@ -26,7 +26,10 @@ search:
   recipe: {channels: 2, layers: 3, epochs: 2, batch_size: 8}
 retrain: {winners: none}
 """
-pytestmark = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+pytestmark = [
+    pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full"),
+    pytest.mark.usefixtures("fake_runs"),
+]
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ def test_every_kernel_compiles(tmp_path: Path) -> None:
     for name in KERNELS:
         assert f" {name} " in printed
     assert f"{len(KERNELS)} variants of {len(KERNELS)} kernels for sm_90" in printed
+    assert len(list((tmp_path / "triton").rglob("*.cubin"))) == len(KERNELS)
 
 
 @pytest.mark.slow
