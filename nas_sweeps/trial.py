@@ -70,7 +70,7 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class DataPaths:
     """Where this machine finds and keeps images. Never part of an identity."""
 
     path: str | None = None  # of a custom data set: a folder, absolute

@@ -281,8 +281,8 @@ def test_cells_are_drawn_to_the_terminal_and_to_files(done_store: Path, tmp_path
     assert cli("draw", "NO_SUCH").returncode == 2
     strange = cli("draw", "DARTS_V2", "-o", tmp_path / "cells.gif")
     assert (strange.returncode, ".svg" in strange.stderr) == (2, True)
-    torn = cli("draw", "DARTS_V2", "-o", tmp_path / "cells.pdf", "--format", "svg")
-    assert (torn.returncode, "choose one" in torn.stderr) == (2, True)
+    corrupt = cli("draw", "DARTS_V2", "-o", tmp_path / "cells.pdf", "--format", "svg")
+    assert (corrupt.returncode, "choose one" in corrupt.stderr) == (2, True)
     (tmp_path / "file").touch()
     barred = cli("draw", "DARTS_V2", "-o", tmp_path / "file" / "cells.txt")
     assert (barred.returncode, "name another file" in barred.stderr) == (2, True)

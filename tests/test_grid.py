@@ -14,7 +14,7 @@ import pytest
 from nas_sweeps import methods
 from nas_sweeps.grid import Grid, GridError, load_grid, plan
 from nas_sweeps.space.published import PUBLISHED
-from nas_sweeps.trial import Barlow, Distribution, Places, Pretrain, Resources
+from nas_sweeps.trial import Barlow, DataPaths, Distribution, Pretrain, Resources
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 SMALL: dict[str, Any] = {
@@ -217,7 +217,7 @@ def test_what_cannot_change_a_result_changes_no_identity(tmp_path: Path) -> None
     )
     assert ids(moved) == ids(other)
     assert plan(moved).searches[0].data.label == "mine"
-    assert moved.places == Places(path=str(tmp_path))
+    assert moved.places == DataPaths(path=str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from nas_sweeps.store import Store
 from nas_sweeps.sweep.doctor import examine
 from nas_sweeps.sweep.ray_places import require_home
 from nas_sweeps.tables.export import export
-from nas_sweeps.trial import Places
+from nas_sweeps.trial import DataPaths
 
 GRID = """
 data: {dataset: digits, image_size: 8, n_max: 10, test_n_max: 3}
@@ -77,8 +77,8 @@ def test_python_calls_take_a_home(home: Path) -> None:
     write_report("~/runs/x", "~/page")
     assert (home / "trials.csv").exists()
     assert (home / "page/index.html").exists()
-    assert cache_folder(Places(cache="~/c")) == home / "c"
-    assert downloads_folder(Places(downloads="~/d")) == home / "d"
+    assert cache_folder(DataPaths(cache="~/c")) == home / "c"
+    assert downloads_folder(DataPaths(downloads="~/d")) == home / "d"
     run_bench(Options(tasks=("views",), repeats=1, steps=1).quick(), Path("~/bench.parquet"))
     assert (home / "bench.parquet").exists()
     assert list(Path.cwd().iterdir()) == []
@@ -120,7 +120,7 @@ def test_without_a_home_what_needs_none_works(
     homeless: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NAS_SWEEPS_CACHE", str(tmp_path / "cache"))
-    assert cache_folder(Places()) == tmp_path / "cache"
+    assert cache_folder(DataPaths()) == tmp_path / "cache"
     (tmp_path / "g.yaml").write_text(GRID)
     grid = ns.load_grid(tmp_path / "g.yaml")
     assert ns.run(grid, tmp_path / "store", executor="inline", console="none").complete
@@ -131,7 +131,7 @@ def test_without_a_home_what_needs_one_says_to_set_it(
 ) -> None:
     monkeypatch.delenv("NAS_SWEEPS_CACHE", raising=False)
     for call in (
-        lambda: cache_folder(Places()),
+        lambda: cache_folder(DataPaths()),
         lambda: user_path("~/x"),
         lambda: Store("~/x"),
         lambda: ns.load_grid("~/g.yaml"),

@@ -41,9 +41,9 @@ def compacted(older: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     index = Store(older).layout.index.read_json()
     assert index is not None
     assert index["schema"] == 4
-    for trial_id, stamp in index["trials"].items():
-        if stamp:
-            os.utime(older / "trials" / trial_id, ns=(stamp, stamp))
+    for trial_id, mtime_ns in index["trials"].items():
+        if mtime_ns:
+            os.utime(older / "trials" / trial_id, ns=(mtime_ns, mtime_ns))
     original = gather.read_trial
 
     def read(files: TrialFiles) -> object:

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 import nas_sweeps as ns
 from nas_sweeps.cli import app
-from nas_sweeps.data.bundle import prepare
 from nas_sweeps.data.profiles import half_size, known_counts
+from nas_sweeps.data.splits import prepare
 from nas_sweeps.grid.whole_batches import too_large_batches
 from nas_sweeps.sweep.doctor import examine
-from nas_sweeps.trial import Data, Distribution, Places
+from nas_sweeps.trial import Data, DataPaths, Distribution
 
 GRID = """
 data: {dataset: digits, image_size: 8, n_max: 10, test_n_max: 3}
@@ -91,7 +91,7 @@ def test_counts_that_are_known_without_images_are_those_of_the_images(
     shape: dict[str, Any], n_max: int | None
 ) -> None:
     data, distribution = Data(dataset="digits", label="d", n_max=n_max), Distribution(**shape)
-    bundle = prepare(data, distribution, Places(), "cpu")
+    bundle = prepare(data, distribution, DataPaths(), "cpu")
     known = known_counts(data, distribution)
     assert known == bundle.train_counts
     assert half_size(known) == len(bundle.t_index)

@@ -83,18 +83,18 @@ def main(given: str) -> None:
     clock, subject = _Clock(read["started"]), Subject(**read["subject"])
     import torch
 
-    from nas_sweeps.data.bundle import prepare
     from nas_sweeps.data.cache import arithmetic_folder
+    from nas_sweeps.data.splits import prepare
     from nas_sweeps.space.verified import verify
     from nas_sweeps.train.common import choose_device
     from nas_sweeps.train.form import form_of
     from nas_sweeps.train.retrain import RetrainRun
     from nas_sweeps.train.search import SearchRun
     from nas_sweeps.train.warming import warm_up_run
-    from nas_sweeps.trial import Places, Resources, SearchTrial
+    from nas_sweeps.trial import DataPaths, Resources, SearchTrial
 
     clock.phase("imports")
-    trial, places = trial_of(subject), Places(path=subject.path)
+    trial, places = trial_of(subject), DataPaths(path=subject.path)
     device = choose_device(Resources(gpus=float(subject.device == "cuda"), cpus=subject.threads))
     assert device.type == subject.device, "torch sees another device than was asked for"
     verify(device, trial.recipe.precision, form_of(trial, device).form, arithmetic_folder(places))

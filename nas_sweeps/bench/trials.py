@@ -16,8 +16,8 @@ import torch
 from nas_sweeps import methods
 from nas_sweeps.bench.options import Options
 from nas_sweeps.bench.variants import Variant
-from nas_sweeps.data.bundle import Bundle
 from nas_sweeps.data.longtail import Group
+from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.space.precision import precision
 from nas_sweeps.space.published import published
 from nas_sweeps.train.common import nothing
@@ -40,7 +40,7 @@ DATA = Data(dataset="digits", label="noise")  # names nothing that is loaded
 BALANCE = Distribution(kind="balance")
 
 
-def noise(options: Options) -> Bundle:
+def noise(options: Options) -> DataSplits:
     """A balanced data set of two batches a half, on the device."""
     device, side = options.device, options.image_size
     half = 2 * max(options.batch, options.darts_batch) + CLASSES
@@ -52,7 +52,7 @@ def noise(options: Options) -> Bundle:
     count = max(CLASSES, options.test_images)  # no class without any
     tested = torch.arange(count) % CLASSES
     each = tuple(range(0, half, CLASSES))
-    return Bundle(
+    return DataSplits(
         images=images(2 * half),
         labels=(torch.arange(2 * half) % CLASSES).to(device),
         full_index=torch.arange(2 * half, device=device),

@@ -13,8 +13,8 @@ from rich.table import Column, Table
 
 from nas_sweeps.cost.forecast import Forecast, Line, forecast
 from nas_sweeps.cost.here import this_machine
-from nas_sweeps.cost.kept import Kept, latest
-from nas_sweeps.cost.rates import HOW, Band, Rates
+from nas_sweeps.cost.rates import HOW, Interval, Rates
+from nas_sweeps.cost.record import EstimateRecord, latest
 from nas_sweeps.cost.simulate import Room, Schedule
 from nas_sweeps.grid import Grid
 from nas_sweeps.schedule import Scheduler
@@ -34,7 +34,7 @@ TWO_WAYS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class EstimateOptions:
     """What ``plan`` was asked beside the grid."""
 
     source: str | None = None  # a store with measured trials, beside the grid's own
@@ -60,7 +60,7 @@ class Question:
 
 
 def estimate_view(
-    grid: Grid, chain: Scheduler, store: Store, question: Question
+    grid: Grid, scheduler: Scheduler, store: Store, question: EstimateOptions
 ) -> Iterator[RenderableType]:
     """What is left of a grid, and what it will take.
 
@@ -69,7 +69,7 @@ def estimate_view(
     """
     stores = [store] if store.exists() else []
     stores += [] if question.source is None else [Store(question.source)]
-    if next(chain.left(), None) is None:
+    if next(scheduler.left(), None) is None:
         yield "nothing is left to run"
         return
     needs = {phase: grid.resources(phase) for phase in grid.phases}
@@ -83,8 +83,8 @@ def estimate_view(
     if question.calibrate:
         from nas_sweeps.cost.calibrate import calibrate
 
-        yield from calibrate(grid, chain, rates)
-    yield from _told(forecast(chain, rates, _begun(store)), needs, question, gpus)
+        yield from calibrate(grid, scheduler, rates)
+    yield from _told(forecast(scheduler, rates, _begun(store)), needs, question, gpus)
 
 
 def _begun(store: Store) -> dict[str, int]:
@@ -114,7 +114,7 @@ def _sources(measured: Measured, stores: list[Store]) -> Iterator[str]:
 
 
 def _told(
-    found: Forecast, needs: Needs, question: Question, gpus: bool
+    found: Forecast, needs: Needs, question: EstimateOptions, gpus: bool
 ) -> Iterator[RenderableType]:
     if any(line.costs for line in found.lines):
         yield table_of(found)
@@ -134,10 +134,10 @@ def _told(
     yield f"in brackets: {how}, as if all trials erred the same way; without failures"
 
 
-def _clock(found: Forecast, needs: Needs, question: Question, gpus: bool) -> Iterator[str]:
+def _clock(found: Forecast, needs: Needs, question: EstimateOptions, gpus: bool) -> Iterator[str]:
     """Wall time against its bounds, and the price."""
     room, where = question.room()
-    wall: Band | None = None
+    wall: Interval | None = None
     try:
         wall, schedule = found.wall(needs, room)
     except ValueError as error:
@@ -210,7 +210,7 @@ def bounds_text(schedule: Schedule) -> str:
 
 
 def price_text(
-    found: Forecast, needs: Needs, gpus: bool, rate: float, wall: Band | None, room: Room
+    found: Forecast, needs: Needs, gpus: bool, rate: float, wall: Interval | None, room: Room
 ) -> str:
     """Of the hours that trials hold; and of the whole cluster until the last one ends."""
     name, what, place = ("GPU", "gpus", 1) if gpus else ("CPU", "cpus", 0)
@@ -230,7 +230,7 @@ def _money(amount: float) -> str:
     return f"{amount:,.2f}" if amount >= 0.1 else f"{amount:.2g}"
 
 
-def band_text(band: Band) -> str:
+def band_text(band: Interval) -> str:
     return f"{span(band.mid)} ({span(band.low)}–{span(band.high)})"
 
 
@@ -242,7 +242,7 @@ def _counted(devices: Counter[str]) -> str:
     return ", ".join(f"{_count(n, 'trial')} on {device}" for device, n in devices.items())
 
 
-def kept_text(kept: Kept, runs: bool) -> str:
+def kept_text(kept: EstimateRecord, runs: bool) -> str:
     """How a run's estimate compares with what the run took; ``runs``: whether its driver lives."""
     wall, n = kept.wall_s, kept.trials
     said = f"estimated {span(wall.mid)} ({span(wall.low)}–{span(wall.high)}) for {n} trials"

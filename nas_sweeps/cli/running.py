@@ -94,13 +94,13 @@ def plan(
     by the spread of the measured trials. A busier machine than theirs is
     not in it.
     """
-    from nas_sweeps.cli.estimate_view import Question
+    from nas_sweeps.cli.estimate_view import EstimateOptions
     from nas_sweeps.cli.views import plan_view
     from nas_sweeps.store import Store
     from nas_sweeps.sweep.executor import executor_of
 
     grid = _grid(grid_file, overrides)
-    question = Question(
+    question = EstimateOptions(
         source=source,
         calibrate=calibrate,
         rate=rate,

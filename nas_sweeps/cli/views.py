@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from nas_sweeps.cli.estimate_view import Question, estimate_view, latest_text
+from nas_sweeps.cli.estimate_view import EstimateOptions, estimate_view, latest_text
 from nas_sweeps.data.profiles import known_counts
 from nas_sweeps.grid import Entry, Grid, GridError, plan
 from nas_sweeps.grid.expand import method_of
@@ -28,7 +28,7 @@ from nas_sweeps.watch.lines import span
 
 
 def plan_view(
-    grid: Grid, store: Store, verbose: bool, question: Question
+    grid: Grid, store: Store, verbose: bool, question: EstimateOptions
 ) -> Iterator[RenderableType]:
     """Every trial of a grid, counted by phase and method, against what a store holds.
 
@@ -36,28 +36,28 @@ def plan_view(
         ValueError: what ``estimate_view`` raises, or the store holds what cannot be read.
     """
     question.require()
-    store.refuse_strangers()
+    store.check_version()
     planned = plan(grid)
-    chain = replay(planned, store, retry="lost")
+    scheduler = replay(planned, store, retry="lost")
     yield f"{grid.name}: {len(planned)} trials"
-    yield counts_table(chain)
+    yield counts_table(scheduler)
     for phase in grid.phases:
         resources = grid.resources(phase)
         yield f"a {phase} trial takes {resources.gpus:g} GPU and {resources.cpus} CPU"
-    waiting = (entry for entry, state in chain.states() if state == State.WAITING)
+    waiting = (entry for entry, state in scheduler.states() if state == State.WAITING)
     for line in too_large_batches(waiting, known_counts):
         yield Text(line, style="red")
     held = "holds what is done" if store.exists() else "is not there yet"
     yield f"store {store} {held}"
-    yield from estimate_view(grid, chain, store, question)
+    yield from estimate_view(grid, scheduler, store, question)
     if verbose:
-        yield trials_table(chain)
+        yield trials_table(scheduler)
         yield Text(json.dumps(json.loads(grid.to_json()), indent=2))
 
 
-def counts_table(chain: Scheduler) -> Table:
+def counts_table(scheduler: Scheduler) -> Table:
     """Planned trials by phase, method and state."""
-    found = Counter((*who(entry), state) for entry, state in chain.states())
+    found = Counter((*who(entry), state) for entry, state in scheduler.states())
     always = (State.DONE, State.WAITING)
     shown = [s for s in State if s in always or any(k[2] == s for k in found)]
     table = Table("phase", Column("method", overflow="fold"))
@@ -72,10 +72,10 @@ def counts_table(chain: Scheduler) -> Table:
     return table
 
 
-def trials_table(chain: Scheduler) -> Table:
+def trials_table(scheduler: Scheduler) -> Table:
     """One line per planned trial. The id of a slot depends on the genotype yet to be found."""
     table = Table("phase", "method", "distribution", "seed", "state", "trial")
-    for entry, state in chain.states():
+    for entry, state in scheduler.states():
         name = entry.trial_id if isinstance(entry, Trial) else ""
         table.add_row(*who(entry), str(entry.distribution), str(entry.seed), state, name)
     return table

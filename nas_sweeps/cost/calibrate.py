@@ -19,7 +19,7 @@ from torch import Tensor
 from nas_sweeps import methods
 from nas_sweeps.cost.epochs import Kind, parts_of
 from nas_sweeps.cost.rates import Images, Rates, Sample, share_of, work_of
-from nas_sweeps.data.bundle import Bundle, prepare
+from nas_sweeps.data.splits import DataSplits, prepare
 from nas_sweeps.grid import Entry, Grid, Slot
 from nas_sweeps.grid.expand import method_of
 from nas_sweeps.schedule import Scheduler
@@ -34,7 +34,7 @@ TESTED = 64  # test images, or one of each class
 STAND_IN = "DARTS_V2"  # in the place of a genotype that is yet to be found
 
 
-def calibrate(grid: Grid, chain: Scheduler, rates: Rates) -> Iterator[str]:
+def calibrate(grid: Grid, scheduler: Scheduler, rates: Rates) -> Iterator[str]:
     """Time what the rates cannot tell and add it to them, a line before each.
 
     What was measured has the last word on overhead.
@@ -44,7 +44,7 @@ def calibrate(grid: Grid, chain: Scheduler, rates: Rates) -> Iterator[str]:
             would be timed on.
     """
     overhead_s: dict[str, list[float]] = {}
-    for entry in _unknown(chain, rates):
+    for entry in _unknown(scheduler, rates):
         phase: str = entry.phase
         device = choose_device(grid.resources(phase))
         if grid.resources(phase).gpus and device.type == "cpu":
@@ -62,13 +62,13 @@ def calibrate(grid: Grid, chain: Scheduler, rates: Rates) -> Iterator[str]:
         overhead_s.setdefault(phase, []).append(prepared + beside)
     for phase, each in overhead_s.items():
         rates.overhead_s[phase] = rates.overhead_s.get(phase) or statistics.median(each)
-    _count_images(grid, chain, rates.images)
+    _count_images(grid, scheduler, rates.images)
 
 
-def _unknown(chain: Scheduler, known: Rates) -> list[Entry]:
+def _unknown(scheduler: Scheduler, known: Rates) -> list[Entry]:
     """One of each kind, distributions apart."""
     found: dict[object, Entry] = {}
-    for entry, _ in chain.left():
+    for entry, _ in scheduler.left():
         cost = known.cost(entry)
         timed = isinstance(entry, SearchTrial) or entry.phase == "retrain"  # as they are made short
         if timed and (cost is None or cost.step > 1):
@@ -77,13 +77,13 @@ def _unknown(chain: Scheduler, known: Rates) -> list[Entry]:
     return list(found.values())
 
 
-def _count_images(grid: Grid, chain: Scheduler, images: Images) -> None:
-    for data, distribution in {(e.data, e.distribution) for e, _ in chain.left()}:
+def _count_images(grid: Grid, scheduler: Scheduler, images: Images) -> None:
+    for data, distribution in {(e.data, e.distribution) for e, _ in scheduler.left()}:
         counts = prepare(data, distribution, grid.places, "cpu").train_counts
         images.add(data, distribution, max(counts), len(counts), sum(counts))
 
 
-def _time(entry: Entry, whole: Bundle, device: torch.device) -> tuple[list[Sample], float]:
+def _time(entry: Entry, whole: DataSplits, device: torch.device) -> tuple[list[Sample], float]:
     """Samples of each stage, and the seconds beside the epochs."""
     part = _part(whole, entry.recipe.batch_size, STEPS[device.type])
     started = time.perf_counter()
@@ -102,7 +102,7 @@ def _time(entry: Entry, whole: Bundle, device: torch.device) -> tuple[list[Sampl
     return samples, beside
 
 
-def _short_run(entry: Entry, bundle: Bundle, device: torch.device) -> Run:
+def _short_run(entry: Entry, bundle: DataSplits, device: torch.device) -> Run:
     trial: Trial
     if isinstance(entry, SearchTrial):
         trial = _short_search(entry)
@@ -142,7 +142,7 @@ def _short(recipe: R) -> R:
     return replace(recipe, epochs=1 + REPEATS, test_every=1)
 
 
-def _part(whole: Bundle, batch: int, steps: int) -> Bundle:
+def _part(whole: DataSplits, batch: int, steps: int) -> DataSplits:
     """The same with so many whole batches, spread over the classes, and few test images."""
     each = max(1, TESTED // whole.num_classes)
     places = [torch.nonzero(whole.test_labels == k)[:each, 0] for k in range(whole.num_classes)]
@@ -164,7 +164,7 @@ def _spread(index: Tensor, batch: int, steps: int) -> Tensor:
 
 
 def _sample(
-    entry: Entry, kind: Kind, epochs: int, whole: Bundle, part: Bundle, row: dict[str, Any]
+    entry: Entry, kind: Kind, epochs: int, whole: DataSplits, part: DataSplits, row: dict[str, Any]
 ) -> Sample:
     """An epoch of the whole data, from one of a part of it."""
     image_s = 1 / row["images_per_s"]
@@ -181,7 +181,7 @@ def _sample(
     )
 
 
-def _trained(entry: Entry, kind: Kind, bundle: Bundle) -> int:
+def _trained(entry: Entry, kind: Kind, bundle: DataSplits) -> int:
     """Images that an epoch trains on: where Barlow Twins wants whole batches, fewer."""
     batch: int = entry.recipe.batch_size
     if not isinstance(entry, SearchTrial):
@@ -198,7 +198,7 @@ def _in_batches(images: int, batch: int, whole: bool) -> int:
     return images // batch * batch if whole and images > batch else images
 
 
-def _tested(entry: Entry, bundle: Bundle) -> int:
+def _tested(entry: Entry, bundle: DataSplits) -> int:
     """Images that a test goes through."""
     held_out = isinstance(entry, SearchTrial) or share_of(entry.recipe) < 1
     return len(bundle.test_labels) + (len(bundle.v_index) if held_out else 0)

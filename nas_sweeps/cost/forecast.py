@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from nas_sweeps.cost.rates import Band, Cost, Rates
+from nas_sweeps.cost.rates import Cost, Interval, Rates
 from nas_sweeps.cost.simulate import Room, Schedule, Task, simulate
 from nas_sweeps.grid.expand import method_of
 from nas_sweeps.phases import phase_named
@@ -26,7 +26,7 @@ class Line:
     phase: str
     method: str
     trials: int = 0
-    work: Band = field(default_factory=Band)  # seconds, of those whose cost is known
+    work: Interval = field(default_factory=Interval)  # seconds, of those whose cost is known
     costs: list[Cost] = field(default_factory=list)
 
     @property
@@ -53,16 +53,16 @@ class Forecast:
     def complete(self) -> bool:
         return not any(line.unknown for line in self.lines)
 
-    def work(self, phase: str | None = None) -> Band:
+    def work(self, phase: str | None = None) -> Interval:
         """Seconds of trials, added up."""
-        return sum((line.work for line in self.lines if phase in (None, line.phase)), Band())
+        return sum((line.work for line in self.lines if phase in (None, line.phase)), Interval())
 
-    def hours(self, needs: Mapping[str, Resources], what: str) -> Band:
+    def hours(self, needs: Mapping[str, Resources], what: str) -> Interval:
         """GPU-hours or CPU-hours that the trials hold: ``what`` is gpus or cpus."""
         parts = (self.work(phase) * (getattr(needs[phase], what) / 3600) for phase in needs)
-        return sum(parts, Band())
+        return sum(parts, Interval())
 
-    def wall(self, needs: Mapping[str, Resources], room: Room) -> tuple[Band, Schedule]:
+    def wall(self, needs: Mapping[str, Resources], room: Room) -> tuple[Interval, Schedule]:
         """Seconds by the clock, and the schedule of the middle.
 
         Raises:
@@ -70,31 +70,31 @@ class Forecast:
         """
         mid = simulate(self.tasks, needs, room)
         low, high = (simulate(tasks, needs, room).wall_s for tasks in (self.low, self.high))
-        return Band(mid.wall_s, low, high), mid
+        return Interval(mid.wall_s, low, high), mid
 
 
 def remaining_s(
-    chain: Scheduler,
+    scheduler: Scheduler,
     rates: Rates,
     epochs_done: Mapping[str, int],
     running: Mapping[str, Left],
     slots: int,
 ) -> float | None:
     """Seconds until all is done if so many trials run at once; None while that is unknown."""
-    found = forecast(chain, rates, epochs_done, running)
+    found = forecast(scheduler, rates, epochs_done, running)
     if not found.complete:
         return None
-    needs = dict.fromkeys(chain.phases, Resources())
+    needs = dict.fromkeys(scheduler.phases, Resources())
     return simulate(found.tasks, needs, Room(ANYWHERE, max(1, slots))).wall_s
 
 
 def forecast(
-    chain: Scheduler,
+    scheduler: Scheduler,
     rates: Rates,
     epochs_done: Mapping[str, int] = NOTHING_DONE,
     running: Mapping[str, Left] = NONE_RUNNING,
 ) -> Forecast:
-    """Of what a chain has left.
+    """What the trials that a scheduler has left will take.
 
     Args:
         epochs_done: of trials that were begun, by id.
@@ -103,19 +103,19 @@ def forecast(
     lines: dict[tuple[str, str], Line] = {}
     places = {trial_id: place for place, trial_id in enumerate(running)}
     tasks = [
-        (Task(phase, left_s, runs=True), Band(left_s, left_s, left_s))
+        (Task(phase, left_s, runs=True), Interval(left_s, left_s, left_s))
         for phase, left_s in running.values()
     ]
-    followed = {phase_named(phase).after for phase in chain.phases}
+    followed = {phase_named(phase).after for phase in scheduler.phases}
     unreleased = 0
-    for entry, trial_id in chain.left():
+    for entry, trial_id in scheduler.left():
         phase = entry.phase
         method = method_of(entry)
         line = lines.setdefault((phase, method), Line(phase, method))
         line.trials += 1
         unreleased += trial_id is None
         cost = rates.cost(entry, epochs_done.get(trial_id or "", 0))
-        band = cost.seconds if cost else Band()
+        band = cost.seconds if cost else Interval()
         if cost is not None:
             line.work += band
             line.costs.append(cost)

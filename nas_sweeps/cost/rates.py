@@ -35,19 +35,19 @@ ROUGHLY = len(HOW) - 1  # the step that a plan does not take
 
 
 @dataclass(frozen=True, slots=True)
-class Band:
+class Interval:
     """A value and the 80 % interval around it."""
 
     mid: float = 0.0
     low: float = 0.0
     high: float = 0.0
 
-    def __add__(self, other: Band) -> Band:
+    def __add__(self, other: Interval) -> Interval:
         """As if both erred the same way: what trials share, a slow day, does not average out."""
-        return Band(self.mid + other.mid, self.low + other.low, self.high + other.high)
+        return Interval(self.mid + other.mid, self.low + other.low, self.high + other.high)
 
-    def __mul__(self, factor: float) -> Band:
-        return Band(self.mid * factor, self.low * factor, self.high * factor)
+    def __mul__(self, factor: float) -> Interval:
+        return Interval(self.mid * factor, self.low * factor, self.high * factor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Sample:
 class Cost:
     """Seconds of a trial, and what that was taken from."""
 
-    seconds: Band
+    seconds: Interval
     samples: int  # of the stage that was measured least; 0 where nothing is trained
     step: int  # of ``HOW``, that of the stage that was found last
     timed: bool = False
@@ -180,7 +180,7 @@ class Rates:
     ) -> Cost | None:
         """Of a trial, or of what is left of it; None where nothing like it was measured."""
         overhead = self.overhead_s.get(entry.phase, 0.0)
-        total, worst, timed = Band(overhead, overhead, overhead), 0, False
+        total, worst, timed = Interval(overhead, overhead, overhead), 0, False
         samples: list[int] = []
         for kind, epochs in after(parts_of(entry, origins), epochs_done):
             found = self._epoch(entry, kind)
@@ -231,14 +231,14 @@ class Rates:
             return Cost(band, len(group), step, all(sample.timed for sample in group))
         return None
 
-    def _band(self, phase: str, seconds: list[float], own: bool) -> Band:
+    def _band(self, phase: str, seconds: list[float], own: bool) -> Interval:
         n = len(seconds)
         mean = sum(seconds) / n
         spread, df = self._spread(phase)
         if own and n > 1 and (sd := _log_sd(seconds)) > spread:
             spread, df = sd, n - 1
         width = math.exp(_t90(df) * spread * math.sqrt(1 + 1 / n))
-        return Band(mean, mean / width, mean * width)
+        return Interval(mean, mean / width, mean * width)
 
     def _spread(self, phase: str) -> tuple[float, int]:
         """Of the logarithm of an epoch's seconds between like trials, and degrees of freedom."""

@@ -40,7 +40,7 @@ def epoch_batches(
     return batches[:-1] if rest and len(batches) > 1 and (drop_last or rest == 1) else batches
 
 
-class Passes:
+class EpochSampler:
     """Shuffled passes over ``index``, one after the other, resumable between any two batches.
 
     The state is that of the generator before it shuffled the present pass, and how many batches
@@ -64,7 +64,7 @@ class Passes:
             self._taken += 1
             yield batch
 
-    def turn(self) -> None:
+    def next_epoch(self) -> None:
         """On to the next pass; ``rest`` has given this one's last batch."""
         self._start, self._taken = self._generator.get_state(), 0
 
@@ -77,7 +77,7 @@ class Passes:
         self._start, self._taken = state["generator"].cpu(), state["taken"]
 
 
-class Endless:
+class InfiniteSampler:
     """Full batches from ``index`` for ever, reshuffled when a pass has too few images left.
 
     The remainder of a pass (fewer than ``batch_size`` images, others each time) is skipped, so

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 from nas_sweeps.paths import user_path
-from nas_sweeps.trial import Places
+from nas_sweeps.trial import DataPaths
 
 CACHE_VARIABLE = "NAS_SWEEPS_CACHE"
 _AT_HOME = "~/.cache/nas_sweeps"
 
 
-def cache_folder(places: Places) -> Path:
+def cache_folder(places: DataPaths) -> Path:
     """Where this machine keeps decoded images: ``places.cache``, $NAS_SWEEPS_CACHE, or home.
 
     Raises:
@@ -30,12 +30,12 @@ def cache_folder(places: Places) -> Path:
         ) from None
 
 
-def downloads_folder(places: Places) -> Path:
+def downloads_folder(places: DataPaths) -> Path:
     """Where data sets are downloaded to. Raises ValueError as ``cache_folder``."""
     return user_path(places.downloads) if places.downloads else cache_folder(places) / "downloads"
 
 
-def arithmetic_folder(places: Places) -> Path:
+def arithmetic_folder(places: DataPaths) -> Path:
     """Where this machine keeps which of its devices have passed the arithmetic check.
 
     Raises ValueError as ``cache_folder``.

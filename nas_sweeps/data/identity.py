@@ -13,10 +13,10 @@ from pathlib import Path
 from nas_sweeps.data.cache import cache_folder
 from nas_sweeps.data.files import Files, find_files
 from nas_sweeps.publish import publish_text
-from nas_sweeps.trial import Places
+from nas_sweeps.trial import DataPaths
 
 
-def fingerprint(path: str | Path, places: Places | None = None) -> str:
+def fingerprint(path: str | Path, places: DataPaths | None = None) -> str:
     """SHA-256 (64 hexadecimal digits) over the relative names and contents of a data set.
 
     Raises:
@@ -25,7 +25,7 @@ def fingerprint(path: str | Path, places: Places | None = None) -> str:
     return fingerprint_of(find_files(path), places)
 
 
-def fingerprint_of(files: Files, places: Places | None = None) -> str:
+def fingerprint_of(files: Files, places: DataPaths | None = None) -> str:
     """``fingerprint`` of files that were found already.
 
     Remembered in the cache folder by every file's path, size and times of change, so only the
@@ -35,7 +35,7 @@ def fingerprint_of(files: Files, places: Places | None = None) -> str:
         ValueError: a file cannot be read, is none, or is named in no UTF-8; there is no place
             for a cache.
     """
-    memo = cache_folder(places or Places()) / "fingerprints" / _listing_key(files)
+    memo = cache_folder(places or DataPaths()) / "fingerprints" / _listing_key(files)
     with suppress(OSError, UnicodeDecodeError):
         known = memo.read_text()
         if re.fullmatch("[0-9a-f]{64}", known):

@@ -10,12 +10,12 @@ from nas_sweeps.data.datasets import DATASETS, Archive, Dataset
 from nas_sweeps.data.files import find_files
 from nas_sweeps.data.identity import fingerprint_of
 from nas_sweeps.data.sources import cache_file, load_images
-from nas_sweeps.trial import Data, Places
+from nas_sweeps.trial import Data, DataPaths
 
 SHOWN = 12  # digits of a hash that a person compares
 
 
-def find_images(data: Data, places: Places) -> str:
+def find_images(data: Data, places: DataPaths) -> str:
     """What is here, with the hash of its content.
 
     Raises:
@@ -32,7 +32,7 @@ def find_images(data: Data, places: Places) -> str:
     return f"{data.dataset}, {source.origin}, sha256 of its pixels {digest[:SHOWN]}"
 
 
-def _custom(data: Data, places: Places) -> str:
+def _custom(data: Data, places: DataPaths) -> str:
     if places.path is None:
         raise ValueError("data set 'custom' needs a path: name its folder as data.path")
     files = find_files(places.path)
@@ -48,7 +48,7 @@ def _custom(data: Data, places: Places) -> str:
     return f"{here}; {len(files.left_out):,} files not read" if files.left_out else here
 
 
-def _downloaded(data: Data, places: Places, source: Dataset, archive: Archive) -> str:
+def _downloaded(data: Data, places: DataPaths, source: Dataset, archive: Archive) -> str:
     decoded = cache_file(data.dataset, data, places)
     if decoded.exists():
         digest = hashlib.sha256(decoded.read_bytes()).hexdigest()

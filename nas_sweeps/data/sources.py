@@ -20,7 +20,7 @@ from nas_sweeps.data.decode import Pixels, check_memory, decode, resized, to_NCH
 from nas_sweeps.data.files import find_files
 from nas_sweeps.data.identity import fingerprint
 from nas_sweeps.publish import publish
-from nas_sweeps.trial import Data, Places
+from nas_sweeps.trial import Data, DataPaths
 
 CACHE_FORMAT = "v1"  # raise it when the same files decode to other tensors
 
@@ -43,7 +43,7 @@ class Images:
     std: Statistics
 
 
-def load_images(data: Data, places: Places) -> Images:
+def load_images(data: Data, places: DataPaths) -> Images:
     """The images that ``data`` names, all of them, on the CPU.
 
     Decoded images are kept in the cache folder unless the data set says otherwise, one file for
@@ -63,7 +63,7 @@ def load_images(data: Data, places: Places) -> Images:
     return _cached(data.dataset, data, places, _named)
 
 
-def _named(data: Data, places: Places) -> Images:
+def _named(data: Data, places: DataPaths) -> Images:
     """The images of a registered data set, of one size."""
     source = DATASETS.build(data.dataset)
     if source.archive is None:
@@ -82,7 +82,7 @@ def _named(data: Data, places: Places) -> Images:
     )
 
 
-def _downloaded(source: Dataset, data: Data, places: Places) -> RawImages:
+def _downloaded(source: Dataset, data: Data, places: DataPaths) -> RawImages:
     folder = downloads_folder(places)
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -94,7 +94,7 @@ def _downloaded(source: Dataset, data: Data, places: Places) -> RawImages:
         ) from error
 
 
-def _custom(data: Data, places: Places) -> Images:
+def _custom(data: Data, places: DataPaths) -> Images:
     path = _custom_path(places)
     if data.fingerprint not in (None, fingerprint(path, places)):
         raise ValueError(
@@ -107,7 +107,7 @@ def _custom(data: Data, places: Places) -> Images:
     return _images(train_NCHW, labels[0], test_NCHW, labels[1], names)
 
 
-def _custom_path(places: Places) -> str:
+def _custom_path(places: DataPaths) -> str:
     if places.path is None:
         raise ValueError("data set 'custom' needs a path: name its folder as data path")
     return places.path
@@ -154,7 +154,7 @@ def _resized_all(pixels_NHWC: Pixels, size: int | None) -> Pixels:
 
 
 def _cached(
-    key: str, data: Data, places: Places, build: Callable[[Data, Places], Images]
+    key: str, data: Data, places: DataPaths, build: Callable[[Data, DataPaths], Images]
 ) -> Images:
     """Read the decoded images, or build and publish them; one process a machine builds."""
     file = cache_file(key, data, places)
@@ -177,7 +177,7 @@ def _cached(
     return images
 
 
-def cache_file(key: str, data: Data, places: Places) -> Path:
+def cache_file(key: str, data: Data, places: DataPaths) -> Path:
     """Where decoded images are kept, by their name or the fingerprint of their content."""
     return cache_folder(places) / "images" / f"{key}-{data.image_size or 'own'}-{CACHE_FORMAT}.pt"
 

@@ -48,8 +48,8 @@ from nas_sweeps.paths import user_path
 from nas_sweeps.phases import PHASES, Phase, in_order, phase_named
 from nas_sweeps.trial import (
     Barlow,
+    DataPaths,
     Distribution,
-    Places,
     Resources,
     RetrainRecipe,
     SearchRecipe,
@@ -76,9 +76,9 @@ class Grid(Section):
     ] = ()
 
     @property
-    def places(self) -> Places:
+    def places(self) -> DataPaths:
         """Where this machine finds the images."""
-        return Places(path=self.data.path)
+        return DataPaths(path=self.data.path)
 
     @property
     def default_store(self) -> Path:

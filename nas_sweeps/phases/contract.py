@@ -21,7 +21,7 @@ from nas_sweeps.registry import Registry
 if TYPE_CHECKING:
     import torch
 
-    from nas_sweeps.data.bundle import Bundle
+    from nas_sweeps.data.splits import DataSplits
     from nas_sweeps.grid import Entry, Grid, Slot
     from nas_sweeps.grid.sections import PhaseSection
     from nas_sweeps.space.genotype import Genotype
@@ -115,7 +115,7 @@ class Phase:
     def make_run(
         self,
         trial: Any,
-        images: Callable[[], Bundle],
+        images: Callable[[], DataSplits],
         device: torch.device,
         state_of: Callable[[str], dict[str, Any]],
     ) -> Run:

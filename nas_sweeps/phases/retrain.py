@@ -16,7 +16,7 @@ from nas_sweeps.trial import MethodSpec, Origin, RetrainRecipe, RetrainTrial
 if TYPE_CHECKING:
     import torch
 
-    from nas_sweeps.data.bundle import Bundle
+    from nas_sweeps.data.splits import DataSplits
     from nas_sweeps.grid import Grid
     from nas_sweeps.train.common import Run
 
@@ -40,7 +40,7 @@ class Retrain(Phase):
     def make_run(
         self,
         trial: Any,
-        images: Callable[[], Bundle],
+        images: Callable[[], DataSplits],
         device: torch.device,
         state_of: Callable[[str], dict[str, Any]],
     ) -> Run:

@@ -14,7 +14,7 @@ from nas_sweeps.trial import MethodSpec, Origin, SearchTrial
 if TYPE_CHECKING:
     import torch
 
-    from nas_sweeps.data.bundle import Bundle
+    from nas_sweeps.data.splits import DataSplits
     from nas_sweeps.grid import Grid
     from nas_sweeps.train.common import Run
 
@@ -44,7 +44,7 @@ class Search(Phase):
     def make_run(
         self,
         trial: Any,
-        images: Callable[[], Bundle],
+        images: Callable[[], DataSplits],
         device: torch.device,
         state_of: Callable[[str], dict[str, Any]],
     ) -> Run:

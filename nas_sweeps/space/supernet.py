@@ -95,7 +95,7 @@ def run_cell(
         if source > 1:
             states.append(sums[source - NODES[0]].finish())
         leaving = [row for row, edge in enumerate(EDGES) if edge[0] == source]
-        fan = Fan(
+        fan = OutEdges(
             x_BCHW=states[source],
             edges=[_edge(cell, row) for row in leaving],
             nodes=[sums[EDGES[row][1] - NODES[0]] for row in leaving],
@@ -127,7 +127,7 @@ class NodeSum:
         return self.total_BCHW + shift_C[:, None, None]
 
 
-class Fan(NamedTuple):
+class OutEdges(NamedTuple):
     """One state and the edges that leave it."""
 
     x_BCHW: Tensor
@@ -141,7 +141,7 @@ class Fan(NamedTuple):
         return [edge[operation] for edge in self.edges if operation in edge]
 
 
-def _leave(fan: Fan) -> None:
+def _leave(fan: OutEdges) -> None:
     """Add all operations of all edges that leave a state to the nodes they lead to."""
     pixels_BCHW = F.relu(fan.x_BCHW)
     lanes = [*_pools(fan), *_skips(fan, pixels_BCHW), *_convolutions(fan, pixels_BCHW)]
@@ -150,7 +150,7 @@ def _leave(fan: Fan) -> None:
         node.total_BCHW = total_BCHW
 
 
-def _pools(fan: Fan) -> list[Lane]:
+def _pools(fan: OutEdges) -> list[Lane]:
     """One pooled map for all edges: BatchNorm makes w BN(z) a diagonal A and a shift."""
     lanes = []
     for operation in ("max_pool_3x3", "avg_pool_3x3"):
@@ -163,7 +163,7 @@ def _pools(fan: Fan) -> list[Lane]:
     return lanes
 
 
-def _skips(fan: Fan, pixels_BCHW: Tensor) -> list[Lane]:
+def _skips(fan: OutEdges, pixels_BCHW: Tensor) -> list[Lane]:
     """The identity; or, with stride 2, one gather of pixels for all factorized reductions."""
     if "skip_connect" not in fan.weights:
         return []
@@ -191,7 +191,7 @@ def _two_halves(reduce: FactorizedReduce) -> Tensor:
     return torch.cat([F.pad(even, (0, channels)), F.pad(odd, (channels, 0))])
 
 
-def _convolutions(fan: Fan, pixels_BCHW: Tensor) -> list[Lane]:
+def _convolutions(fan: OutEdges, pixels_BCHW: Tensor) -> list[Lane]:
     """Separable and dilated convolutions: all depthwise filters of the state, then GEMMs."""
     separable = [(o, m) for o in SEPARABLE for m in fan.modules(o) if isinstance(m, SepConv)]
     dilated = [(o, m) for o in DILATED for m in fan.modules(o) if isinstance(m, DilConv)]
@@ -218,7 +218,7 @@ def _second_halves(maps_BCHW: list[Tensor], modules: list[SepConv]) -> list[Tens
     ]
 
 
-def _dilated(fan: Fan, pixels_BCHW: Tensor, modules: list[DilConv]) -> list[Tensor]:
+def _dilated(fan: OutEdges, pixels_BCHW: Tensor, modules: list[DilConv]) -> list[Tensor]:
     """Dilated convolutions. With stride 2 they meet every second pixel only, undilated."""
     if not modules:
         return []
@@ -245,7 +245,7 @@ def _measure(
     return measure(maps_BCHW, dense=dense) if norms[0].training else (maps_BCHW, None)
 
 
-def _lanes(fan: Fan, maps_BCHW: Sequence[Tensor], folded: Folded) -> list[Lane]:
+def _lanes(fan: OutEdges, maps_BCHW: Sequence[Tensor], folded: Folded) -> list[Lane]:
     """Lanes in the order operation by operation, each over all edges of the fan."""
     lanes = []
     for lane, (z_BCHW, factor, b_C) in enumerate(zip(maps_BCHW, *folded, strict=True)):

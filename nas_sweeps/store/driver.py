@@ -55,7 +55,7 @@ class Heartbeat:
     def __init__(self, file: File) -> None:
         self.file = file
         self.first = self._at = time.monotonic()  # first look, and when it was last seen to change
-        self._stamp: int | None = None
+        self._mtime_ns: int | None = None
         self._record: dict[str, Any] = {}
 
     def look(self, now_ns: int | None) -> Driver:
@@ -69,14 +69,14 @@ class Heartbeat:
             FileNotFoundError: the driver has left.
             OSError: the file system does not answer; ``last`` says what was known.
         """
-        stamp = self.file.files.stamp(self.file.key)
-        if stamp != self._stamp:
+        mtime_ns = self.file.files.mtime_ns(self.file.key)
+        if mtime_ns != self._mtime_ns:
             now = time.monotonic()
-            known = self._stamp is not None or now_ns is None
-            self._at = now if known else now - ((now_ns or 0) - stamp) / 1e9
-            if self._stamp is None:
+            known = self._mtime_ns is not None or now_ns is None
+            self._at = now if known else now - ((now_ns or 0) - mtime_ns) / 1e9
+            if self._mtime_ns is None:
                 self.first = now
-            self._stamp = stamp
+            self._mtime_ns = mtime_ns
             self._record = self.file.read_json() or self._record
         return self.last()
 

@@ -28,7 +28,7 @@ class Folder(NamedTuple):
     """What one listing says of a folder: names, and a number that changes whenever it does."""
 
     names: tuple[str, ...]
-    stamp: int  # of the last change, in ns by the clock of the file system
+    mtime_ns: int  # of the last change, in ns by the clock of the file system
 
 
 NOTHING_KNOWN: Mapping[str, int] = MappingProxyType({})
@@ -62,10 +62,10 @@ class Files(Protocol):
         Names may be left out of a folder whose stamp is the one in ``known``.
         """
 
-    def tidy(self, folder: str) -> None:
+    def clean_up(self, folder: str) -> None:
         """Remove what killed writers left in a folder and no listing shows."""
 
-    def stamp(self, key: str) -> int:
+    def mtime_ns(self, key: str) -> int:
         """When a file last changed, in ns by the clock of the file system. Raises OSError."""
 
     def now(self) -> int:
@@ -121,16 +121,16 @@ class LocalFiles:
     def tree(self, folder: str, known: Mapping[str, int] = NOTHING_KNOWN) -> dict[str, Folder]:
         found = {}
         # The time is taken before the names: a change between the two shows in the next time.
-        for name, stamp in self._folders(folder):
-            names = () if known.get(name) == stamp else self.names(f"{folder}/{name}")
-            found[name] = Folder(names, stamp)
+        for name, mtime_ns in self._folders(folder):
+            names = () if known.get(name) == mtime_ns else self.names(f"{folder}/{name}")
+            found[name] = Folder(names, mtime_ns)
         return found
 
-    def tidy(self, folder: str) -> None:
+    def clean_up(self, folder: str) -> None:
         with suppress(FileNotFoundError):
             remove_scratch(self.path / folder)
 
-    def stamp(self, key: str) -> int:
+    def mtime_ns(self, key: str) -> int:
         return (self.path / key).stat().st_mtime_ns
 
     def now(self) -> int:
@@ -197,8 +197,8 @@ class File:
         if not isinstance(value, dict):
             warn_skipped(self, "not a JSON object")
             return None
-        seal = value.pop(_SEAL, None)
-        if seal is not None and seal != _digest(value):
+        with_checksum = value.pop(_SEAL, None)
+        if with_checksum is not None and with_checksum != _digest(value):
             warn_skipped(self, "its content is not what was written")
             return None
         return value

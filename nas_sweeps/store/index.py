@@ -18,9 +18,9 @@ class Index:
     settled: dict[str, Settled]
     listed: list[tuple[TrialFiles, int]]  # names are left out where the index still holds
 
-    def holds(self, trial_id: str, stamp: int) -> bool:
+    def holds(self, trial_id: str, mtime_ns: int) -> bool:
         """Whether a trial is as it was when the tables were compacted."""
-        return bool(self.value.get("trials", {}).get(trial_id) == stamp)
+        return bool(self.value.get("trials", {}).get(trial_id) == mtime_ns)
 
 
 def read_index(layout: Layout) -> Index:

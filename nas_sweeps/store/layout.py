@@ -230,4 +230,4 @@ class Layout:
         """
         for name, folder in self.files.tree("trials", known).items():
             if _TRIAL.match(name):
-                yield TrialFiles(self.files, name, folder.names, self.results), folder.stamp
+                yield TrialFiles(self.files, name, folder.names, self.results), folder.mtime_ns

@@ -27,7 +27,7 @@ from nas_sweeps.store.layout import Layout, Writer
 TRIES = 5
 
 
-class Held(ValueError):
+class StoreLocked(ValueError):
     """Another driver runs this store."""
 
 
@@ -70,7 +70,7 @@ class Lease:
             time.sleep(random.uniform(0.1, 0.5))  # two that start together: one will be first
             other = self._take()
         if other is not None:
-            raise Held(
+            raise StoreLocked(
                 f"store '{self.layout}' is taken: {other.who}; wait for it, "
                 f"stop it, or name another store (a dead one is taken over {DEAD_S:.0f} s after "
                 "its last heartbeat)"
@@ -98,7 +98,7 @@ class Lease:
         self.writer = Writer(number, secrets.token_hex(3))
         self._publish()
         mine = self.layout.driver(self.writer)
-        now_ns = self.layout.files.stamp(mine.key)  # just written: the file system's own time
+        now_ns = self.layout.files.mtime_ns(mine.key)  # just written: the file system's own time
         for writer in self.layout.drivers():
             if writer == self.writer:
                 continue
@@ -150,7 +150,7 @@ class Watch:
         self._looked = -math.inf
         self._why: str | None = None
 
-    def verdict(self) -> str | None:
+    def stop_reason(self) -> str | None:
         """Why a worker has to stop, in words for a log; None: it goes on."""
         now = time.monotonic()
         if self._why is None and now - self._looked >= self.every_s:

@@ -68,9 +68,9 @@ class Store:
     def __str__(self) -> str:
         return str(self.layout)
 
-    def tidy(self) -> None:
+    def clean_up(self) -> None:
         """Remove what killed writers left among the tables. For the driver that holds the store."""
-        self.layout.files.tidy("tables")
+        self.layout.files.clean_up("tables")
 
     def exists(self) -> bool:
         """Also where its mark was damaged: the next run writes it again."""
@@ -84,7 +84,7 @@ class Store:
         first, *_ = (*path.resolve().relative_to(root).parts, "")
         return first in (*FOLDERS, self.layout.mark.name)
 
-    def refuse_strangers(self) -> None:
+    def check_version(self) -> None:
         """Raises ValueError where a file, or a store of another version, is in the way."""
         if "://" not in self.root and Path(self.root).is_file():
             raise ValueError(f"store '{self}': there is a file in the way; name a folder")
@@ -107,7 +107,7 @@ class Store:
             ValueError: a file is in the way, the place cannot be written to, or the store is
                 one of an earlier version.
         """
-        self.refuse_strangers()
+        self.check_version()
         try:  # written each time: it shows that the store can be written to
             self.layout.mark.publish_json({"store": "nas_sweeps", "layout": LAYOUT_VERSION})
         except (FileExistsError, NotADirectoryError):
@@ -120,7 +120,7 @@ class Store:
 
     def require(self) -> Store:
         """This store. Raises ValueError where there is none."""
-        self.refuse_strangers()
+        self.check_version()
         if not self.exists():
             raise ValueError(
                 f"'{self}' is no store: it has no file '{self.layout.mark.name}'; check the path, "
@@ -140,10 +140,10 @@ class Store:
     def grids(self) -> list[dict[str, Any]]:
         """Every grid that a run kept, the latest first."""
         files = self.layout.grids()
-        files.sort(key=lambda file: (-file.files.stamp(file.key), file.name))
+        files.sort(key=lambda file: (-file.files.mtime_ns(file.key), file.name))
         return [grid for grid in (file.read_json() for file in files) if grid is not None]
 
-    def ask(self, trial: Trial, variant: str = "") -> None:
+    def register(self, trial: Trial, variant: str = "") -> None:
         """Record a trial, once. ``variant`` names a search method's knobs that are not default."""
         files = self.layout.trial(trial.trial_id)
         if files.spec.name in files.names and files.spec.read_json() is not None:
@@ -165,9 +165,9 @@ class Store:
             )
         return asked.trial
 
-    def link(self, retrain_id: str, origin: Origin) -> None:
+    def add_origin(self, trial_id: str, origin: Origin) -> None:
         """Record that ``origin`` led to this retrain. Doing it again changes nothing."""
-        files = self.layout.trial(retrain_id)
+        files = self.layout.trial(trial_id)
         file = files.origin(origin.key)
         if file.name in files.names and file.read_json() is not None:
             return
@@ -201,7 +201,7 @@ class Store:
             if last is not None and last.state == State.DONE:
                 attempt.files.record.remove()
                 raise AlreadyDone(trial_id)
-        self.layout.files.tidy(before.folder)
+        self.layout.files.clean_up(before.folder)
         return attempt
 
     def reopen(self, trial_id: str) -> None:
@@ -216,7 +216,7 @@ class Store:
 
     # How it ended
 
-    def condemn(self, trial: Trial, error_class: str, error_message: str) -> Result:
+    def mark_failed(self, trial: Trial, error_class: str, error_message: str) -> Result:
         """Settle, as failed, a trial whose workers died without a word.
 
         It takes an attempt of its own, so that a worker that lives after all is overtaken.
@@ -275,8 +275,9 @@ class Store:
         """
         index = index or read_index(self.layout)
         found: dict[str, Settled] = {}
-        for files, stamp in index.listed:
-            held = index.settled.get(files.trial_id) if index.holds(files.trial_id, stamp) else None
+        for files, mtime_ns in index.listed:
+            current = index.holds(files.trial_id, mtime_ns)
+            held = index.settled.get(files.trial_id) if current else None
             if held is None:
                 result = read_newest_result(files)
                 held = None if result is None else Settled.of(result)

@@ -72,10 +72,10 @@ class RemoteFiles:
             for name, infos in sorted(below.items())
         }
 
-    def tidy(self, folder: str) -> None:
+    def clean_up(self, folder: str) -> None:
         """Nothing: there are no scratch files."""
 
-    def stamp(self, key: str) -> int:
+    def mtime_ns(self, key: str) -> int:
         info = self.filesystem.get_file_info(self._at(key))
         if info.type is not fs.FileType.File:
             raise FileNotFoundError(self.where(key))
@@ -85,7 +85,7 @@ class RemoteFiles:
         key = f".clock.{uuid4().hex}"
         self.publish(key, b"")
         try:
-            return self.stamp(key)
+            return self.mtime_ns(key)
         finally:
             self.remove(key)
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from nas_sweeps.data.bundle import prepare
 from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder
 from nas_sweeps.data.presence import find_images
+from nas_sweeps.data.splits import prepare
 from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
@@ -28,7 +28,7 @@ from nas_sweeps.store import Store
 from nas_sweeps.store.driver import DriverMonitor
 from nas_sweeps.sweep.executor import Executor, executor_of
 from nas_sweeps.sweep.finding import Finding, checked
-from nas_sweeps.trial import Data, Distribution, Places, Precision
+from nas_sweeps.trial import Data, DataPaths, Distribution, Precision
 
 NAMED = ("torch", "torchvision", "ray", "pandas", "pyarrow")
 LOW_GIB = 1.0  # a trial of the default recipes keeps two checkpoints of some 20 MB each
@@ -55,7 +55,7 @@ def examine(
         yield from _grid(grid)
     if store is not None:
         yield checked("store", partial(writable, store))
-    yield from _space(store, grid.places if grid else Places(), where.folders())
+    yield from _space(store, grid.places if grid else DataPaths(), where.folders())
     yield from where.findings(grid, None if store is None else Store(store))
 
 
@@ -122,7 +122,7 @@ def sound(grid: Grid | None) -> str:
 
 
 def _space(
-    store: str | Path | None, places: Places, others: list[tuple[str, Path]]
+    store: str | Path | None, places: DataPaths, others: list[tuple[str, Path]]
 ) -> Iterator[Finding]:
     """Free space wherever a run writes, once for each file system."""
     wanted: list[tuple[str, Path]] = []
@@ -164,7 +164,7 @@ def _existing(path: Path) -> Path:
 def writable(store: str | Path) -> str:
     """That a file which is written there reads back. Raises ValueError."""
     keeper = Store(store)
-    keeper.refuse_strangers()
+    keeper.check_version()
     with probed(keeper):
         pass
     if not keeper.exists():
@@ -221,7 +221,7 @@ def _grid(grid: Grid) -> Iterator[Finding]:
         yield checked("subsets", partial(drawn, planned, grid.places))
 
 
-def drawn(planned: Plan, places: Places) -> str:
+def drawn(planned: Plan, places: DataPaths) -> str:
     """That every training set of the plan can be drawn, and holds a batch.
 
     Raises ValueError as ``prepare`` and ``require_whole_batches``.

@@ -19,7 +19,7 @@ from nas_sweeps.store.lease import Watch
 from nas_sweeps.sweep.executor import Given
 from nas_sweeps.sweep.own_classes import unpack
 from nas_sweeps.sweep.worker import never, run_trial
-from nas_sweeps.trial import Places, Resources
+from nas_sweeps.trial import DataPaths, Resources
 
 
 def run_in_worker(
@@ -32,7 +32,7 @@ def run_in_worker(
     """Run a trial of a store in a process that is there for it. Without a GPU it must see none.
 
     Args:
-        stop: as ``verdict`` of ``run_trial``, asked beside the driver.
+        stop: as ``stop_reason`` of ``run_trial``, asked beside the driver.
 
     Raises:
         ValueError: the store, as it is seen here, does not hold the trial.
@@ -42,13 +42,13 @@ def run_in_worker(
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     unpack(given.own)
     here = Store(store)
-    watched = Watch(here.layout, given.driver).verdict if given.driver else never
+    watched = Watch(here.layout, given.driver).stop_reason if given.driver else never
     run_trial(
         here.spec(trial_id),
         here,
         given.places,
         resources,
-        verdict=lambda: stop() or watched(),
+        stop_reason=lambda: stop() or watched(),
     )
 
 
@@ -71,7 +71,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: came.append(signal.Signals(number).name))
     given = Given(
-        places=Places(path=asked.path, downloads=asked.downloads, cache=asked.cache),
+        places=DataPaths(path=asked.path, downloads=asked.downloads, cache=asked.cache),
         driver=asked.driver,
         own=base64.b64decode(asked.own),
     )

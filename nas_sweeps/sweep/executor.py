@@ -25,7 +25,7 @@ from nas_sweeps.registry import Registry
 from nas_sweeps.store import Store
 from nas_sweeps.sweep.finding import Finding, checked
 from nas_sweeps.sweep.own_classes import Used, pack
-from nas_sweeps.trial import Places, Resources
+from nas_sweeps.trial import DataPaths, Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Pool:
 class Given:
     """What a worker cannot read from the store, because only the driver knows it."""
 
-    places: Places = field(default_factory=Places)
+    places: DataPaths = field(default_factory=DataPaths)
     driver: str | None = None  # by which the store knows it; None: no driver can stop the worker
     own: bytes = b""  # classes that the worker cannot import, packed
 
@@ -90,7 +90,7 @@ class Setting:
     """What a pool has to know of a run."""
 
     store: Store
-    places: Places
+    places: DataPaths
     driver: str  # the key of its lease, which workers watch
     needs: tuple[Resources, ...] = ()  # of every phase of which a trial may run
     own: tuple[Used, ...] = ()  # what trials name that no worker can import

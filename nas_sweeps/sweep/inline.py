@@ -49,7 +49,7 @@ class InlinePool(Pool):
                 store,
                 self.setting.places,
                 resources,
-                verdict=self.watch.verdict,
+                stop_reason=self.watch.stop_reason,
             )
         except OSError as error:
             return [Ended(trial_id, f"could not write to the store ({error})")]

@@ -41,13 +41,13 @@ class Watcher:
 
 @dataclass(kw_only=True)
 class Job:
-    """A chain that is worked through on a pool.
+    """A scheduler's trials, run on a pool.
 
     A trial that ended for no fault of its own (its worker died, no memory, no space) is handed
     out again, ``max_retries`` times.
     """
 
-    chain: Scheduler
+    scheduler: Scheduler
     store: Store
     resources: Callable[[str], Resources]
     lease: Lease  # workers watch it
@@ -67,7 +67,7 @@ class Job:
     @property
     def phases(self) -> list[str]:
         """Those of which a trial may still run."""
-        counts = self.chain.counts()
+        counts = self.scheduler.counts()
         return [phase for phase, of in counts.items() if of[State.WAITING]]
 
     @property
@@ -75,7 +75,7 @@ class Job:
         """Nothing runs, and nothing will be handed out any more."""
         if self._live:
             return False
-        return self.stopping is not None or (not self._again and self.chain.next_phase is None)
+        return self.stopping is not None or (not self._again and self.scheduler.next_phase is None)
 
     # The loop
 
@@ -145,7 +145,7 @@ class Job:
         if self.stopping is not None:
             return None
         again = self._due()
-        return again.phase if again else self.chain.next_phase
+        return again.phase if again else self.scheduler.next_phase
 
     def hand_out(self) -> Task:
         """The next trial, of ``next_phase``, written down in the store before anything runs."""
@@ -153,7 +153,7 @@ class Job:
         if work is not None:
             self._again = [(when, w) for when, w in self._again if w is not work]
         else:
-            work = self.chain.next_task()
+            work = self.scheduler.next_task()
             assert work is not None, "nothing is ready"
             self.started += 1
             self._write_down(work)
@@ -183,11 +183,11 @@ class Job:
             self._tell(lambda watcher: watcher.again(trial, why))
             return
         if result is None:
-            result = self.store.condemn(trial, "WorkerLost", f"its worker {died}")
+            result = self.store.mark_failed(trial, "WorkerLost", f"its worker {died}")
         self._settle(trial, result)
 
     def _settle(self, trial: Trial, result: Result) -> None:
-        self.chain.settle(trial.trial_id, outcome_of(result))
+        self.scheduler.settle(trial.trial_id, outcome_of(result))
         self._results.append(result)
         self._tell(lambda watcher: watcher.settled(trial, result))
         if result.state == State.FAILED and self.fail_fast:
@@ -213,6 +213,6 @@ class Job:
 
     def _write_down(self, work: Task) -> None:
         trial_id = work.trial.trial_id
-        self.store.ask(work.trial, variant=self.variants.get(trial_id, ""))
+        self.store.register(work.trial, variant=self.variants.get(trial_id, ""))
         for origin in work.origins:
-            self.store.link(trial_id, origin)
+            self.store.add_origin(trial_id, origin)

@@ -18,7 +18,7 @@ from nas_sweeps.sweep.doctor import probed
 from nas_sweeps.sweep.executor import needs_of, require_room
 from nas_sweeps.sweep.finding import Finding, checked
 from nas_sweeps.sweep.ray_session import WHERE, alive_nodes, room_now, session
-from nas_sweeps.trial import Places
+from nas_sweeps.trial import DataPaths
 
 ANSWER_S = 120.0  # where there are GPUs a worker imports torch first, from a slow disk perhaps
 SAME = ("python", "nas_sweeps", "torch", "ray")  # versions that all nodes share
@@ -30,7 +30,7 @@ class Asked:
 
     store: str | None = None  # its root
     token: str = ""  # in the store's probe
-    places: Places = field(default_factory=Places)
+    places: DataPaths = field(default_factory=DataPaths)
     content: str | None = None  # the fingerprint of a custom data set
 
     @classmethod

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from nas_sweeps import methods
 from nas_sweeps.choices import Retry, Tracker
-from nas_sweeps.data.bundle import prepare
+from nas_sweeps.data.splits import prepare
 from nas_sweeps.grid import Entry, Grid, Plan, plan
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
@@ -20,8 +20,8 @@ from nas_sweeps.store import State, Store
 from nas_sweeps.store.index import read_index
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import grid_digest
+from nas_sweeps.sweep.estimate import EstimateRecorder
 from nas_sweeps.sweep.executor import Executor, Setting, executor_of
-from nas_sweeps.sweep.foretold import Foretold
 from nas_sweeps.sweep.job import MAX_RETRIES, Job
 from nas_sweeps.sweep.only import chosen_by
 from nas_sweeps.sweep.own_classes import own_of
@@ -31,7 +31,7 @@ from nas_sweeps.tables import compact
 from nas_sweeps.tables.gather import gather
 from nas_sweeps.tables.schemas import SCHEMAS
 from nas_sweeps.train.form import check_switches
-from nas_sweeps.trial import Places
+from nas_sweeps.trial import DataPaths
 from nas_sweeps.watch.follow import Follower
 from nas_sweeps.watch.trackers import require, trackers
 
@@ -114,19 +114,19 @@ def run(
     resolved = grid.to_json()
     digest = grid_digest(resolved)
     with Lease(keeper.layout, grid.name, grid=digest, only=only) as lease:
-        keeper.tidy()
+        keeper.clean_up()
         start = _start(planned, reader, retry, chosen)
-        chain = start.chain
+        scheduler = start.scheduler
         assert lease.writer is not None
-        foretold = Foretold(grid, chain, keeper, lease.writer, digest, measured)
+        foretold = EstimateRecorder(grid, scheduler, keeper, lease.writer, digest, measured)
         seen: Progress | Silence = Silence()
-        if not chain.finished and (track or console != "none"):
+        if not scheduler.finished and (track or console != "none"):
             sources = () if measured is None else (measured,)
             follower = Follower(keeper, sources=sources, chosen=chosen, retry=retry)
             shown = None if console == "none" else console or Console()
             seen = Progress(follower, shown, trackers(track, keeper))
         job = Job(
-            chain=chain,
+            scheduler=scheduler,
             store=keeper,
             resources=grid.resources,
             lease=lease,
@@ -138,7 +138,7 @@ def run(
         )
         keeper.keep_grid(resolved)
         known = len(start.linked)
-        _link(chain, keeper, start.linked, start.trials.__contains__)
+        _link(scheduler, keeper, start.linked, start.trials.__contains__)
         try:
             with stopped_by_signals(job.stop, last_resort, job.say):
                 if not job.over:
@@ -147,15 +147,15 @@ def run(
         finally:
             if lease.holds():
                 foretold.end()
-                _link(chain, keeper, start.linked, keeper.asked)
+                _link(scheduler, keeper, start.linked, keeper.asked)
                 if job.started or len(start.linked) > known or not start.compacted:
                     compact(keeper if job.started else reader)
-    return Summary(keeper, chain.counts(), job.started, job.stopping)
+    return Summary(keeper, scheduler.counts(), job.started, job.stopping)
 
 
 def _setting(job: Job, grid: Grid) -> Setting:
     """What a pool has to know of the run."""
-    waiting = [entry for entry, state in job.chain.states() if state == State.WAITING]
+    waiting = [entry for entry, state in job.scheduler.states() if state == State.WAITING]
     return Setting(
         store=job.store,
         places=grid.places,
@@ -165,7 +165,7 @@ def _setting(job: Job, grid: Grid) -> Setting:
     )
 
 
-def _check_images(chain: Scheduler, places: Places) -> None:
+def _check_images(scheduler: Scheduler, places: DataPaths) -> None:
     """Draw every training set that is still needed, once, before any trial starts.
 
     What is wrong with images or class counts would otherwise be every trial's own failure, days
@@ -174,7 +174,7 @@ def _check_images(chain: Scheduler, places: Places) -> None:
     """
     if places.path is not None and not user_path(places.path).exists():
         return
-    waiting = [entry for entry, state in chain.states() if state == State.WAITING]
+    waiting = [entry for entry, state in scheduler.states() if state == State.WAITING]
     counts = {
         key: prepare(*key, places, "cpu").train_counts
         for key in {(entry.data, entry.distribution) for entry in waiting}
@@ -186,7 +186,7 @@ def _check_images(chain: Scheduler, places: Places) -> None:
 class _Start:
     """What a run finds in its store."""
 
-    chain: Scheduler
+    scheduler: Scheduler
     trials: set[str]
     linked: set[tuple[str, str]]  # retrains, and keys of origins that asked for them
     compacted: bool  # the tables hold everything
@@ -202,22 +202,22 @@ def _start(
     """
     index = read_index(store.layout)
     gathered, settled = gather(store.layout, SCHEMAS, index), store.settled(index)
-    if gathered.torn:
+    if gathered.corrupt:
         # Those of this plan alone: only they are handed out, and so written, again.
         ours = replay(planned, store, chosen=chosen, settled=settled).trial_ids()
-        for trial_id in gathered.torn & ours:
+        for trial_id in gathered.corrupt & ours:
             store.reopen(trial_id)
             settled.pop(trial_id, None)
     return _Start(
-        chain=replay(planned, store, retry=retry, chosen=chosen, settled=settled),
-        trials=set(gathered.stamps),
+        scheduler=replay(planned, store, retry=retry, chosen=chosen, settled=settled),
+        trials=set(gathered.mtimes_ns),
         linked=gathered.origins(),
         compacted=gathered.current,
     )
 
 
 def _link(
-    chain: Scheduler, store: Store, linked: set[tuple[str, str]], there: Callable[[str], bool]
+    scheduler: Scheduler, store: Store, linked: set[tuple[str, str]], there: Callable[[str], bool]
 ) -> None:
     """Write down who else asked for retrains that are in the store already.
 
@@ -227,7 +227,7 @@ def _link(
         linked: retrains and keys of origins that are known to be written down; grows.
         there: whether a trial is in the store.
     """
-    for retrain_id, origin in chain.links():
+    for retrain_id, origin in scheduler.links():
         if (retrain_id, origin.key) not in linked and there(retrain_id):
-            store.link(retrain_id, origin)
+            store.add_origin(retrain_id, origin)
             linked.add((retrain_id, origin.key))

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from nas_sweeps.data.bundle import prepare
 from nas_sweeps.data.cache import arithmetic_folder
+from nas_sweeps.data.splits import prepare
 from nas_sweeps.names import tested
 from nas_sweeps.numerics import Numerics, changes
 from nas_sweeps.space.verified import verify
@@ -51,7 +51,7 @@ from nas_sweeps.train.common import (
 from nas_sweeps.train.form import form_of
 from nas_sweeps.train.runs import run_kind
 from nas_sweeps.train.warming import warm_up_run
-from nas_sweeps.trial import Places, Resources, Trial
+from nas_sweeps.trial import DataPaths, Resources, Trial
 
 BEAT_S = 30.0
 
@@ -98,14 +98,14 @@ class Accounts:
 def run_trial(
     trial: Trial,
     store: Store,
-    places: Places,
+    places: DataPaths,
     resources: Resources,
-    verdict: Callable[[], str | None] = never,
+    stop_reason: Callable[[], str | None] = never,
 ) -> Result | None:
     """Run a trial from its last checkpoint to its result, and publish it.
 
     An exception of the trial's own becomes a failed result: it is recorded, not raised.
-    ``verdict`` is asked between steps; when it gives a reason, the attempt publishes a checkpoint
+    ``stop_reason`` is asked between steps; when it gives one, the attempt publishes a checkpoint
     of where it is and ends.
 
     Returns:
@@ -121,7 +121,7 @@ def run_trial(
     with trial_log(attempt.files.log, trial.trial_id) as log:
         log.info("attempt %d of %s on %s", attempt.number, trial.trial_id, socket.gethostname())
         try:
-            return _Worker(trial, attempt, places, log).run(resources, verdict)
+            return _Worker(trial, attempt, places, log).run(resources, stop_reason)
         except Overtaken as error:
             log.warning("%s", error)
             return None
@@ -130,7 +130,9 @@ def run_trial(
 class _Worker:
     """One attempt at one trial."""
 
-    def __init__(self, trial: Trial, attempt: Attempt, places: Places, log: logging.Logger) -> None:
+    def __init__(
+        self, trial: Trial, attempt: Attempt, places: DataPaths, log: logging.Logger
+    ) -> None:
         self.trial, self.attempt, self.places, self.log = trial, attempt, places, log
         self.accounts = Accounts()
         self.device = torch.device("cpu")
@@ -139,12 +141,12 @@ class _Worker:
         self.saved = 0
         self.beaten = time.monotonic()
 
-    def run(self, resources: Resources, verdict: Callable[[], str | None]) -> Result | None:
+    def run(self, resources: Resources, stop_reason: Callable[[], str | None]) -> Result | None:
         """Raises Overtaken, or OSError where the store cannot be written to."""
         started_at = _now()
         try:
             self._choose_device(resources)
-            ended = {"state": State.DONE} | self._train(verdict)
+            ended = {"state": State.DONE} | self._train(stop_reason)
         except Overtaken:
             raise
         except Stopped as reason:
@@ -196,12 +198,12 @@ class _Worker:
         elif resources.gpus:
             self.log.warning("a GPU was granted but torch sees none: running on the CPU")
 
-    def _train(self, verdict: Callable[[], str | None]) -> dict[str, Any]:
+    def _train(self, stop_reason: Callable[[], str | None]) -> dict[str, Any]:
         """Every epoch that is missing, then what the result says."""
         trial, attempt, accounts = self.trial, self.attempt, self.accounts
-        self._between_steps(verdict)
+        self._between_steps(stop_reason)
         run = self._restored()
-        warm_up_run(run, self._mention, lambda: self._between_steps(verdict))
+        warm_up_run(run, self._mention, lambda: self._between_steps(stop_reason))
         attempt.beat(
             device=device_name(self.device),
             numerics=self.numerics[-1],
@@ -212,7 +214,7 @@ class _Worker:
         while run.epochs_done < run.epochs_total:
             try:
                 row: Row = {"trial_id": trial.trial_id} | run.run_epoch(
-                    lambda: self._between_steps(verdict)
+                    lambda: self._between_steps(stop_reason)
                 )
             except Stopped:
                 self._save(run)
@@ -230,9 +232,9 @@ class _Worker:
             "genotype_facts": outcome.facts,
         }
 
-    def _between_steps(self, verdict: Callable[[], str | None]) -> None:
+    def _between_steps(self, stop_reason: Callable[[], str | None]) -> None:
         """Raises Stopped or Overtaken."""
-        reason = verdict()
+        reason = stop_reason()
         if reason is not None:
             raise Stopped(reason)
         if time.monotonic() - self.beaten > BEAT_S:

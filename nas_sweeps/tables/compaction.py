@@ -19,9 +19,9 @@ from nas_sweeps.store.index import index_of
 from nas_sweeps.store.layout import AttemptFiles, Layout
 from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.records import SCHEMA_VERSION
+from nas_sweeps.tables.checksum import with_checksum
 from nas_sweeps.tables.gather import gather
 from nas_sweeps.tables.schemas import CLASSES, EPOCH_FILE, SCHEMAS, build
-from nas_sweeps.tables.sealed import seal
 
 # A folder that changed less than this before a compaction may change again without its time
 # moving (clock ticks are up to 2 s on FAT, 1 s on HFS+ and old NFS): it is read again.
@@ -43,7 +43,7 @@ def _write_rows(
 ) -> None:
     named = [{"trial_id": trial_id, **row} for row in rows]
     assert all(row["trial_id"] == trial_id for row in named), "rows of another trial"
-    file.publish(seal(build(named, schema)))
+    file.publish(with_checksum(build(named, schema)))
 
 
 def compact(store: Store | str | Path) -> None:
@@ -59,12 +59,12 @@ def compact(store: Store | str | Path) -> None:
     gathered = gather(layout, SCHEMAS)
     if gathered.current:
         return
-    stamps = {t: s if s < settled_before else 0 for t, s in gathered.stamps.items()}
-    index = {"schema": SCHEMA_VERSION, "compaction": uuid4().hex, "trials": stamps}
-    index |= index_of({t: s for t, s in gathered.settled().items() if stamps[t]})
+    mtimes_ns = {t: s if s < settled_before else 0 for t, s in gathered.mtimes_ns.items()}
+    index = {"schema": SCHEMA_VERSION, "compaction": uuid4().hex, "trials": mtimes_ns}
+    index |= index_of({t: s for t, s in gathered.settled().items() if mtimes_ns[t]})
     metadata = {"compaction": index["compaction"], "schema": str(SCHEMA_VERSION)}
     whole = {
-        name: seal(gathered.table(name).replace_schema_metadata(metadata), "lz4")
+        name: with_checksum(gathered.table(name).replace_schema_metadata(metadata), "lz4")
         for name in SCHEMAS
     }
     for name, data in whole.items():  # half of them published is a compaction that never was

@@ -19,6 +19,7 @@ from nas_sweeps.store.files import warn_skipped
 from nas_sweeps.store.index import Index, read_index
 from nas_sweeps.store.layout import Layout
 from nas_sweeps.store.records import SCHEMA_VERSION, Settled, State
+from nas_sweeps.tables.checksum import VerifiedParquet, check
 from nas_sweeps.tables.rows import TrialRows, genotype_rows, read_trial
 from nas_sweeps.tables.schemas import (
     GENOTYPES,
@@ -29,7 +30,6 @@ from nas_sweeps.tables.schemas import (
     needed_of,
     upgrade,
 )
-from nas_sweeps.tables.sealed import Checked, check
 from nas_sweeps.trial import Origin
 
 PARTS = ("epochs", "classes", "attempts", "alphas")  # tables of rows that belong to a trial
@@ -41,7 +41,7 @@ class Part:
     """A table of rows that belong to trials: compacted ones of some, fresh ones of others."""
 
     schema: pa.Schema
-    old: Checked | None
+    old: VerifiedParquet | None
     kept: set[str] | None  # trials whose compacted rows hold; None: all of them
     fresh: list[pa.Table]
 
@@ -71,8 +71,8 @@ class Gathered:
     trials: pa.Table
     genotypes: pa.Table
     parts: dict[str, Part]
-    stamps: dict[str, int]  # of each trial's folder: up to then its rows are right; 0: never
-    torn: set[str] = field(default_factory=set)  # trials of which something cannot be read
+    mtimes_ns: dict[str, int]  # of each trial's folder: up to then its rows are right; 0: never
+    corrupt: set[str] = field(default_factory=set)  # trials of which something cannot be read
     current: bool = False  # everything comes from the compacted tables, which are of this version
 
     def settled(self) -> dict[str, Settled]:
@@ -125,17 +125,17 @@ def gather(layout: Layout, names: Collection[str] = USUAL, index: Index | None =
     """
     index = index or read_index(layout)
     # The stamp is taken before any file is opened: a later change gives a later stamp.
-    listed = {files.trial_id: (files, stamp) for files, stamp in index.listed}
-    stamps = {trial_id: stamp for trial_id, (_, stamp) in listed.items()}
+    listed = {files.trial_id: (files, mtime_ns) for files, mtime_ns in index.listed}
+    mtimes_ns = {trial_id: mtime_ns for trial_id, (_, mtime_ns) in listed.items()}
     old = _compacted(layout, index.value, {"trials", "genotypes", *names})
     known = index.value["trials"] if old else {}
-    kept = {t for t, stamp in stamps.items() if known.get(t) == stamp}
+    kept = {t for t, mtime_ns in mtimes_ns.items() if known.get(t) == mtime_ns}
     fresh = []
     for trial_id, (files, _) in listed.items():
         if trial_id not in kept:  # its names were left out if its compacted rows are lost
             fresh.append(read_trial(files if files.names else layout.trial(trial_id)))
-    torn = {rows.trial["trial_id"] for rows in fresh if rows.damaged}
-    stamps |= {rows.trial["trial_id"]: 0 for rows in fresh if rows.damaged or not rows.fixed}
+    corrupt = {rows.trial["trial_id"] for rows in fresh if rows.corrupt}
+    mtimes_ns |= {rows.trial["trial_id"]: 0 for rows in fresh if rows.corrupt or not rows.fixed}
     some = kept if len(kept) < len(known) else None
     trials, genotypes = _whole_tables(old, some, fresh)
     parts = {
@@ -144,13 +144,15 @@ def gather(layout: Layout, names: Collection[str] = USUAL, index: Index | None =
         if name in names
     }
     current = bool(old) and not fresh and some is None and index.value["schema"] == SCHEMA_VERSION
-    return Gathered(trials, genotypes, parts, stamps, torn, current)
+    return Gathered(trials, genotypes, parts, mtimes_ns, corrupt, current)
 
 
-def _compacted(layout: Layout, index: dict[str, Any], names: set[str]) -> dict[str, Checked]:
+def _compacted(
+    layout: Layout, index: dict[str, Any], names: set[str]
+) -> dict[str, VerifiedParquet]:
     """The compacted tables; none where one is missing, torn, or of another compaction because
     one is being published right now."""
-    tables: dict[str, Checked] = {}
+    tables: dict[str, VerifiedParquet] = {}
     for name in names if index else ():
         try:
             table = check(layout.table(name).read())
@@ -167,7 +169,7 @@ def _compacted(layout: Layout, index: dict[str, Any], names: set[str]) -> dict[s
 
 
 def _whole_tables(
-    old: dict[str, Checked], kept: set[str] | None, fresh: list[TrialRows]
+    old: dict[str, VerifiedParquet], kept: set[str] | None, fresh: list[TrialRows]
 ) -> tuple[pa.Table, pa.Table]:
     """Trials and genotypes."""
     trials = Part(

@@ -32,6 +32,7 @@ from nas_sweeps.store.trial_files import (
     read_result,
     state_of,
 )
+from nas_sweeps.tables.checksum import read_verified
 from nas_sweeps.tables.schemas import (
     ALPHAS,
     ATTEMPTS,
@@ -42,7 +43,6 @@ from nas_sweeps.tables.schemas import (
     build,
     conform,
 )
-from nas_sweeps.tables.sealed import unseal
 from nas_sweeps.trial import Distribution, Origin, SearchTrial, Trial
 
 Row = dict[str, Any]
@@ -72,7 +72,7 @@ class TrialRows:
     attempts: pa.Table
     alphas: pa.Table
     genotype: Genotype | None
-    damaged: bool  # what should be there cannot be read: rows, or what was asked
+    corrupt: bool  # what should be there cannot be read: rows, or what was asked
 
     @property
     def fixed(self) -> bool:
@@ -124,7 +124,7 @@ def read_trial(files: TrialFiles) -> TrialRows:
         attempts=build(attempts, ATTEMPTS),
         alphas=alphas,
         genotype=genotype,
-        damaged=not whole,
+        corrupt=not whole,
     )
 
 
@@ -161,7 +161,9 @@ def _read_table(file: File | None, schema: pa.Schema) -> tuple[pa.Table, bool]:
     if file is None:
         return nothing, True
     try:
-        table = unseal(file.read(), use_threads=False)  # threads only cost on a file this small
+        table = read_verified(
+            file.read(), use_threads=False
+        )  # threads only cost on a file this small
         table = conform(table, schema, file)
     except FileNotFoundError:  # never written, or replaced by a later attempt's just now
         return nothing, True

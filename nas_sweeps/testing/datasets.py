@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas_sweeps.data.bundle import prepare
 from nas_sweeps.data.datasets import DATASETS, RawImages
 from nas_sweeps.data.profiles import known_counts
+from nas_sweeps.data.splits import prepare
 from nas_sweeps.testing.tiny import heavy_imports
-from nas_sweeps.trial import Data, Distribution, Places
+from nas_sweeps.trial import Data, DataPaths, Distribution
 
 
 def load(name: str, folder: Path) -> RawImages:
@@ -66,7 +66,7 @@ class DatasetContract:
 
     def test_a_plan_counts_what_a_run_draws(self, name: str, folder: Path, tmp_path: Path) -> None:
         data = Data(dataset=name, label=name, image_size=8)
-        places = Places(downloads=str(folder), cache=str(tmp_path))
+        places = DataPaths(downloads=str(folder), cache=str(tmp_path))
         for distribution in (Distribution(kind="balance"), Distribution(kind="exp", mu=0.5)):
             drawn = prepare(data, distribution, places, "cpu").train_counts
             assert known_counts(data, distribution) == tuple(drawn)

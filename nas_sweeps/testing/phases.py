@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from nas_sweeps.data.bundle import Bundle, prepare
+from nas_sweeps.data.splits import DataSplits, prepare
 from nas_sweeps.grid import Entry, Grid, GridError, plan
 from nas_sweeps.phases import PHASES, phase_named
 from nas_sweeps.testing.tiny import CPU, assert_goes_on, finish, heavy_imports
 from nas_sweeps.train.common import Run
-from nas_sweeps.trial import Places, Trial, trial_from_json
+from nas_sweeps.trial import DataPaths, Trial, trial_from_json
 
 TINY = {"channels": 2, "layers": 3, "epochs": 2, "batch_size": 16}
 GRID: dict[str, Any] = {
@@ -49,8 +49,8 @@ class TinyStudy:
     def run(self, trial: Trial) -> Run:
         """Before its first epoch."""
 
-        def images() -> Bundle:
-            return prepare(trial.data, trial.distribution, Places(), CPU)
+        def images() -> DataSplits:
+            return prepare(trial.data, trial.distribution, DataPaths(), CPU)
 
         def state_of(trial_id: str) -> dict[str, Any]:
             return self.ended[trial_id].state_dict()

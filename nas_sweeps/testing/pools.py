@@ -77,13 +77,13 @@ class PoolContract:
     def test_every_trial_is_done_once_and_a_second_run_starts_nothing(
         self, name: str, tmp_path: Path
     ) -> None:
-        chain = self.grid(winners="each")
-        first = self.run(name, tmp_path, chain)
+        scheduler = self.grid(winners="each")
+        first = self.run(name, tmp_path, scheduler)
         assert (first.complete, first.started) == (True, 4)
         attempts = ns.load(tmp_path).attempts
         assert attempts.state.tolist() == ["done"] * 4
         assert (attempts.pid == os.getpid()).all() != self.own_processes
-        assert self.run(name, tmp_path, chain).started == 0
+        assert self.run(name, tmp_path, scheduler).started == 0
 
     def test_a_trial_that_fails_is_a_row_and_stops_no_other(
         self, name: str, tmp_path: Path, given: Any
@@ -128,7 +128,7 @@ class PoolContract:
         given(fake.STEP_S, "0.05")
         store, (trial, *_) = Store(tmp_path), ns.plan(self.grid(epochs=5000)).searches
         store.create()
-        store.ask(trial)
+        store.register(trial)
         with Lease(store.layout, "the contract") as lease:
             setting = Setting(store=store, places=self.grid().places, driver=lease.key)
             with suppress(KeyboardInterrupt), self.executor(name).pool(setting) as pool:

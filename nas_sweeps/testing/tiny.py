@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from nas_sweeps import methods
-from nas_sweeps.data.bundle import Bundle, prepare
+from nas_sweeps.data.splits import DataSplits, prepare
 from nas_sweeps.space.published import published
 from nas_sweeps.train.common import Row, Run
 from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import (
     Data,
+    DataPaths,
     Distribution,
     MethodSpec,
-    Places,
     RetrainRecipe,
     RetrainTrial,
     SearchRecipe,
@@ -35,9 +35,9 @@ TIMES = ("epoch_s", "images_per_s", "peak_mem_gib")
 
 
 @cache
-def tiny_bundle() -> Bundle:
+def tiny_bundle() -> DataSplits:
     """Digits of 8 x 8 pixels, 14 of the largest class and 3 of the smallest."""
-    return prepare(DATA, EXP, Places(), CPU)
+    return prepare(DATA, EXP, DataPaths(), CPU)
 
 
 def tiny_search(method: MethodSpec, **recipe: Any) -> SearchRun:

@@ -21,8 +21,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from nas_sweeps.data.augment import normalise
 from nas_sweeps.data.batches import Order
-from nas_sweeps.data.bundle import Bundle
 from nas_sweeps.data.samplers import SAMPLERS
+from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.train.metrics import confusion, summarise
 from nas_sweeps.trial import Resources
@@ -231,7 +231,7 @@ def predict(
     logits: Callable[[Tensor], Tensor],
     images_NCHW: Tensor,
     index: Tensor,
-    bundle: Bundle,
+    bundle: DataSplits,
     between: Callable[[], None] = nothing,
 ) -> Tensor:
     """Predicted classes (N,) of the images at ``index``, without augmentation.
@@ -255,12 +255,12 @@ def predict(
 
 
 @torch.inference_mode()
-def _classes(logits: Callable[[Tensor], Tensor], images_BCHW: Tensor, bundle: Bundle) -> Tensor:
+def _classes(logits: Callable[[Tensor], Tensor], images_BCHW: Tensor, bundle: DataSplits) -> Tensor:
     x_BCHW = normalise(images_BCHW, bundle.mean, bundle.std)
     return logits(x_BCHW.to(memory_format=torch.channels_last)).argmax(1)
 
 
-def plain_batches(bundle: Bundle, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def plain_batches(bundle: DataSplits, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Training images without augmentation, as the network takes them, and their labels."""
     for part in torch.split(index, EVAL_BATCH[index.device.type]):
         x_BCHW = normalise(bundle.images[part], bundle.mean, bundle.std)
@@ -271,7 +271,7 @@ def accuracy(
     logits: Callable[[Tensor], Tensor],
     images_NCHW: Tensor,
     index: Tensor,
-    bundle: Bundle,
+    bundle: DataSplits,
     between: Callable[[], None] = nothing,
 ) -> float:
     """The fraction of right predictions among training images."""
@@ -280,7 +280,7 @@ def accuracy(
 
 
 def evaluate(
-    logits: Callable[[Tensor], Tensor], bundle: Bundle, between: Callable[[], None] = nothing
+    logits: Callable[[Tensor], Tensor], bundle: DataSplits, between: Callable[[], None] = nothing
 ) -> Row:
     """Every accuracy on the test set, ``recall`` per class included.
 
@@ -296,7 +296,7 @@ def evaluate(
     }
 
 
-def class_rows(recall: list[float], bundle: Bundle) -> list[Row]:
+def class_rows(recall: list[float], bundle: DataSplits) -> list[Row]:
     """The rows of the classes table, less the trial's id.
 
     Counts and groups are those of the whole long-tailed training set, also for a trial that

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_sweeps.data.augment import barlow_views, training_batch
-from nas_sweeps.data.bundle import Bundle
+from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.losses import Head, Seen, StepLoss
 from nas_sweeps.losses.functions import make_head
 from nas_sweeps.space.supernet import Supernet
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
 
 
 def make_batch(
-    bundle: Bundle,
+    bundle: DataSplits,
     index: Tensor,
     loss: StepLoss,
     supervised: OnLogits,

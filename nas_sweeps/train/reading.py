@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nas_sweeps.data.bundle import Bundle
+from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.methods import EdgeWeights, Method, Parameters, Progress, Rows, Searched
 from nas_sweeps.space.discretise import Discretised
 from nas_sweeps.train.common import Row, accuracy, evaluating, plain_batches
@@ -24,7 +24,7 @@ class Reading:
     parameters: Parameters
     progress: Progress  # without a generator
     model: SearchModel
-    bundle: Bundle
+    bundle: DataSplits
     generator: torch.Generator  # for whatever the method draws at the end
 
     @torch.no_grad()

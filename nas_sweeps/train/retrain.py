@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from nas_sweeps.data.batches import Passes
-from nas_sweeps.data.bundle import Bundle
+from nas_sweeps.data.batches import EpochSampler
+from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.losses import BarlowTwins, Progress, StepLoss, Supervised, supervised_loss
 from nas_sweeps.losses.contract import LOSSES
 from nas_sweeps.losses.functions import BarlowHead, make_head
@@ -75,7 +75,7 @@ class RetrainRun:
     def __init__(
         self,
         trial: RetrainTrial,
-        bundle: Bundle,
+        bundle: DataSplits,
         device: torch.device,
         recorder: Recorder | None = None,
         stages: tuple[Stage, ...] | None = None,
@@ -91,7 +91,7 @@ class RetrainRun:
         index = bundle.t_index if half else bundle.full_index
         counts = bundle.t_counts if half else bundle.train_counts
         order = generator(trial.seed, "order", device)
-        self.passes = Passes(index, self.recipe.batch_size, order)
+        self.passes = EpochSampler(index, self.recipe.batch_size, order)
         self.order = sampled(self.recipe.sampler, bundle.labels[index])
         self.draws = generator(trial.seed, "augment", device)
         self.drop_path = torch.zeros((), dtype=torch.float64, device=device)
@@ -188,7 +188,7 @@ class RetrainRun:
     def _turn(self) -> None:
         """On to the next epoch."""
         self.epochs_done += 1
-        self.passes.turn()
+        self.passes.next_epoch()
         self.meter = Meter(self.device)
         step_schedule(self.schedule)
 

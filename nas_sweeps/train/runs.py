@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from nas_sweeps.data.bundle import Bundle
+from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.phases import phase_named
 from nas_sweeps.train.common import Run
 from nas_sweeps.trial import Trial
@@ -34,7 +34,7 @@ class RunKind:
         note: for the trial's log.
     """
 
-    make: Callable[[Any, Callable[[], Bundle], torch.device, StateOf], Run]
+    make: Callable[[Any, Callable[[], DataSplits], torch.device, StateOf], Run]
     networks: bool = True
     note: str | None = None
 

@@ -25,8 +25,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from nas_sweeps import methods
-from nas_sweeps.data.batches import Endless, Passes
-from nas_sweeps.data.bundle import Bundle
+from nas_sweeps.data.batches import EpochSampler, InfiniteSampler
+from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.losses import StepLoss, supervised_loss
 from nas_sweeps.losses.contract import LOSSES
 from nas_sweeps.methods import EdgeWeights, Progress
@@ -74,7 +74,7 @@ class SearchRun:
     def __init__(
         self,
         trial: SearchTrial,
-        bundle: Bundle,
+        bundle: DataSplits,
         device: torch.device,
         recorder: Recorder | None = None,
     ) -> None:
@@ -157,11 +157,13 @@ class SearchRun:
             for counts in (self.bundle.t_counts, self.bundle.v_counts)
         )
         size = self.recipe.batch_size
-        self.passes = Passes(self.bundle.t_index, size, generator(seed, "order", device))
+        self.passes = EpochSampler(self.bundle.t_index, size, generator(seed, "order", device))
         self.order = None
         if self.weight_loss.reads_labels:
             self.order = sampled(self.recipe.sampler, self.bundle.labels[self.bundle.t_index])
-        self.validation = Endless(self.bundle.v_index, size, generator(seed, "validation", device))
+        self.validation = InfiniteSampler(
+            self.bundle.v_index, size, generator(seed, "validation", device)
+        )
 
     def _make_step(self) -> None:
         optimisers = [self.sgd, self.probe] if self.probed else [self.sgd]
@@ -200,7 +202,7 @@ class SearchRun:
     def _turn(self) -> None:
         """On to the next epoch."""
         self.epochs_done += 1
-        self.passes.turn()
+        self.passes.next_epoch()
         self.meter = Meter(self.device)
         for schedule in self.schedules.values():
             step_schedule(schedule)

@@ -58,7 +58,7 @@ class Follower:
         self.driver: Driver | None = None
         self.trials: dict[str, Known] = {}
         self.rates, self.slots = Rates(), 0
-        self._stamps: dict[str, int] = {}
+        self._mtimes_ns: dict[str, int] = {}
         self._looked = False
 
     def poll(self, trial_ids: list[str] | None = None) -> list[News]:
@@ -99,9 +99,9 @@ class Follower:
         self.rates, self.rates.roughly = measured.rates, True
         index = read_index(self.store.layout)
         settled = self.store.settled(index)
-        for files, stamp in index.listed:
+        for files, mtime_ns in index.listed:
             trial_id = files.trial_id
-            self._note_stamp(trial_id, stamp)
+            self._note_stamp(trial_id, mtime_ns)
             if trial_id not in settled:
                 list(self._read(files))
                 continue
@@ -116,16 +116,16 @@ class Follower:
         self._looked = True
 
     def _changed(self) -> Iterator[TrialFiles]:
-        for files, stamp in self.store.layout.trials(self._stamps):
-            if self._stamps.get(files.trial_id) != stamp:
-                self._note_stamp(files.trial_id, stamp)
+        for files, mtime_ns in self.store.layout.trials(self._mtimes_ns):
+            if self._mtimes_ns.get(files.trial_id) != mtime_ns:
+                self._note_stamp(files.trial_id, mtime_ns)
                 yield files
 
     def _files(self, trial_id: str) -> TrialFiles:
         return self.store.layout.trial(trial_id)
 
-    def _note_stamp(self, trial_id: str, stamp: int) -> None:
-        self._stamps[trial_id] = stamp if stamp < time.time_ns() - RACY_NS else 0
+    def _note_stamp(self, trial_id: str, mtime_ns: int) -> None:
+        self._mtimes_ns[trial_id] = mtime_ns if mtime_ns < time.time_ns() - RACY_NS else 0
 
     def _read(self, files: TrialFiles) -> Iterator[News]:
         trial = self.trials.setdefault(files.trial_id, Known(files.trial_id))
@@ -133,7 +133,7 @@ class Follower:
 
     # In words, and as a picture
 
-    def told(self, news: News) -> str:
+    def text_of(self, news: News) -> str:
         """News in a line, without the trial's name; empty for those that make none."""
         trial, result = news.trial, news.result
         if news.row is not None:
@@ -169,10 +169,10 @@ class Follower:
             if trial is None or shown.left_s is None:
                 return None
             left[trial_id] = trial.phase, shown.left_s
-        if self.planned.chain is None:
+        if self.planned.scheduler is None:
             return max((seconds for _, seconds in left.values()), default=0.0)
         begun = {t: k.epochs_done for t, k in self.trials.items() if k.epochs_done}
-        return remaining_s(self.planned.chain, self.rates, begun, left, self.slots)
+        return remaining_s(self.planned.scheduler, self.rates, begun, left, self.slots)
 
     def _counts(self) -> Counts:
         """Without a plan, what was asked for so far."""

@@ -24,8 +24,8 @@ from nas_sweeps.store.trial_files import (
     read_origins,
     read_result,
 )
+from nas_sweeps.tables.checksum import read_verified
 from nas_sweeps.tables.schemas import EPOCH_FILE, conform
-from nas_sweeps.tables.sealed import unseal
 from nas_sweeps.trial import Origin, Trial
 from nas_sweeps.watch.lines import name_of
 from nas_sweeps.watch.snapshot import Row, Running, Spent
@@ -141,7 +141,7 @@ class Known:
         if record is None or record.epochs_done <= self._epochs or not newest.holds(newest.epochs):
             return []
         try:
-            table = unseal(newest.epochs.read(), use_threads=False)
+            table = read_verified(newest.epochs.read(), use_threads=False)
             table = conform(table, EPOCH_FILE, newest.epochs)
         except (OSError, pa.ArrowException):
             return []

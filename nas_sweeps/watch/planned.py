@@ -23,7 +23,7 @@ class Planned:
 
     def __init__(self, store: Store, chosen: Callable[[Entry], bool] | None = None) -> None:
         self.store, self.chosen = store, chosen
-        self.chain: Scheduler | None = None  # None while no plan is known
+        self.scheduler: Scheduler | None = None  # None while no plan is known
         self.needs: Mapping[str, Resources] = dict.fromkeys(in_order(), Resources())
         self.counts: Counts | None = None
         self._plan: Plan | None = None
@@ -44,8 +44,8 @@ class Planned:
         """What is left of the plan when these trials have ended and those run."""
         state = self._of, self._plan is None, dict(outcomes), frozenset(running)
         if self._plan is not None and state != self._counted:
-            self.chain = Scheduler(self._plan, outcomes, self.chosen, elsewhere=running)
-            self.counts = self.chain.counts()
+            self.scheduler = Scheduler(self._plan, outcomes, self.chosen, elsewhere=running)
+            self.counts = self.scheduler.counts()
         self._counted = state
 
     def _grid(self, driver: Driver | None) -> Grid | None:

@@ -72,7 +72,7 @@ class Showing:
         self.pause_s = (time.monotonic() - began) / BUSY
         for each in news:
             if self.display is not None:
-                self.display.show(each, self.follower.told(each))
+                self.display.show(each, self.follower.text_of(each))
             for tracker in self.trackers:
                 tracker.tell(each)
         return news

@@ -58,15 +58,15 @@ class Shop:
     ) -> None:
         """Run a search that takes so long."""
         assert isinstance(entry, SearchTrial)
-        self.store.ask(entry, methods.variant(entry.method))
+        self.store.register(entry, methods.variant(entry.method))
         self._run(entry, [("search", epoch_s)] * entry.recipe.epochs, image_s, device, beside)
 
     def retrain(self, entry: Entry, stages: Mapping[str, tuple[int, float]]) -> None:
         """Run a retrain of so many epochs of so many seconds, by stage."""
         assert isinstance(entry, Slot)
         trial = entry.resolve(NORMAL)
-        self.store.ask(trial)
-        self.store.link(trial.trial_id, Origin(method=entry.origin.method))
+        self.store.register(trial)
+        self.store.add_origin(trial.trial_id, Origin(method=entry.origin.method))
         rows = [(stage, s) for stage, (n, s) in stages.items() for _ in range(n)]
         self._run(trial, rows, 0.01, "cpu", 0.0)
 

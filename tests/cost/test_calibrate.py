@@ -12,7 +12,7 @@ from nas_sweeps.cost import calibrate as room
 from nas_sweeps.cost.calibrate import REPEATS, calibrate
 from nas_sweeps.cost.forecast import forecast
 from nas_sweeps.cost.rates import Rates, Sample
-from nas_sweeps.data.bundle import Bundle, prepare
+from nas_sweeps.data.splits import DataSplits, prepare
 from nas_sweeps.grid import Grid
 from nas_sweeps.schedule import Scheduler
 from nas_sweeps.train.search import SearchRun
@@ -94,7 +94,7 @@ class Clockwork:
 
 @pytest.fixture
 def clockwork(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(entry: Any, part: Bundle, device: torch.device) -> Clockwork:
+    def make(entry: Any, part: DataSplits, device: torch.device) -> Clockwork:
         test, v = len(part.test_labels), len(part.v_index)
         if isinstance(entry, SearchTrial):
             return Clockwork(["search"] * (1 + REPEATS), len(part.t_index) + v, test + v)
@@ -110,20 +110,20 @@ def test_what_nobody_measured_is_timed_once_for_all_distributions_and_seeds(
     clockwork: None,
 ) -> None:
     grid = tiny(seeds=2, distributions=["balance", {"exp": 0.5}])
-    chain, rates = Scheduler(ns.plan(grid)), Rates()
-    assert list(calibrate(grid, chain, rates)) == [
+    scheduler, rates = Scheduler(ns.plan(grid)), Rates()
+    assert list(calibrate(grid, scheduler, rates)) == [
         "timing search darts on the CPU",
         "timing retrain darts on the CPU",
         "timing retrain darts + barlow on the CPU",
     ]
-    found = forecast(chain, rates)
+    found = forecast(scheduler, rates)
     assert found.complete
     assert found.trials == 2 * 2 * 3
     costs = [cost for line in found.lines for cost in line.costs]
     assert all(cost.timed and cost.samples == REPEATS for cost in costs)
     balance, exp = (s for s in ns.plan(grid).searches if s.seed == 0)
     assert rates.cost(balance).seconds.mid > rates.cost(exp).seconds.mid > 0
-    assert not list(calibrate(grid, chain, rates)), "it is known now"
+    assert not list(calibrate(grid, scheduler, rates)), "it is known now"
 
 
 def test_real_steps_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,8 +131,8 @@ def test_real_steps_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     search = TINY["search"] | {"methods": ["darts"]}
     retrain = TINY["retrain"] | {"pretrain": ["barlow"], "barlow": {"dim": 8, "hidden": 8}}
     grid = Grid.from_dict(TINY | {"search": search, "retrain": retrain})
-    chain, timed = Scheduler(ns.plan(grid)), Noted()
-    list(calibrate(grid, chain, timed))
+    scheduler, timed = Scheduler(ns.plan(grid)), Noted()
+    list(calibrate(grid, scheduler, timed))
     assert [s.kind.stage for s in timed.samples] == ["search", "pretrain", "finetune"]
     assert all(sample.epoch_s > 0 and sample.image_s > 0 for sample in timed.samples)
     assert all(overhead > 0 for overhead in timed.overhead_s.values())
@@ -147,8 +147,8 @@ def test_no_cpu_is_timed_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_short_epoch_becomes_a_whole_one(clockwork: None) -> None:
     grid = tiny(recipe=TINY["search"]["recipe"] | {"epochs": 5, "test_every": 2})  # type: ignore[index]
-    chain, rates = Scheduler(ns.plan(grid)), Rates()
-    list(calibrate(grid, chain, rates))
+    scheduler, rates = Scheduler(ns.plan(grid)), Rates()
+    list(calibrate(grid, scheduler, rates))
     rates.overhead_s.clear()
     data, where = ns.plan(grid).searches[0].data, Distribution(kind="exp", mu=0.4)
     whole = prepare(data, where, grid.places, "cpu")
@@ -167,8 +167,8 @@ def test_a_short_epoch_becomes_a_whole_one(clockwork: None) -> None:
 
 def test_only_what_is_unknown_is_timed(clockwork: None) -> None:
     grid = tiny()
-    chain, rates = Scheduler(ns.plan(grid)), Rates()
-    list(calibrate(grid, chain, rates))
+    scheduler, rates = Scheduler(ns.plan(grid)), Rates()
+    list(calibrate(grid, scheduler, rates))
     both = tiny(methods=["darts", "fairdarts"])
     lines = list(calibrate(both, Scheduler(ns.plan(both)), rates))
     assert [line.split(" on ")[0] for line in lines] == [

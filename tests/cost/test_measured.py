@@ -11,7 +11,7 @@ import nas_sweeps as ns
 from nas_sweeps.cost import measured
 from nas_sweeps.cost.forecast import forecast
 from nas_sweeps.cost.measured import _gap, epochs_begun, measure
-from nas_sweeps.cost.rates import ASSUMED_SPREAD, Band
+from nas_sweeps.cost.rates import ASSUMED_SPREAD, Interval
 from nas_sweeps.grid import Grid
 from nas_sweeps.schedule import Scheduler
 from nas_sweeps.trial import Resources
@@ -130,7 +130,7 @@ def test_epochs_that_are_done_are_not_estimated_again(shop: Shop) -> None:
     ran = searches(grid_of(search__seeds=2))
     shop.search(ran["darts", "balance", 0], 3.0)
     begun = ran["darts", "balance", 1]
-    shop.store.ask(begun)
+    shop.store.register(begun)
     shop.store.begin(begun.trial_id, device="cpu", epochs_done=4)
     rates, done = measure([shop.store], CPUS).rates, epochs_begun(shop.store)
     assert done[begun.trial_id] == 4
@@ -160,5 +160,5 @@ def test_a_trial_of_another_device_is_no_pause_between_two(
 
 
 def test_bands_add_as_if_all_erred_the_same_way() -> None:
-    assert Band(10, 8, 13) + Band(1, 0.5, 3) == Band(11, 8.5, 16)
-    assert Band(10, 8, 13) * 2 == Band(20, 16, 26)
+    assert Interval(10, 8, 13) + Interval(1, 0.5, 3) == Interval(11, 8.5, 16)
+    assert Interval(10, 8, 13) * 2 == Interval(20, 16, 26)

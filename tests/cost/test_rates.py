@@ -108,6 +108,6 @@ def test_a_retrain_waits_for_the_search_that_runs() -> None:
     kind, _ = parts_of(planned.retrains[0])[0]
     work = work_of(search.data, planned.retrains[0].recipe)
     rates.add(Sample(kind=kind, work=work, images=1.0, epoch_s=3.0, image_s=0.0))
-    chain = Scheduler(planned, elsewhere={search.trial_id})
+    scheduler = Scheduler(planned, elsewhere={search.trial_id})
     running = {search.trial_id: ("search", 25.0)}
-    assert remaining_s(chain, rates, {}, running, slots=4) == 25 + 2 * 3  # type: ignore[arg-type]
+    assert remaining_s(scheduler, rates, {}, running, slots=4) == 25 + 2 * 3  # type: ignore[arg-type]

@@ -146,8 +146,8 @@ def test_the_real_chain_starts_the_same_trials_in_the_same_order(
     winners: str, seeds: int, retrain_seeds: int, slots: int, random: object
 ) -> None:
     planned = grid_of(winners, seeds, retrain_seeds)
-    chain = Scheduler(planned)
-    left = [entry for entry, _ in chain.left()]
+    scheduler = Scheduler(planned)
+    left = [entry for entry, _ in scheduler.left()]
     assert left == list(planned)
     places = {search.trial_id: i for i, search in enumerate(planned.searches)}
     tasks = [
@@ -166,13 +166,13 @@ def test_the_real_chain_starts_the_same_trials_in_the_same_order(
         for genotype in [slot.genotype] if slot.genotype else [genotypes[p] for p in slot.parents]:
             number[slot.resolve(genotype).trial_id] = i
     now, real, live = 0.0, [], []
-    while not chain.finished:
-        while len(live) < slots and (work := chain.next_task()) is not None:
+    while not scheduler.finished:
+        while len(live) < slots and (work := scheduler.next_task()) is not None:
             trial_id = work.trial.trial_id
             real.append(now)
             i = number[trial_id]
             heapq.heappush(live, (now + tasks[i].seconds, i, trial_id))
         now, _, trial_id = heapq.heappop(live)
-        chain.settle(trial_id, Outcome(state="done", genotype=genotypes.get(trial_id)))
+        scheduler.settle(trial_id, Outcome(state="done", genotype=genotypes.get(trial_id)))
     assert now == pytest.approx(made.wall_s)
     assert sorted(made.starts_s) == pytest.approx(real)

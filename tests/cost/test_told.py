@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 import nas_sweeps as ns
-from nas_sweeps.cli.estimate_view import Question, estimate_view, kept_text, latest_text
+from nas_sweeps.cli.estimate_view import EstimateOptions, estimate_view, kept_text, latest_text
 from nas_sweeps.cli.views import plan_view, status_view
-from nas_sweeps.cost.kept import Kept
-from nas_sweeps.cost.rates import Band
+from nas_sweeps.cost.rates import Interval
+from nas_sweeps.cost.record import EstimateRecord
 from nas_sweeps.cost.simulate import Room
 from nas_sweeps.grid import Grid
 from nas_sweeps.schedule import replay
@@ -26,9 +26,9 @@ from tests.cost.conftest import Shop, grid_of, searches
 
 
 def told(grid: Grid, store: Store, width: int = 100, **question: object) -> str:
-    chain = replay(ns.plan(grid), store)
-    asked = Question(**({"slots": 1} | question))  # type: ignore[arg-type]
-    return printed(estimate_view(grid, chain, store, asked), width)
+    scheduler = replay(ns.plan(grid), store)
+    asked = EstimateOptions(**({"slots": 1} | question))  # type: ignore[arg-type]
+    return printed(estimate_view(grid, scheduler, store, asked), width)
 
 
 def printed(parts: object, width: int = 100) -> str:
@@ -111,20 +111,20 @@ def test_a_cluster_without_room_is_said_and_the_work_still_told(shop: Shop) -> N
 def test_a_settled_plan_has_no_estimate(measured: Shop) -> None:
     assert told(grid_of(search__seeds=2), measured.store).strip() == "nothing is left to run"
     with pytest.raises(ValueError, match="nowhere"):
-        list(plan_view(grid_of(), measured.store, False, Question(source="nowhere")))
+        list(plan_view(grid_of(), measured.store, False, EstimateOptions(source="nowhere")))
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_the_estimate_fits_the_terminal(measured: Shop, width: int) -> None:
     grid = grid_of(search__seeds=3)
-    parts = plan_view(grid, measured.store, False, Question(slots=1))
+    parts = plan_view(grid, measured.store, False, EstimateOptions(slots=1))
     boxes = [row for row in printed(parts, width).splitlines() if row[:1] in "┏┃┡│├└"]
     assert boxes
     assert max(map(len, boxes)) <= width
 
 
-def kept(**facts: object) -> Kept:
-    begun = Kept(grid="d", began="2025-01-02", trials=12, wall_s=Band(720, 600, 900))
+def kept(**facts: object) -> EstimateRecord:
+    begun = EstimateRecord(grid="d", began="2025-01-02", trials=12, wall_s=Interval(720, 600, 900))
     return replace(begun, **facts)  # type: ignore[arg-type]
 
 
@@ -189,7 +189,7 @@ def test_a_run_keeps_its_estimate_and_status_says_how_wrong_it_was(
     grid, there = grid_of(search__seeds=[5]), tmp_path / "there"
     assert run(grid, there, executor=Instant(), console="none", source=measured.store.root).complete
     (writer,) = Store(there).layout.estimates()
-    found = Kept.read(Store(there).layout, writer)
+    found = EstimateRecord.read(Store(there).layout, writer)
     assert found is not None
     assert (found.trials, found.done) == (4, 4)
     assert found.wall_s.mid == pytest.approx((2 * 36 + 2 * 72) / 2)

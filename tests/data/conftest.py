@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from nas_sweeps.trial import Data, Places
+from nas_sweeps.trial import Data, DataPaths
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -37,9 +37,11 @@ def cifar10() -> Path:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Callable[..., Places]:
-    def build(path: Path | None = None) -> Places:
-        return Places(path=None if path is None else str(path), cache=str(tmp_path / "cache dir"))
+def places(tmp_path: Path) -> Callable[..., DataPaths]:
+    def build(path: Path | None = None) -> DataPaths:
+        return DataPaths(
+            path=None if path is None else str(path), cache=str(tmp_path / "cache dir")
+        )
 
     return build
 

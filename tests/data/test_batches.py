@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nas_sweeps.data.batches import Endless, Passes, epoch_batches
+from nas_sweeps.data.batches import EpochSampler, InfiniteSampler, epoch_batches
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -39,37 +39,37 @@ def test_epochs_differ_and_a_generator_state_repeats_them():
 
 
 def test_endless_covers_a_pass_evenly_then_reshuffles():
-    stream = Endless(torch.arange(12), 4, seeded())
+    stream = InfiniteSampler(torch.arange(12), 4, seeded())
     passes = [torch.cat([stream.next() for _ in range(3)]) for _ in range(3)]
     assert all(one.sort().values.equal(torch.arange(12)) for one in passes)
     assert not passes[0].equal(passes[1])
 
 
 def test_endless_batches_are_full_and_never_repeat_an_image():
-    stream = Endless(torch.arange(10), 4, seeded())
+    stream = InfiniteSampler(torch.arange(10), 4, seeded())
     drawn = [stream.next() for _ in range(50)]
     assert all(len(batch.unique()) == 4 for batch in drawn)
     assert len(torch.cat(drawn).unique()) == 10
 
 
 def test_endless_with_few_images_gives_all_of_them():
-    assert Endless(torch.arange(3), 64, seeded()).next().sort().values.tolist() == [0, 1, 2]
+    assert InfiniteSampler(torch.arange(3), 64, seeded()).next().sort().values.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 5])
 def test_endless_resumes_bit_for_bit_in_another_process(taken, tmp_path):
-    stream = Endless(torch.arange(11), 4, seeded(3))
+    stream = InfiniteSampler(torch.arange(11), 4, seeded(3))
     for _ in range(taken):
         stream.next()
     torch.save(stream.state_dict(), tmp_path / "state.pt")
     expected = [stream.next().tolist() for _ in range(9)]
-    resumed = Endless(torch.arange(11), 4, seeded(99))
+    resumed = InfiniteSampler(torch.arange(11), 4, seeded(99))
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert [resumed.next().tolist() for _ in range(9)] == expected
 
 
 def test_an_endless_state_is_a_snapshot():
-    stream = Endless(torch.arange(8), 4, seeded())
+    stream = InfiniteSampler(torch.arange(8), 4, seeded())
     state = stream.state_dict()
     expected = [stream.next().tolist() for _ in range(6)]
     for _ in range(2):
@@ -77,7 +77,7 @@ def test_an_endless_state_is_a_snapshot():
         assert [stream.next().tolist() for _ in range(6)] == expected
 
 
-def take(passes: Passes, count: int, drop_last: bool = False) -> list[list[int]]:
+def take(passes: EpochSampler, count: int, drop_last: bool = False) -> list[list[int]]:
     """As many batches, over the ends of passes."""
     taken: list[list[int]] = []
     while True:
@@ -85,31 +85,31 @@ def take(passes: Passes, count: int, drop_last: bool = False) -> list[list[int]]
             taken.append(batch.tolist())
             if len(taken) == count:
                 return taken
-        passes.turn()
+        passes.next_epoch()
 
 
 def test_passes_are_epochs_of_one_generator():
     generator = seeded(4)
     expected = [b.tolist() for _ in range(3) for b in epoch_batches(torch.arange(11), 4, generator)]
-    assert take(Passes(torch.arange(11), 4, seeded(4)), 9) == expected
+    assert take(EpochSampler(torch.arange(11), 4, seeded(4)), 9) == expected
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("taken", range(8))
 def test_passes_resume_bit_for_bit_between_any_two_batches(taken, drop_last, tmp_path):
-    expected = take(Passes(torch.arange(11), 4, seeded(4)), 8 + 4, drop_last)
-    stopped = Passes(torch.arange(11), 4, seeded(4))
+    expected = take(EpochSampler(torch.arange(11), 4, seeded(4)), 8 + 4, drop_last)
+    stopped = EpochSampler(torch.arange(11), 4, seeded(4))
     assert (take(stopped, taken, drop_last) if taken else []) == expected[:taken]
     torch.save(stopped.state_dict(), tmp_path / "state.pt")
-    resumed = Passes(torch.arange(11), 4, seeded(99))
+    resumed = EpochSampler(torch.arange(11), 4, seeded(99))
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     for passes in (resumed, stopped):
         assert take(passes, 12 - taken, drop_last) == expected[taken:]
 
 
 def test_a_pass_that_is_over_stays_over_until_the_next_is_asked_for():
-    passes = Passes(torch.arange(11), 4, seeded())
+    passes = EpochSampler(torch.arange(11), 4, seeded())
     first = [batch.tolist() for batch in passes.rest()]
     assert list(passes.rest()) == []
-    passes.turn()
+    passes.next_epoch()
     assert [batch.tolist() for batch in passes.rest()] not in ([], first)

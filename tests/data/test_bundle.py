@@ -5,10 +5,10 @@ import time
 import pytest
 import torch
 
-from nas_sweeps.data.bundle import Bundle, prepare
 from nas_sweeps.data.identity import fingerprint
 from nas_sweeps.data.longtail import class_order
-from nas_sweeps.trial import Data, Distribution, Places
+from nas_sweeps.data.splits import DataSplits, prepare
+from nas_sweeps.trial import Data, DataPaths, Distribution
 
 BALANCE = Distribution(kind="balance")
 EXP = Distribution(kind="exp", mu=0.1)
@@ -18,8 +18,8 @@ def digits(**fields) -> Data:
     return Data(dataset="digits", label="digits", **fields)
 
 
-def bundle(distribution: Distribution = EXP, **fields) -> Bundle:
-    return prepare(digits(**fields), distribution, Places(), "cpu")
+def bundle(distribution: Distribution = EXP, **fields) -> DataSplits:
+    return prepare(digits(**fields), distribution, DataPaths(), "cpu")
 
 
 def counts(labels: torch.Tensor, index: torch.Tensor) -> tuple[int, ...]:
@@ -116,7 +116,7 @@ def test_unequal_classes_are_all_kept_by_balance_and_ranked_by_size(
 
 
 def test_real_cifar10_gives_the_papers_sets_and_is_quick_from_cache(cifar10, custom, tmp_path):
-    where = Places(path=str(cifar10), cache=str(tmp_path))
+    where = DataPaths(path=str(cifar10), cache=str(tmp_path))
     data = custom(fingerprint=fingerprint(cifar10, where))
     prepare(data, EXP, where, "cpu")
     start = time.perf_counter()

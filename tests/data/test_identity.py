@@ -11,7 +11,7 @@ from nas_sweeps.data import identity
 from nas_sweeps.data.cache import cache_folder
 from nas_sweeps.data.files import find_files
 from nas_sweeps.data.identity import fingerprint
-from nas_sweeps.trial import Places
+from nas_sweeps.trial import DataPaths
 
 
 def test_identity_imports_neither_torch_nor_pyarrow():
@@ -25,10 +25,10 @@ def test_identity_imports_neither_torch_nor_pyarrow():
 
 def test_cache_folder_is_the_place_then_the_variable_then_home(monkeypatch, tmp_path):
     monkeypatch.setenv("NAS_SWEEPS_CACHE", str(tmp_path))
-    assert cache_folder(Places(cache="/elsewhere")) == Path("/elsewhere")
-    assert cache_folder(Places()) == tmp_path
+    assert cache_folder(DataPaths(cache="/elsewhere")) == Path("/elsewhere")
+    assert cache_folder(DataPaths()) == tmp_path
     monkeypatch.delenv("NAS_SWEEPS_CACHE")
-    assert cache_folder(Places()) == Path.home() / ".cache/nas_sweeps"
+    assert cache_folder(DataPaths()) == Path.home() / ".cache/nas_sweeps"
 
 
 def test_fingerprint_is_of_contents_and_relative_names(dataset, places, tmp_path):
@@ -75,7 +75,7 @@ def test_a_broken_or_unwritable_memo_only_costs_time(dataset, places, tmp_path):
     assert fingerprint(folder, places()) == first
     assert memo.read_text() == first
     (tmp_path / "a file").touch()
-    assert fingerprint(folder, Places(cache=str(tmp_path / "a file"))) == first
+    assert fingerprint(folder, DataPaths(cache=str(tmp_path / "a file"))) == first
 
 
 def test_image_folders_through_links_are_found(tmp_path, png):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nas_sweeps as ns
-from nas_sweeps.data.batches import Passes
+from nas_sweeps.data.batches import EpochSampler
 from nas_sweeps.data.samplers import SAMPLERS, Balanced, Shuffle
 from nas_sweeps.testing import SamplerContract
 from tests.train.tiny_runs import bundle, retrain_run, search_run
@@ -28,7 +28,7 @@ def draw(seed: int = 0) -> torch.Generator:
 def test_shuffling_is_what_passes_do_without_a_sampler() -> None:
     index = torch.arange(100, 133)
     labels = torch.arange(33) % 4
-    plain, sampled = Passes(index, 8, draw(3)), Passes(index, 8, draw(3))
+    plain, sampled = EpochSampler(index, 8, draw(3)), EpochSampler(index, 8, draw(3))
     with_shuffle = sampled.rest(order=lambda generator: Shuffle().order(labels, generator))
     for a, b in zip(plain.rest(), with_shuffle, strict=True):
         assert torch.equal(a, b)
@@ -68,8 +68,8 @@ def test_balanced_passes_resume_between_any_two_batches() -> None:
     def order(generator: torch.Generator) -> torch.Tensor:
         return Balanced().order(labels, generator)
 
-    whole = [b.tolist() for b in Passes(index, 3, draw(1)).rest(order=order)]
-    stopped, other = Passes(index, 3, draw(1)), Passes(index, 3, draw(7))
+    whole = [b.tolist() for b in EpochSampler(index, 3, draw(1)).rest(order=order)]
+    stopped, other = EpochSampler(index, 3, draw(1)), EpochSampler(index, 3, draw(7))
     first = next(stopped.rest(order=order))
     other.load_state_dict(stopped.state_dict())
     assert [first.tolist(), *(b.tolist() for b in other.rest(order=order))] == whole

@@ -71,7 +71,7 @@ class Lab:
             recipe=SearchRecipe(epochs=2),
             seed=seed,
         )
-        self.store.ask(trial, variant)
+        self.store.register(trial, variant)
         rows = [
             {
                 "stage": "search",
@@ -119,9 +119,9 @@ class Lab:
             recipe=RetrainRecipe(epochs=len(accuracies), pretrain=how),
             seed=seed,
         )
-        self.store.ask(trial)
+        self.store.register(trial)
         for origin in origins:
-            self.store.link(trial.trial_id, origin)
+            self.store.add_origin(trial.trial_id, origin)
         rows: list[dict[str, Any]] = [
             {"stage": "pretrain", "epoch": i + 1} for i in range(pretrain)
         ]

@@ -166,7 +166,7 @@ def settle(store: Store, number: int, state: str) -> None:
     """Settle one of the grid's searches, and one retrain if there is one."""
     grid = Grid.from_dict(GRID)
     search = plan(grid).searches[number]
-    store.ask(search)
+    store.register(search)
     result = Result(
         trial_id=search.trial_id,
         phase="search",
@@ -191,8 +191,8 @@ def test_what_is_missing_is_counted_against_the_plan(lab: Lab) -> None:
         "1 impossible because searches failed",
     ]
     assert grid.counts["planned"].sum() == len(plan(Grid.from_dict(GRID)))
-    chain = replay(plan(Grid.from_dict(GRID)), lab.store)
-    assert grid.counts["done"].sum() == sum(state == "done" for _, state in chain.states())
+    scheduler = replay(plan(Grid.from_dict(GRID)), lab.store)
+    assert grid.counts["done"].sum() == sum(state == "done" for _, state in scheduler.states())
 
 
 def test_a_grid_that_cannot_be_read_any_more_is_said(lab: Lab, tmp_path: Path) -> None:

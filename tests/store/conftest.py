@@ -67,7 +67,7 @@ class Lab:
             recipe=SearchRecipe(epochs=2),
             seed=seed,
         )
-        self.store.ask(trial, variant)
+        self.store.register(trial, variant)
         return trial
 
     def retrain(
@@ -86,9 +86,9 @@ class Lab:
             recipe=RetrainRecipe(epochs=epochs, pretrain=pretrain),
             seed=seed,
         )
-        self.store.ask(trial)
+        self.store.register(trial)
         for origin in origins:
-            self.store.link(trial.trial_id, origin)
+            self.store.add_origin(trial.trial_id, origin)
         return trial
 
     def result(self, trial: Trial, attempt: int = 1, **fields: Any) -> Result:

@@ -16,7 +16,7 @@ import pytest
 
 from nas_sweeps.store import Store
 from nas_sweeps.store.files import File, Files, open_files
-from nas_sweeps.store.lease import Held, Lease
+from nas_sweeps.store.lease import Lease, StoreLocked
 from nas_sweeps.store.ledger import AlreadyDone, Overtaken
 from nas_sweeps.tables import compact, load
 
@@ -74,7 +74,7 @@ def test_what_is_not_there_is_none_or_an_error_of_its_own(files: Files) -> None:
     assert files.names("none") == ()
     assert files.tree("none") == {}
     files.remove("none")
-    for ask in (files.read, files.stamp):
+    for ask in (files.read, files.mtime_ns):
         with pytest.raises(FileNotFoundError):
             ask("none")
 
@@ -94,12 +94,12 @@ def test_a_log_grows_at_its_end(files: Files) -> None:
 
 def test_a_folders_stamp_moves_with_every_change(files: Files) -> None:
     files.publish("t/s-1/a", b"1")
-    before = files.tree("t")["s-1"].stamp
+    before = files.tree("t")["s-1"].mtime_ns
     deadline = time.monotonic() + 10  # clocks of object stores tick once a second
     after = before
     while after == before and time.monotonic() < deadline:
         files.publish("t/s-1/a", b"2")
-        after = files.tree("t")["s-1"].stamp
+        after = files.tree("t")["s-1"].mtime_ns
     assert after > before
     assert files.now() >= after - 2 * 10**9
 
@@ -169,7 +169,7 @@ def test_a_store_keeps_its_promises_anywhere(root: str, lab: Any) -> None:
 def test_two_drivers_never_hold_one_store(root: str) -> None:
     store = Store(root)
     store.create()
-    with Lease(store.layout, "first"), pytest.raises(Held, match="'first'"):
+    with Lease(store.layout, "first"), pytest.raises(StoreLocked, match="'first'"):
         Lease(Store(root).layout, "second").__enter__()
     with Lease(Store(root).layout, "third"):
         pass

@@ -14,7 +14,7 @@ import pytest
 from nas_sweeps.store import Store
 from nas_sweeps.store import driver as driver_module
 from nas_sweeps.store.driver import DEAD_S, DriverMonitor
-from nas_sweeps.store.lease import Held, Lease, Watch
+from nas_sweeps.store.lease import Lease, StoreLocked, Watch
 
 GONE = 2**22 + 1  # beyond Linux's largest pid
 
@@ -47,7 +47,7 @@ def age(lease: Lease, seconds: float) -> None:
 
 def test_the_second_driver_is_told_who_holds_the_store(store: Store) -> None:
     with Lease(store.layout, "the first grid") as first:
-        with pytest.raises(Held) as refused:
+        with pytest.raises(StoreLocked) as refused:
             Lease(store.layout, "the second grid").__enter__()
         for part in ("the first grid", str(first._record["pid"]), "since", "heartbeat", "wait"):
             assert part in str(refused.value)
@@ -67,7 +67,7 @@ def test_a_silent_driver_of_another_host_is_taken_over_after_a_while(store: Stor
     silent = Lease(store.layout, "silent")
     silent._take()
     record(silent, host="elsewhere", pid=GONE)
-    with pytest.raises(Held, match="elsewhere"):
+    with pytest.raises(StoreLocked, match="elsewhere"):
         Lease(store.layout, "next").__enter__()
     age(silent, DEAD_S + 1)
     with Lease(store.layout, "next") as lease:
@@ -82,7 +82,7 @@ def test_a_driver_that_was_thought_dead_learns_that_it_holds_nothing(store: Stor
     with Lease(store.layout, "next") as lease:
         assert not suspended.holds()
         assert lease.holds()
-        assert watch(suspended).verdict() == "its driver has left"
+        assert watch(suspended).stop_reason() == "its driver has left"
 
 
 def test_of_many_that_start_at_once_at_most_one_holds(store: Store) -> None:
@@ -96,7 +96,7 @@ def test_of_many_that_start_at_once_at_most_one_holds(store: Store) -> None:
             with lease:
                 held.append(lease)
                 release.wait()
-        except Held:
+        except StoreLocked:
             pass
 
     threads = [threading.Thread(target=start) for _ in range(6)]
@@ -113,22 +113,22 @@ def test_of_many_that_start_at_once_at_most_one_holds(store: Store) -> None:
 def test_a_worker_goes_on_while_its_driver_beats_and_stops_when_asked(store: Store) -> None:
     with Lease(store.layout, "grid") as lease:
         worker = watch(lease)
-        assert worker.verdict() is None
+        assert worker.stop_reason() is None
         lease.stop()
         lease._thread.join(timeout=0.1)
-        while (why := worker.verdict()) is None:
+        while (why := worker.stop_reason()) is None:
             pass
         assert why == "its driver asked it to stop"
-    assert watch(lease).verdict() == "its driver has left"
+    assert watch(lease).stop_reason() == "its driver has left"
 
 
 def test_a_worker_notices_a_dead_driver_of_its_host(store: Store) -> None:
     lease = Lease(store.layout, "grid")
     lease._take()
     worker = watch(lease)
-    assert worker.verdict() is None
+    assert worker.stop_reason() is None
     record(lease, pid=GONE)
-    assert worker.verdict() == "its driver is dead"
+    assert worker.stop_reason() == "its driver is dead"
 
 
 def test_a_worker_notices_a_driver_that_beats_no_more(
@@ -138,10 +138,10 @@ def test_a_worker_notices_a_driver_that_beats_no_more(
     lease._take()
     record(lease, host="elsewhere")
     worker = watch(lease)
-    assert worker.verdict() is None
+    assert worker.stop_reason() is None
     start = driver_module.time.monotonic()
     monkeypatch.setattr(driver_module.time, "monotonic", lambda: start + DEAD_S + 1)
-    assert worker.verdict() == "its driver is dead"
+    assert worker.stop_reason() == "its driver is dead"
 
 
 def test_a_worker_outlasts_a_file_system_that_fails_for_a_while(
@@ -149,16 +149,16 @@ def test_a_worker_outlasts_a_file_system_that_fails_for_a_while(
 ) -> None:
     with Lease(store.layout, "grid") as lease:
         worker = watch(lease)
-        assert worker.verdict() is None
-        kind, stamp = type(store.layout.files), type(store.layout.files).stamp
+        assert worker.stop_reason() is None
+        kind, mtime_ns = type(store.layout.files), type(store.layout.files).mtime_ns
 
         def fails(self: Any, key: str) -> int:
             raise OSError("stale file handle")
 
         monkeypatch.setattr(kind, "stamp", fails)
-        assert worker.verdict() is None
-        monkeypatch.setattr(kind, "stamp", stamp)
-        assert worker.verdict() is None
+        assert worker.stop_reason() is None
+        monkeypatch.setattr(kind, "stamp", mtime_ns)
+        assert worker.stop_reason() is None
 
 
 def test_a_watch_looks_once_in_a_while(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_a_watch_looks_once_in_a_while(store: Store, monkeypatch: pytest.MonkeyP
         worker = Watch(lease.layout, lease.key, every_s=1000)
         monkeypatch.setattr(worker, "_look", lambda: looks.append(1))
         for _ in range(5):
-            worker.verdict()
+            worker.stop_reason()
         assert len(looks) == 1
 
 

@@ -56,7 +56,7 @@ def test_a_store_that_is_not_there_yet_has_no_trials(tmp_path: Path) -> None:
 
 def test_a_spec_is_written_once_and_read_back(lab: Any) -> None:
     trial = lab.search(variant="order=second")
-    lab.store.ask(trial, variant="something else")
+    lab.store.register(trial, variant="something else")
     assert lab.store.spec(trial.trial_id) == trial
     asked = lab.store.layout.trial(trial.trial_id).spec.read_json()
     assert asked is not None
@@ -67,7 +67,7 @@ def test_asking_again_heals_a_torn_spec(lab: Any) -> None:
     trial = lab.search()
     lab.file(trial, "spec").write_text('{"spec": {')
     with pytest.warns(UserWarning, match=r"trial\.json"):
-        lab.store.ask(trial)
+        lab.store.register(trial)
     assert lab.store.spec(trial.trial_id) == trial
 
 
@@ -249,7 +249,7 @@ def test_a_driver_settles_for_workers_that_died_and_overtakes_them(lab: Any) -> 
     store, trial = lab.store, lab.search()
     for _ in range(3):
         last = store.begin(trial.trial_id)
-    result = store.condemn(trial, "WorkerLost", "its worker died")
+    result = store.mark_failed(trial, "WorkerLost", "its worker died")
     assert (result.state, result.attempt, result.transient) == ("failed", 4, True)
     with pytest.raises(Overtaken):
         last.beat()
@@ -258,7 +258,7 @@ def test_a_driver_settles_for_workers_that_died_and_overtakes_them(lab: Any) -> 
 
 def test_condemning_a_trial_that_was_done_after_all_changes_nothing(lab: Any) -> None:
     trial = lab.finish(lab.search())
-    assert lab.store.condemn(trial, "WorkerLost", "so it seemed").state == "done"
+    assert lab.store.mark_failed(trial, "WorkerLost", "so it seemed").state == "done"
 
 
 def test_a_reopened_trial_keeps_its_rows_and_is_to_do_again(lab: Any) -> None:
@@ -322,12 +322,12 @@ def test_linking_twice_is_linking_once(lab: Any) -> None:
 def test_a_torn_origin_hides_no_other_and_is_healed(lab: Any) -> None:
     a, b = Origin(method="a"), Origin(method="b")
     trial = lab.retrain(0, a, b)
-    torn = Path(lab.store.layout.trial(trial.trial_id).origin(a.key))
-    torn.write_text("{")
+    corrupt = Path(lab.store.layout.trial(trial.trial_id).origin(a.key))
+    corrupt.write_text("{")
     with pytest.warns(UserWarning, match=a.key):
         assert lab.store.origins(trial.trial_id) == (b,)
     with pytest.warns(UserWarning, match=a.key):
-        lab.store.link(trial.trial_id, a)
+        lab.store.add_origin(trial.trial_id, a)
     assert set(lab.store.origins(trial.trial_id)) == {a, b}
 
 
@@ -403,7 +403,7 @@ def test_any_order_of_steps_ends_in_the_same_done_set(steps: list[tuple[str, int
             elif step == "begin":
                 mine.append(store.begin(ids[i]))
             elif step == "condemn":
-                assert (store.condemn(specs[i], "Lost", "").state == "done") == (i in done)
+                assert (store.mark_failed(specs[i], "Lost", "").state == "done") == (i in done)
                 mine.clear()
             elif step == "reopen":
                 store.reopen(ids[i])

@@ -33,7 +33,7 @@ def asked(folder: Path, epochs: int = 1) -> tuple[Store, str]:
     (trial,) = ns.plan(ns.Grid.from_dict(TINY | {"search": search})).searches
     store = Store(folder)
     store.create()
-    store.ask(trial)
+    store.register(trial)
     return store, trial.trial_id
 
 

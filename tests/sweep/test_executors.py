@@ -10,7 +10,7 @@ import pytest
 
 import nas_sweeps as ns
 from nas_sweeps.store import Store
-from nas_sweeps.store.lease import Held, Lease
+from nas_sweeps.store.lease import Lease, StoreLocked
 from nas_sweeps.sweep import worker
 from nas_sweeps.sweep.run import run
 from nas_sweeps.testing import PoolContract
@@ -73,7 +73,7 @@ class TestRay(PoolContract):
 def test_a_store_that_another_run_holds_is_left_alone(executor: str, tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.create()
-    with Lease(store.layout, "the other grid"), pytest.raises(Held, match="the other grid"):
+    with Lease(store.layout, "the other grid"), pytest.raises(StoreLocked, match="the other grid"):
         run(GRID, tmp_path, executor=executor, console="none")
     assert store.states() == {}
 
@@ -84,7 +84,7 @@ def test_a_worker_that_is_asked_to_stop_goes_on_from_the_very_step(
     """A real search, stopped every few steps, ends with the bits of one never stopped."""
     store, trial = Store(tmp_path), ns.plan(GRID).searches[0]
     store.create()
-    store.ask(trial)
+    store.register(trial)
     for _ in range(20):
         asked_at = iter([None, None, None, "enough"])  # an evaluation asks twice
         result = worker.run_trial(
@@ -92,7 +92,7 @@ def test_a_worker_that_is_asked_to_stop_goes_on_from_the_very_step(
             store,
             GRID.places,
             GRID.resources("search"),
-            verdict=lambda say=asked_at: next(say, None),  # type: ignore[misc]
+            stop_reason=lambda say=asked_at: next(say, None),  # type: ignore[misc]
         )
         if result is not None:
             break

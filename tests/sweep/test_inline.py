@@ -237,7 +237,7 @@ def asked(tmp_path: Path) -> tuple[Store, Trial]:
     store = Store(tmp_path / "asked")
     store.create()
     (trial,) = ns.plan(grid(methods=["darts"])).searches
-    store.ask(trial)
+    store.register(trial)
     return store, trial
 
 
@@ -251,7 +251,7 @@ def test_an_overtaken_attempt_publishes_nothing_more(asked: tuple[Store, Trial])
             store.begin(trial.trial_id)
             files.append(store.layout.trial(trial.trial_id).names)
 
-    assert run_one(store, trial, verdict=a_later_attempt_begins) is None
+    assert run_one(store, trial, stop_reason=a_later_attempt_begins) is None
     assert store.result(trial.trial_id) is None
     after = store.layout.trial(trial.trial_id).names
     assert [n for n in after if n not in files[0]] == []
@@ -264,7 +264,7 @@ def test_a_worker_that_is_asked_to_stop_goes_on_from_the_very_step(
     store, trial = asked
     for _ in range(20):
         asked_at = iter([None, None, "enough"])
-        result = run_one(store, trial, verdict=lambda say=asked_at: next(say, None))
+        result = run_one(store, trial, stop_reason=lambda say=asked_at: next(say, None))
         if result is not None:
             break
     assert result is not None, "it makes no progress"

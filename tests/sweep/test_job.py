@@ -36,7 +36,7 @@ PLAN = ns.plan(GRID)
 FOUND = ["DARTS_V1", "DARTS_V2", "SNAS", "GDAS_V1"]  # by search, in the plan's order
 
 
-class Held:
+class StoreLocked:
     """A lease that nobody contests."""
 
     key = "0001-000000"
@@ -50,10 +50,10 @@ class Held:
 def new_job(store: Store, **options: Any) -> Job:
     """A driver that has just been started."""
     return Job(
-        chain=replay(PLAN, store, retry="lost"),
+        scheduler=replay(PLAN, store, retry="lost"),
         store=store,
         resources=GRID.resources,
-        lease=Held(),  # type: ignore[arg-type]
+        lease=StoreLocked(),  # type: ignore[arg-type]
         max_retries=2,
         **options,
     )
@@ -146,9 +146,9 @@ def check_the_end(store: Store, done: set[str], mistaken: set[str]) -> None:
     results = store.results()
     assert {t for t, r in results.items() if r.state == "done"} == done
     assert {t for t, r in results.items() if r.state == "failed"} == mistaken
-    chain = replay(PLAN, store)
-    assert chain.finished
-    blocked = {slot.parents for slot in chain.blocked}
+    scheduler = replay(PLAN, store)
+    assert scheduler.finished
+    blocked = {slot.parents for slot in scheduler.blocked}
     assert blocked == {(s.trial_id,) for s in PLAN.searches if s.trial_id in mistaken}
     searched = {s.trial_id for s in PLAN.searches}
     assert searched <= done | mistaken, "every planned search has an ending"
@@ -204,7 +204,7 @@ def test_a_node_that_joins_later_is_used_and_slots_are_kept(store: Store) -> Non
     pool = Scripted(store, joins)
     job = new_job(store, slots=3)
     job.run(pool)
-    assert job.chain.finished
+    assert job.scheduler.finished
     assert pool.most == 3
 
 
@@ -225,7 +225,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again(
     monkeypatch.setattr(watcher, "again", lambda trial, why: told.append(why), raising=False)
     job = new_job(store, watchers=[watcher])
     job.run(Scripted(store))
-    assert job.chain.finished
+    assert job.scheduler.finished
     assert len(refused) == len(told) == 8
     assert told[0] == "WorkerLost: could not be started (no more processes)"
 

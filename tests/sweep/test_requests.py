@@ -48,9 +48,9 @@ class CountingFiles(LocalFiles):
         self.asked["tree", folder] += 1
         return super().tree(folder, known)
 
-    def stamp(self, key: str) -> int:
+    def mtime_ns(self, key: str) -> int:
         self.asked["stamp", key.partition("/")[0]] += 1
-        return super().stamp(key)
+        return super().mtime_ns(key)
 
 
 @pytest.fixture
@@ -93,14 +93,14 @@ def finished(folder: Path, seeds: int) -> ns.Grid:
     store, a_grid = Store(folder), grid(seeds)
     store.create()
     store.keep_grid(a_grid.to_json())
-    chain = replay(ns.plan(a_grid), store)
-    while (work := chain.next_task()) is not None:
-        store.ask(work.trial)
+    scheduler = replay(ns.plan(a_grid), store)
+    while (work := scheduler.next_task()) is not None:
+        store.register(work.trial)
         for origin in work.origins:
-            store.link(work.trial.trial_id, origin)
-        chain.settle(work.trial.trial_id, outcome_of(settle(store, work.trial)))
-    for retrain_id, origin in chain.links():
-        store.link(retrain_id, origin)
+            store.add_origin(work.trial.trial_id, origin)
+        scheduler.settle(work.trial.trial_id, outcome_of(settle(store, work.trial)))
+    for retrain_id, origin in scheduler.links():
+        store.add_origin(retrain_id, origin)
     return a_grid
 
 
@@ -145,7 +145,7 @@ def test_the_index_says_what_the_results_say(tmp_path: Path) -> None:
     finished(tmp_path, seeds=2)
     store = Store(tmp_path)
     (failed,) = ns.plan(grid(3)).searches[2:3]
-    store.ask(failed)
+    store.register(failed)
     attempt = store.begin(failed.trial_id)
     how = {"phase": "search", "state": "failed", "transient": True, "attempt": 1}
     assert attempt.finish(Result(trial_id=failed.trial_id, error_class="Lost", **how, **TIMES))

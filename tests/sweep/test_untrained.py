@@ -55,8 +55,8 @@ def test_a_second_run_starts_nothing_and_finds_nothing_damaged(finished: Path) -
 def test_more_seeds_are_estimated(finished: Path) -> None:
     store, more = Store(finished), grid(seeds=[0, 1, 2])
     planned = ns.plan(more)
-    chain = replay(planned, store)
+    scheduler = replay(planned, store)
     needs = {phase: more.resources(phase) for phase in ("search", "retrain")}
-    found = forecast(chain, measure([store], needs).rates, {})
+    found = forecast(scheduler, measure([store], needs).rates, {})
     assert found.complete
     assert found.trials == 2

@@ -26,9 +26,9 @@ from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.store import Store
 from nas_sweeps.store.index import index_of
 from nas_sweeps.store.records import SCHEMA_VERSION, Settled, State
+from nas_sweeps.tables.checksum import with_checksum
 from nas_sweeps.tables.rows import genotype_rows
 from nas_sweeps.tables.schemas import SCHEMAS, build
-from nas_sweeps.tables.sealed import seal
 from nas_sweeps.trial import Data, Distribution, MethodSpec, SearchRecipe, SearchTrial
 
 METHODS = ("darts", "fairdarts", "ssf_nas")
@@ -70,11 +70,11 @@ def write_large(folder: Path, trials: int, epochs: int, weighed: int = 0) -> Sto
     token = uuid4().hex
     metadata = {"compaction": token, "schema": str(SCHEMA_VERSION)}
     for name, table in tables.items():
-        store.layout.table(name).publish(seal(table.replace_schema_metadata(metadata)))
-    stamps = {files.trial_id: stamp for files, stamp in store.layout.trials()}
+        store.layout.table(name).publish(with_checksum(table.replace_schema_metadata(metadata)))
+    mtimes_ns = {files.trial_id: mtime_ns for files, mtime_ns in store.layout.trials()}
     found = [[list(edge) for edge in cell] for cell in (GENOTYPE.normal, GENOTYPE.reduce)]
     done = Settled(state=State.DONE, genotype=found, accuracy_validation=0.5)
-    index = {"schema": SCHEMA_VERSION, "compaction": token, "trials": stamps}
+    index = {"schema": SCHEMA_VERSION, "compaction": token, "trials": mtimes_ns}
     store.layout.index.publish_json(index | index_of(dict.fromkeys(ids, done)))
     return store
 

@@ -237,7 +237,7 @@ def test_changes_after_a_compaction_are_seen(lab: Any, monkeypatch: pytest.Monke
     lab.age()
     compact(lab.store)
     retrain = lab.retrain(0)  # is there already
-    lab.store.link(retrain.trial_id, Origin(method="late"))
+    lab.store.add_origin(retrain.trial_id, Origin(method="late"))
     again = lab.search(1, "ssf_nas", "where=joint")
     lab.finish(again, accuracy=0.75)
     new = lab.finish(lab.retrain(9, Origin(method="new")))
@@ -256,10 +256,10 @@ def test_changes_after_a_compaction_are_seen(lab: Any, monkeypatch: pytest.Monke
 def test_a_change_within_the_clocks_tick_of_a_compaction_is_seen(lab: Any) -> None:
     trial = lab.finish(lab.retrain(0, Origin(method="a")))
     folder = lab.root / "trials" / trial.trial_id
-    stamp = folder.stat().st_mtime_ns
+    mtime_ns = folder.stat().st_mtime_ns
     compact(lab.store)
-    lab.store.link(trial.trial_id, Origin(method="b"))
-    os.utime(folder, ns=(stamp, stamp))  # a coarse clock gives both changes one time
+    lab.store.add_origin(trial.trial_id, Origin(method="b"))
+    os.utime(folder, ns=(mtime_ns, mtime_ns))  # a coarse clock gives both changes one time
     assert trial_row(load(lab.store), trial)["method"] == "a+b"
 
 

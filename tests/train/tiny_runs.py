@@ -13,7 +13,7 @@ import torch
 from nas_sweeps import methods
 from nas_sweeps.bench.options import Options
 from nas_sweeps.bench.trials import noise
-from nas_sweeps.data.bundle import Bundle, prepare
+from nas_sweeps.data.splits import DataSplits, prepare
 from nas_sweeps.space.published import published
 from nas_sweeps.train.common import Outcome
 from nas_sweeps.train.recorded import Recorder
@@ -22,8 +22,8 @@ from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import (
     Barlow,
     Data,
+    DataPaths,
     Distribution,
-    Places,
     Pretrain,
     RetrainRecipe,
     RetrainTrial,
@@ -64,7 +64,7 @@ RETRAINS: dict[str, dict[str, Any]] = {
 
 
 @cache
-def bundle(image_size: int = 8, device: torch.device = CPU) -> Bundle:
+def bundle(image_size: int = 8, device: torch.device = CPU) -> DataSplits:
     torch.set_num_threads(1)
     if importlib.util.find_spec("sklearn") is None:  # a machine that is lent for its GPU
         return noise(
@@ -76,7 +76,7 @@ def bundle(image_size: int = 8, device: torch.device = CPU) -> Bundle:
                 test_images=40,
             )
         )
-    return prepare(replace(DATA, image_size=image_size), EXP, Places(), device)
+    return prepare(replace(DATA, image_size=image_size), EXP, DataPaths(), device)
 
 
 def search_run(

@@ -62,9 +62,9 @@ class Run:
         self.lease.__exit__()
 
     def begin(self, trial: Trial, *origins: Origin) -> None:
-        self.store.ask(trial)
+        self.store.register(trial)
         for origin in origins:
-            self.store.link(trial.trial_id, origin)
+            self.store.add_origin(trial.trial_id, origin)
         self.attempts[trial.trial_id] = self.store.begin(trial.trial_id)
 
     def epochs(self, trial: Trial, count: int, epoch_s: float = 10.0) -> None:
@@ -119,7 +119,7 @@ def test_a_run_is_followed_from_its_plan_to_its_end(run: Run) -> None:
     run.epochs(FIRST, 1)
     (news,) = follower.poll()
     assert (news.kind, news.trial.name) == ("epoch", "search darts exp mu=0.4 s0")
-    assert "1/4" in follower.told(news)
+    assert "1/4" in follower.text_of(news)
     shot = follower.snapshot()
     assert shot.running[0].left_s == pytest.approx(30, abs=5)
     assert shot.left_s is None, "no retrain was measured"
@@ -127,7 +127,7 @@ def test_a_run_is_followed_from_its_plan_to_its_end(run: Run) -> None:
     run.end(FIRST)
     (news,) = follower.poll()
     assert news.kind == "done"
-    assert follower.told(news) == "done, bal-acc 50.0, 3600 s; search 1/2, retrain 0/2"
+    assert follower.text_of(news) == "done, bal-acc 50.0, 3600 s; search 1/2, retrain 0/2"
     shot = follower.snapshot()
     assert shot.running == ()
     assert (shot.spent.hours, shot.spent.gpu_hours) == (1.0, 0.5)
@@ -149,7 +149,7 @@ def test_a_failure_is_news_with_its_cause(run: Run) -> None:
     run.end(FIRST, state="failed", metrics={}, **error)
     (news,) = follower.poll()
     assert news.kind == "failed"
-    assert follower.told(news) == f"FAILED ValueError: no (trial {FIRST.trial_id})"
+    assert follower.text_of(news) == f"FAILED ValueError: no (trial {FIRST.trial_id})"
     shot = follower.snapshot()
     assert shot.counts["retrain"]["blocked"] == 1
     assert "1 failed" in shot.notes[-1]
@@ -211,7 +211,7 @@ def test_a_note_of_an_attempt_is_news_once(run: Run) -> None:
     follower.poll()
     run.begin(FIRST)
     run.attempts[FIRST.trial_id].beat(note="the newest checkpoint is damaged")
-    said = [(news.kind, follower.told(news)) for news in follower.poll()]
+    said = [(news.kind, follower.text_of(news)) for news in follower.poll()]
     assert said == [("started", ""), ("note", "the newest checkpoint is damaged")]
     run.epochs(FIRST, 1)
     assert [news.kind for news in follower.poll()] == ["epoch"]
@@ -285,7 +285,7 @@ def test_a_driver_with_another_clock_is_seen_to_live_by_its_beats(
     file.publish_json(record)
     clock = [1000.0]
     times = SimpleNamespace(
-        time_ns=lambda: file.files.stamp(file.key) + 7200 * 10**9, monotonic=lambda: clock[0]
+        time_ns=lambda: file.files.mtime_ns(file.key) + 7200 * 10**9, monotonic=lambda: clock[0]
     )
     monkeypatch.setattr(driver_module, "time", times)
     looking = driver_module.DriverMonitor(store.layout)

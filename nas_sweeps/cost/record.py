@@ -6,18 +6,18 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from nas_sweeps.cost.rates import Band
+from nas_sweeps.cost.rates import Interval
 from nas_sweeps.store.layout import Layout, Writer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class EstimateRecord:
     """One run's estimate, in seconds. What came of it is None, or 0, until the run ends."""
 
     grid: str  # its digest
     began: str  # ISO 8601, UTC
     trials: int  # that were to do
-    wall_s: Band
+    wall_s: Interval
     took_s: float | None = None  # None: the run goes on, or was killed
     done: int = 0  # trials that this run did
     done_s: float = 0.0  # what those were estimated at, added up
@@ -28,23 +28,27 @@ class Kept:
         layout.estimate(writer).publish_json(asdict(self), durable=False)
 
     @classmethod
-    def read(cls, layout: Layout, writer: Writer) -> Kept | None:
+    def read(cls, layout: Layout, writer: Writer) -> EstimateRecord | None:
         """None where it cannot be read."""
         value = layout.estimate(writer).read_json()
         try:
-            kept: Kept = _adapter().validate_json(json.dumps(value))
+            kept: EstimateRecord = _adapter().validate_json(json.dumps(value))
         except ValueError:
             return None
         return kept
 
-    def closed(self, took_s: float, done: int, done_s: float, done_took_s: float) -> Kept:
+    def closed(self, took_s: float, done: int, done_s: float, done_took_s: float) -> EstimateRecord:
         """With what came of it."""
         return replace(self, took_s=took_s, done=done, done_s=done_s, done_took_s=done_took_s)
 
 
-def latest(layout: Layout, grid: str) -> tuple[Kept, Writer] | None:
+def latest(layout: Layout, grid: str) -> tuple[EstimateRecord, Writer] | None:
     """The estimate of the run of a grid that began last, and the driver that kept it."""
-    found = [(kept, w) for w in layout.estimates() if (kept := Kept.read(layout, w)) is not None]
+    found = [
+        (kept, w)
+        for w in layout.estimates()
+        if (kept := EstimateRecord.read(layout, w)) is not None
+    ]
     of_grid = [(kept, writer) for kept, writer in found if kept.grid == grid]
     return max(of_grid, key=lambda pair: pair[0].began, default=None)
 
@@ -52,4 +56,4 @@ def latest(layout: Layout, grid: str) -> tuple[Kept, Writer] | None:
 def _adapter() -> Any:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Kept)
+    return TypeAdapter(EstimateRecord)

@@ -22,11 +22,11 @@ from nas_sweeps.data.longtail import (
 )
 from nas_sweeps.data.profiles import class_counts
 from nas_sweeps.data.sources import load_images
-from nas_sweeps.trial import Data, Distribution, Places
+from nas_sweeps.trial import Data, DataPaths, Distribution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Bundle:
+class DataSplits:
     """A data set under one distribution. Images are uint8 (N, 3, S, S), labels int64 (N,).
 
     ``full_index`` is the long-tailed training set, ``t_index`` and ``v_index`` its stratified
@@ -56,8 +56,8 @@ class Bundle:
 
 
 def prepare(
-    data: Data, distribution: Distribution, places: Places, device: torch.device | str
-) -> Bundle:
+    data: Data, distribution: Distribution, places: DataPaths, device: torch.device | str
+) -> DataSplits:
     """Load, draw the long-tailed subset, split it, and move it to ``device``.
 
     Raises:
@@ -80,7 +80,7 @@ def prepare(
     def put(values: Labels | Tensor) -> Tensor:
         return torch.as_tensor(values).to(device)
 
-    return Bundle(
+    return DataSplits(
         images=put(images.train_NCHW),
         labels=put(images.train_labels),
         full_index=put(full),

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nas_sweeps.store.files import File, LocalFiles
-from nas_sweeps.tables.sealed import seal, unseal
+from nas_sweeps.tables.checksum import read_verified, with_checksum
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "ä", None]}).replace_schema_metadata({"k": "v"})
 
@@ -23,17 +23,17 @@ def flips(data: bytes) -> list[bytes]:
 
 
 def test_a_sealed_table_is_plain_parquet_and_reads_back_with_its_metadata() -> None:
-    data = seal(TABLE)
-    assert unseal(data).equals(TABLE, check_metadata=True)
+    data = with_checksum(TABLE)
+    assert read_verified(data).equals(TABLE, check_metadata=True)
     assert pq.read_table(io.BytesIO(data)).equals(TABLE)
 
 
 def test_no_flipped_bit_of_a_table_gives_another_table_unseen() -> None:
     """A flip is an error; where it hits the name of the seal alone, the table is the same."""
     unseen = 0
-    for data in flips(seal(TABLE)):
+    for data in flips(with_checksum(TABLE)):
         try:
-            assert unseal(data).equals(TABLE)
+            assert read_verified(data).equals(TABLE)
             unseen += 1
         except (pa.ArrowException, OSError):
             pass
@@ -43,7 +43,7 @@ def test_no_flipped_bit_of_a_table_gives_another_table_unseen() -> None:
 def test_a_table_without_a_seal_is_taken_as_it_is() -> None:
     sink = io.BytesIO()
     pq.write_table(TABLE, sink)
-    assert unseal(sink.getvalue()).equals(TABLE)
+    assert read_verified(sink.getvalue()).equals(TABLE)
 
 
 @pytest.mark.filterwarnings("ignore:skipped unreadable")

@@ -19,7 +19,7 @@ _KEY = b"sealed"
 _BLANK = b"sha256:" + b"0" * 64
 
 
-def seal(table: pa.Table, compression: Literal["zstd", "lz4"] = "zstd") -> bytes:
+def with_checksum(table: pa.Table, compression: Literal["zstd", "lz4"] = "zstd") -> bytes:
     """A table as the bytes of a Parquet file. Its own metadata are kept.
 
     ``zstd`` is small, ``lz4`` four times as fast to read. Floats repeat too seldom for a
@@ -41,7 +41,7 @@ def seal(table: pa.Table, compression: Literal["zstd", "lz4"] = "zstd") -> bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class VerifiedParquet:
     """A Parquet file whose bytes are those that were written, to be decoded when asked."""
 
     data: bytes
@@ -57,7 +57,7 @@ class Checked:
         return table.replace_schema_metadata(self.metadata or None)
 
 
-def check(data: bytes) -> Checked:
+def check(data: bytes) -> VerifiedParquet:
     """Hold a Parquet file's bytes against their seal.
 
     Raises:
@@ -73,22 +73,22 @@ def check(data: bytes) -> Checked:
     written = metadata.pop(_KEY, None)
     if written is not None and (len(written) != len(_BLANK) or _digest(data, written) != written):
         raise pa.ArrowInvalid("its bytes are not those that were written")
-    return Checked(data, names, metadata, written is not None)
+    return VerifiedParquet(data, names, metadata, written is not None)
 
 
-def unseal(data: bytes, *, use_threads: bool = True) -> pa.Table:
+def read_verified(data: bytes, *, use_threads: bool = True) -> pa.Table:
     """The table in a Parquet file's bytes. Raises what ``check`` raises."""
     return check(data).read(use_threads=use_threads)
 
 
-def _digest(data: bytes, seal: bytes) -> bytes:
+def _digest(data: bytes, with_checksum: bytes) -> bytes:
     """The digest of the bytes with a placeholder where the seal stands; nothing is copied."""
-    at = data.rfind(seal)
+    at = data.rfind(with_checksum)
     digest, view = hashlib.sha256(), memoryview(data)
     if at < 0:
         digest.update(view)
     else:
         digest.update(view[:at])
         digest.update(_BLANK)
-        digest.update(view[at + len(seal) :])
+        digest.update(view[at + len(with_checksum) :])
     return b"sha256:" + digest.hexdigest().encode()

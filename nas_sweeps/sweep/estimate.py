@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from nas_sweeps.cost.forecast import forecast
-from nas_sweeps.cost.kept import Kept
 from nas_sweeps.cost.measured import epochs_begun, measure
 from nas_sweeps.cost.rates import Rates
+from nas_sweeps.cost.record import EstimateRecord
 from nas_sweeps.cost.simulate import Room
 from nas_sweeps.grid import Grid
 from nas_sweeps.schedule import Scheduler, Task
@@ -21,22 +21,22 @@ from nas_sweeps.trial import Trial
 
 
 @dataclass
-class Foretold(Watcher):
+class EstimateRecorder(Watcher):
     """Kept in the store where everything could be estimated; else nothing happens here.
 
     Args:
-        chain: before anything is taken from it.
+        scheduler: before anything is taken from it.
         digest: of the grid.
         source: another store with measured trials.
     """
 
     grid: Grid
-    chain: Scheduler
+    scheduler: Scheduler
     store: Store
     writer: Writer  # the driver's name
     digest: str
     source: Store | None = None
-    kept: Kept | None = None
+    kept: EstimateRecord | None = None
     _rates: Rates | None = None
     _begun: dict[str, int] = field(default_factory=dict)
     _since: dict[str, tuple[float, Task]] = field(default_factory=dict)  # first handed out
@@ -50,13 +50,13 @@ class Foretold(Watcher):
         needs = {phase: self.grid.resources(phase) for phase in self.grid.phases}
         stores = [self.store] if self.source is None else [self.store, self.source]
         rates, self._begun = measure(stores, needs).rates, epochs_begun(self.store)
-        found = forecast(self.chain, rates, self._begun)
+        found = forecast(self.scheduler, rates, self._begun)
         self._started = time.monotonic()
         if not found.trials or not found.complete:
             return
         with suppress(ValueError):  # no room: the executor says so
             self._rates = rates
-            self.kept = Kept(
+            self.kept = EstimateRecord(
                 grid=self.digest,
                 began=datetime.now(UTC).isoformat(timespec="microseconds"),
                 trials=found.trials,
