@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
-    """Of one attempt at a trial. None where an older version did not record it.
+    """What decides how an attempt's sums are rounded. None where an older version did not say.
 
     Attributes:
         device_kind: cpu or cuda.
@@ -44,7 +44,7 @@ class Numerics:
         return None not in values
 
     def columns(self) -> dict[str, Any]:
-        """As the tables name them."""
+        """The values by their columns of the tables."""
         named = {"torch": "torch_version", "triton": "triton_version"}
         return {named.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
 

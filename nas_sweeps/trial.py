@@ -251,7 +251,7 @@ class Trial(Identified):
 
     @property
     def key(self) -> str:
-        """By which trials that wait for this one name it."""
+        """The name of this trial for trials that wait for it."""
         return self.trial_id
 
     @property
@@ -261,7 +261,7 @@ class Trial(Identified):
 
     @property
     def origin(self) -> Origin | None:
-        """Who asks for it, where that is not the grid alone."""
+        """The one who asks for it, where that is not the grid alone."""
         return None
 
     def to_json(self) -> str:
@@ -291,7 +291,7 @@ class RetrainTrial(Trial):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Who asked for a trial: a trial of the phase before, or a grid that names a genotype.
+    """The one who asked for a trial: a trial of the phase before, or a grid that names a genotype.
 
     Never part of an identity: a trial may have several origins. ``method`` is the search
     method's or the genotype's name, ``search_id`` and ``seed`` are those of the trial that it goes

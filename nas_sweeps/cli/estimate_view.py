@@ -182,7 +182,7 @@ def source_text(line: Line) -> str:
 
 
 def work_text(found: Forecast, needs: Needs, gpus: bool) -> str:
-    """Of trials, and what they hold meanwhile."""
+    """The number of trials, and what they hold meanwhile."""
     name, what = ("GPU", "gpus") if gpus else ("CPU", "cpus")
     hours = found.hours(needs, what)
     held = f"{hours.mid:.3g} {name}-hours ({hours.low:.3g}–{hours.high:.3g})"
@@ -212,7 +212,7 @@ def bounds_text(schedule: Schedule) -> str:
 def price_text(
     found: Forecast, needs: Needs, gpus: bool, rate: float, wall: Interval | None, room: Room
 ) -> str:
-    """Of the hours that trials hold; and of the whole cluster until the last one ends."""
+    """The price of the hours that trials hold, and of the whole cluster until the last one ends."""
     name, what, place = ("GPU", "gpus", 1) if gpus else ("CPU", "cpus", 0)
     price = found.hours(needs, what) * rate
     text = (
@@ -260,7 +260,7 @@ def kept_text(kept: EstimateRecord, runs: bool) -> str:
 
 
 def wrong(took_s: float, estimated_s: float) -> str:
-    """By how much the truth was more or less than the estimate."""
+    """How much more or less than estimated it was."""
     part = took_s / estimated_s - 1
     return f"{abs(part):.0%} {'more' if part >= 0 else 'less'} than estimated"
 

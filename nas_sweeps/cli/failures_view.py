@@ -48,7 +48,7 @@ def _heading(group: list[Result]) -> str:
 
 
 def _newest_log(keeper: Store, result: Result) -> str:
-    """Of the newest attempt that wrote one: a worker that died has one, its verdict has none."""
+    """The newest attempt's log: that of a worker that died; the driver's word on it has none."""
     logs = [a.log for a in keeper.layout.trial(result.trial_id).attempts if a.holds(a.log)]
     return str(logs[-1]) if logs else "(no log)"
 

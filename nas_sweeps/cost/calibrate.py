@@ -125,8 +125,7 @@ def _short_retrain(trial: RetrainTrial) -> RetrainTrial:
 
 
 def _short_search(trial: SearchTrial) -> SearchTrial:
-    """With the epochs that are timed after a warm-up, which is as short where a knob says how
-    long it is."""
+    """The search with the epochs that are timed after a warm-up, itself made as short."""
     recipe, knobs = _short(trial.recipe), dict(trial.method.knobs)
     if knobs.get("warmup_epochs"):
         knobs["warmup_epochs"] = recipe.epochs

@@ -104,7 +104,7 @@ def epochs_begun(store: Store) -> dict[str, int]:
 
 
 def _devices(attempts: list[dict[str, Any]]) -> dict[str, str]:
-    """Of each trial, that of its latest attempt."""
+    """The device of each trial's latest attempt."""
     return {a["trial_id"]: a["device"] for a in attempts if a["device"]}
 
 

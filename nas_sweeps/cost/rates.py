@@ -43,7 +43,7 @@ class Interval:
     high: float = 0.0
 
     def __add__(self, other: Interval) -> Interval:
-        """As if both erred the same way: what trials share, a slow day, does not average out."""
+        """The sum, as if both erred alike: what trials share, a slow day, does not average out."""
         return Interval(self.mid + other.mid, self.low + other.low, self.high + other.high)
 
     def __mul__(self, factor: float) -> Interval:
@@ -89,7 +89,7 @@ class Images:
         self.classes[key] = (min(largest, self.classes.get(key, (largest, k))[0]), k)
 
     def of(self, data: Data, distribution: Distribution) -> int | None:
-        """None where nothing of this data set was measured and it has no name."""
+        """The number of training images; None where nothing of this data set was measured."""
         key = data_key(data), str(distribution)
         if key not in self.known:
             counts = self._counts(data, distribution)
@@ -132,7 +132,7 @@ def _without(value: object, free: set[str]) -> object:
 
 
 def share_of(recipe: SearchRecipe | RetrainRecipe) -> float:
-    """Of the training images, those that an epoch goes through."""
+    """The share of the training images that an epoch goes through."""
     return 0.5 if getattr(recipe, "images", "full") == "search_half" else 1.0
 
 
@@ -178,7 +178,7 @@ class Rates:
     def cost(
         self, entry: Entry | Trial, epochs_done: int = 0, origins: Iterable[Origin] = ()
     ) -> Cost | None:
-        """Of a trial, or of what is left of it; None where nothing like it was measured."""
+        """What a trial, or the rest of one, takes; None where nothing like it was measured."""
         overhead = self.overhead_s.get(entry.phase, 0.0)
         total, worst, timed = Interval(overhead, overhead, overhead), 0, False
         samples: list[int] = []
@@ -241,7 +241,7 @@ class Rates:
         return Interval(mean, mean / width, mean * width)
 
     def _spread(self, phase: str) -> tuple[float, int]:
-        """Of the logarithm of an epoch's seconds between like trials, and degrees of freedom."""
+        """Deviation of log(seconds of an epoch) between like trials, degrees of freedom."""
         if phase not in self._spreads:
             self._spreads[phase] = self._spread_of(phase)
         return self._spreads[phase]

@@ -29,7 +29,7 @@ class EstimateRecord:
 
     @classmethod
     def read(cls, layout: Layout, writer: Writer) -> EstimateRecord | None:
-        """None where it cannot be read."""
+        """The record of a run; None where it cannot be read."""
         value = layout.estimate(writer).read_json()
         try:
             kept: EstimateRecord = _adapter().validate_json(json.dumps(value))
@@ -38,7 +38,7 @@ class EstimateRecord:
         return kept
 
     def closed(self, took_s: float, done: int, done_s: float, done_took_s: float) -> EstimateRecord:
-        """With what came of it."""
+        """The record with what came of the estimate."""
         return replace(self, took_s=took_s, done=done, done_s=done_s, done_took_s=done_took_s)
 
 

@@ -158,7 +158,7 @@ def _copies(node: Node, need: Resources) -> int:
 
 
 def _work_bound(tasks: Sequence[Task], needs: Mapping[str, Resources], room: Room) -> float:
-    """Of CPUs, of GPUs and of slots, whichever takes longest to do all of its work."""
+    """Seconds in which CPUs, GPUs or slots, whichever takes longest, do all of their work."""
     seconds = {phase: sum(t.seconds for t in tasks if t.phase == phase) for phase in needs}
     work = [
         (sum(seconds[p] * needs[p].cpus for p in needs), sum(node[0] for node in room.nodes)),

@@ -145,7 +145,7 @@ def _folder_split(file: Path) -> str | None:
 
 
 def _left_out(files: Iterable[Path], used: set[Path]) -> list[Path]:
-    """Not a README, say: only what somebody may have meant to be read."""
+    """Files that somebody may have meant to be read; a README, say, is none."""
     return [
         file
         for file in files

@@ -35,7 +35,7 @@ class Slot(Identified):
 
     @property
     def key(self) -> str:
-        """By which slots that wait for this one name it: its trial's id is not known yet."""
+        """The name of this slot for slots that wait for it: its trial's id is not known yet."""
         return f"slot-{self.digest}"
 
     def resolve(self, genotype: Genotype, parent: Trial | None = None) -> Trial:

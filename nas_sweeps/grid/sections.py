@@ -59,7 +59,7 @@ class Section(BaseModel):
 
 
 class PhaseSection(Section):
-    """Of a phase: what each of its trials occupies while it runs, and settings of its own."""
+    """The section of a phase: what each of its trials occupies while it runs, and its settings."""
 
     resources: Annotated[Resources, prepared(axes.resources)] = Resources()
 

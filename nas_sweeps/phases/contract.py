@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Labels(NamedTuple):
-    """By what people tell trials of one phase apart: columns of the trials table."""
+    """What people tell trials of one phase apart by: columns of the trials table."""
 
     method: str
     variant: str = ""
@@ -57,12 +57,12 @@ class Phase:
 
     @property
     def name(self) -> str:
-        """As in the spec."""
+        """The phase's name, from its spec."""
         return str(self.spec.__dataclass_fields__["phase"].default)
 
     @property
     def prefix(self) -> str:
-        """Of its trials' ids."""
+        """What its trials' ids begin with."""
         return self.spec.prefix
 
     def slots(self, section: Any, grid: Grid, before: Sequence[Entry]) -> Iterable[Entry]:

@@ -108,7 +108,7 @@ class Scheduler:
 
     @property
     def next_phase(self) -> str | None:
-        """Of the trial that ``next_task`` would hand out."""
+        """The phase of the trial that ``next_task`` would hand out."""
         return next((phase for phase, ready in self._ready.items() if ready), None)
 
     @property
@@ -118,7 +118,7 @@ class Scheduler:
 
     @property
     def finished(self) -> bool:
-        """Nothing is live and nothing is ready; nothing can become ready any more."""
+        """Whether nothing is live and nothing is ready: nothing can become ready any more."""
         return not self._live and self.next_phase is None
 
     @property
@@ -127,7 +127,7 @@ class Scheduler:
         return tuple(self._entries[n] for n, to in sorted(self._resolved.items()) if to is None)
 
     def trial_ids(self) -> set[str]:
-        """Of the chosen trials, as far as they are known: of slots, once their genotype is."""
+        """Ids of the chosen trials that are known; that of a slot is, once its genotype is."""
         return {
             to
             for number, to in self._resolved.items()
@@ -135,7 +135,7 @@ class Scheduler:
         }
 
     def links(self) -> list[tuple[str, Origin]]:
-        """Who asked for which trial, as far as it is known, trials of earlier runs included."""
+        """Trials and the origins that asked for them, as far as known, earlier runs included."""
         return [(to, origin) for to, origins in self._origins.items() for origin in origins]
 
     def counts(self) -> dict[str, dict[State, int]]:

@@ -54,7 +54,7 @@ class Content:
 
 
 def digest(data: bytes) -> str:
-    """By which a checkpoint's name shows damage."""
+    """The digest in a checkpoint's name, which shows damage."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 

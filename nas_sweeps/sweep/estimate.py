@@ -69,7 +69,7 @@ class EstimateRecorder(Watcher):
         self._since.setdefault(work.trial.trial_id, (time.monotonic(), work))
 
     def settled(self, trial: Trial, result: Result) -> None:
-        """Of trials that are done, what they should have taken and took."""
+        """Add what a trial that is done should have taken, and took."""
         if self._rates is None or result.state != State.DONE:
             return
         began, work = self._since[trial.trial_id]
@@ -79,7 +79,7 @@ class EstimateRecorder(Watcher):
         self._done_took_s += time.monotonic() - began
 
     def end(self) -> None:
-        """Nothing more is handed out. Raises OSError."""
+        """Close the record: nothing more is handed out. Raises OSError."""
         if self.kept is not None:
             took = time.monotonic() - self._started
             self.kept = self.kept.closed(took, self._done, self._done_s, self._done_took_s)

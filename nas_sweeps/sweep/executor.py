@@ -61,7 +61,7 @@ class Pool:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Nothing is started any more: what has not begun is dropped, and told as ended.
+        """Start nothing any more: what has not begun is dropped, and told as ended.
 
         Workers that run are told through the store, and end by themselves.
         """

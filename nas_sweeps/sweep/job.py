@@ -30,7 +30,7 @@ class Watcher:
     """Told what happens while trials run; it can look, not steer."""
 
     def begin(self, room: Room) -> None:
-        """Nothing runs yet, and what trials will run on is known."""
+        """Called before anything runs, when it is known what trials will run on."""
 
     def started(self, work: Task) -> None: ...
     def again(self, trial: Trial, why: str) -> None: ...
@@ -72,7 +72,7 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Nothing runs, and nothing will be handed out any more."""
+        """Whether nothing runs and nothing will be handed out any more."""
         if self._live:
             return False
         return self.stopping is not None or (not self._again and self.scheduler.next_phase is None)
@@ -80,7 +80,7 @@ class Job:
     # The loop
 
     def run(self, pool: Pool) -> None:
-        """Task until it is over.
+        """Work until it is over.
 
         Where the store does not answer, nothing more is started, what runs publishes where it is,
         and the error is raised then.
@@ -141,7 +141,7 @@ class Job:
 
     @property
     def next_phase(self) -> str | None:
-        """Of the trial that ``hand_out`` would give now; None for none."""
+        """The phase of the trial that ``hand_out`` would give now; None for none."""
         if self.stopping is not None:
             return None
         again = self._due()

@@ -87,7 +87,7 @@ def ask_nodes(asked: Asked) -> Iterator[tuple[str, list[str], str]]:
 
 
 def versions() -> dict[str, str]:
-    """Of what all nodes must share."""
+    """Versions of what all nodes must share."""
     found = {"python": platform.python_version()}
     for name in SAME[1:]:
         try:

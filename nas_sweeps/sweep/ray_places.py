@@ -47,7 +47,7 @@ def remedy(error: Exception) -> str:
 
 
 def _can_be_written(place: str) -> bool:
-    """By trying it: permissions do not tell what a file system refuses."""
+    """Whether a file can be made there. It is tried: permissions do not tell it all."""
     try:
         os.makedirs(place, exist_ok=True)
         with tempfile.TemporaryFile(dir=place):

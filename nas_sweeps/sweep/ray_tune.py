@@ -180,7 +180,7 @@ class _Searcher(Searcher):
         """Nothing, as for ``save``."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing again: Tune pickles its searcher when it starts."""
+        """Nothing: Tune pickles its searcher when it starts."""
         return {}
 
 

@@ -78,11 +78,11 @@ class Accounts:
     peak_mem_gib: float = 0.0
 
     def own(self) -> dict[str, float]:
-        """Of this attempt."""
+        """The cost of this attempt."""
         return self._cost(0.0, 0.0)
 
     def total(self) -> dict[str, float]:
-        """Of the trial."""
+        """The cost of the trial, earlier attempts included."""
         return self._cost(self.wall_s, self.cpu_s)
 
     def _cost(self, wall_before: float, cpu_before: float) -> dict[str, float]:

@@ -243,7 +243,7 @@ def _spec_columns(spec: Trial) -> Row:
 
 
 def _columns_of_unknown(files: TrialFiles) -> Row:
-    """Of a trial of a phase that only another package knows; nothing of a file that is damaged."""
+    """Columns of a trial whose phase only another package knows; none of a damaged file."""
     try:
         spec = json.loads(files.spec.read())["spec"]
         known = Distribution(**spec["distribution"])

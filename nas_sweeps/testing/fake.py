@@ -59,7 +59,7 @@ class FakeRun(Generic[T]):
 
     @property
     def name(self) -> str:
-        """By which it is asked to fail."""
+        """The name by which it is asked to fail."""
         return self.trial.phase
 
     @property
@@ -74,7 +74,7 @@ class FakeRun(Generic[T]):
     # One epoch
 
     def run_epoch(self, between: Callable[[], None] = nothing) -> Row:
-        """As ``Run`` has it."""
+        """See ``Run``."""
         began = time.perf_counter()
         try:
             while self.steps < STEPS:
@@ -114,7 +114,7 @@ class FakeRun(Generic[T]):
         return row | speed | {"peak_mem_gib": 0.5}
 
     def _stage(self) -> str:
-        """Of the epoch that is under way."""
+        """The stage of the epoch that is under way."""
         left = self.epochs_done
         for name, epochs in self.stages:
             if left < epochs:
@@ -133,7 +133,7 @@ class FakeRun(Generic[T]):
     # What it found
 
     def outcome(self) -> Outcome:
-        """As ``Run`` has it."""
+        """See ``Run``."""
         raise NotImplementedError
 
     def _metrics(self) -> Row:
@@ -150,12 +150,12 @@ class FakeRun(Generic[T]):
     # Checkpoint
 
     def state_dict(self) -> dict[str, Any]:
-        """As ``Run`` has it: plain values."""
+        """See ``Run``; plain values."""
         names = ("epochs_done", "bits", "steps", "seconds", "best", "tested")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """As ``Run`` has it."""
+        """See ``Run``."""
         for name in self.state_dict():
             setattr(self, name, state[name])
 
@@ -200,7 +200,7 @@ class FakeSearch(FakeRun[SearchTrial]):
         return self.method.discretise(*cells), flat
 
     def outcome(self) -> Outcome:
-        """As ``Run`` has it."""
+        """See ``Run``."""
         found, _ = self.discretise()
         return Outcome(
             metrics=self._metrics(),
@@ -218,7 +218,7 @@ class FakeRetrain(FakeRun[RetrainTrial]):
         return (*TESTED, "accuracy_validation") if halved else TESTED
 
     def outcome(self) -> Outcome:
-        """As ``Run`` has it."""
+        """See ``Run``."""
         return Outcome(
             metrics=self._metrics() | {"accuracy_best": self.best},
             genotype=self.trial.genotype,

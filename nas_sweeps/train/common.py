@@ -216,7 +216,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Of the device's allocator on CUDA, else of this process."""
+    """The peak of the device's allocator on CUDA, else of this process's memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     with suppress(OSError, StopIteration):  # unlike getrusage's, forgets its parent's and resets

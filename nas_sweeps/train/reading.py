@@ -47,7 +47,7 @@ class Reading:
         return logits
 
     def columns(self) -> Row:
-        """Of an epoch's row; none for a genotype that the method refuses."""
+        """Columns of an epoch's row; none for a genotype that the method refuses."""
         try:
             found = self.method.discretise(*self._rows())
         except ValueError:

@@ -374,7 +374,7 @@ class SearchRun:
 
 @contextmanager
 def frozen_statistics(model: nn.Module, frozen: bool) -> Iterator[None]:
-    """With momentum 0 BatchNorm normalises by the batch but keeps its running statistics."""
+    """Keep running statistics inside: with momentum 0 BatchNorm normalises by the batch alone."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)] if frozen else []
     before = [m.momentum for m in norms]
     for m in norms:

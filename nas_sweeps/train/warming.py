@@ -12,7 +12,7 @@ from nas_sweeps.train.search import SearchRun
 def warm_up_run(
     run: object, tell: Callable[[str], None], between: Callable[[], None] = nothing
 ) -> None:
-    """As ``lanes.ready.warm_up``, for what a run trains and tests; nothing in other forms.
+    """Compile the kernels of what a run trains and tests; nothing in other forms.
 
     Raises:
         RuntimeError: a kernel does not compile.

@@ -92,7 +92,7 @@ class Follower:
         return self.driver is None and self.monitor.doubtful is None
 
     def _look_first(self) -> None:
-        """Of trials that have ended nothing is read but the tables and their index."""
+        """The first look: of trials that have ended only the tables and their index are read."""
         self.driver = self.monitor.driver()
         self.planned.find(self.driver)
         measured = measure([self.store, *self.sources], self.planned.needs)

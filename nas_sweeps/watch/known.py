@@ -64,7 +64,7 @@ class Known:
 
     @property
     def runs(self) -> bool:
-        """As far as this machine can tell at this moment."""
+        """Whether it runs, as far as this machine can tell at this moment."""
         return self.outcome is None and self.record is not None and is_live(self.record)
 
     @property
@@ -106,7 +106,7 @@ class Known:
             yield News(kind=result.state, trial=self, result=result)
 
     def running(self, rates: Rates, now: float) -> Running:
-        """As a line of the view."""
+        """The trial as a line of the view."""
         since_s = now - self.row_at
         if self.row is None and self.record is not None:
             began = datetime.fromisoformat(self.record.started_at)

@@ -49,7 +49,7 @@ class Planned:
         self._counted = state
 
     def _grid(self, driver: Driver | None) -> Grid | None:
-        """None where no grid was kept yet, or none that this version reads."""
+        """The driver's grid; None where none was kept yet, or none that this version reads."""
         kept = self._kept(driver)
         try:
             return None if kept is None else Grid.from_dict(kept, source="grid")

@@ -147,7 +147,7 @@ class Tracking:
         self._broken = False
 
     def tell(self, news: News) -> None:
-        """Of a trial's beginning, an epoch, or its ending."""
+        """Tell the tracker of a trial's beginning, an epoch, or its ending."""
         trial, trial_id = news.trial, news.trial.trial_id
         if trial_id not in self._open and (news.kind == "started" or news.row is not None):
             self._open.add(trial_id)
@@ -158,7 +158,7 @@ class Tracking:
             self._end(trial_id, news.result.state != State.DONE)
 
     def close(self) -> None:
-        """Of trials that have not ended, no more is told."""
+        """Close the runs of trials that have not ended."""
         for trial_id in sorted(self._open):
             self._end(trial_id, failed=True)
 
