@@ -50,7 +50,7 @@ def grid(method):
 
 
 assert helper_of_mine.SCALE
-ray.init(log_to_driver=False, include_dashboard=False)
+ray.init("local", log_to_driver=False, include_dashboard=False)
 try:
     ns.run(grid("not_there"), "refused", console="none")
 except ValueError as error:

@@ -17,7 +17,7 @@ from nas_sweeps.watch.follow import Follower
 from tests.sweep.tiny import TINY
 from tests.watch.test_follow import FIRST, Run
 
-WORK = Task(trial=FIRST, phase="search")
+WORK = Task(trial=FIRST)
 
 
 @pytest.fixture
