@@ -112,10 +112,12 @@ class Job:
         for work in self._live.values():
             if floor.place(self.resources(work.phase)) is None:
                 return  # a node has left: trials that were on it are going to end
-        while (phase := self.next_phase) is not None:
-            if floor.place(self.resources(phase)) is None:
+        while self.stopping is None:
+            due = self._due()  # once: another may come due in between
+            phase = due.phase if due else self.scheduler.next_phase
+            if phase is None or floor.place(self.resources(phase)) is None:
                 return
-            work = self.hand_out()
+            work = self._hand_out(due)
             try:
                 pool.start(work.trial.trial_id, self.resources(phase))
             except OSError as error:
@@ -149,7 +151,11 @@ class Job:
 
     def hand_out(self) -> Task:
         """The next trial, of ``next_phase``, written down in the store before anything runs."""
-        work = self._due()
+        return self._hand_out(self._due())
+
+    def _hand_out(self, due: Task | None) -> Task:
+        """A retry that is due, or the scheduler's next trial."""
+        work = due
         if work is not None:
             self._again = [(when, w) for when, w in self._again if w is not work]
         else:
