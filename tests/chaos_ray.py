@@ -56,10 +56,10 @@ def cluster_for(names: Iterable[str]) -> Iterator[Cluster | None]:
 
 
 def _keep(line: Connection) -> None:
-    from ray.cluster_utils import Cluster as RayCluster
-
     os.environ.update({"RAY_worker_niceness": "0"})  # else a busy machine starts workers in minutes
-    from nas_sweeps.sweep import ray_tune  # noqa: F401  sets what Ray reads at import
+    from nas_sweeps.sweep import ray_tune  # noqa: F401  sets what Ray reads when it is imported
+
+    from ray.cluster_utils import Cluster as RayCluster  # isort: skip
 
     cluster = RayCluster(initialize_head=True, head_node_args={"num_cpus": 1})
     second = cluster.add_node(num_cpus=1)
