@@ -41,7 +41,7 @@ def run_in_worker(
     if not resources.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     unpack(given.own)
-    here = Store(store)
+    here = Store(store).require()
     watched = Watch(here.layout, given.driver).stop_reason if given.driver else never
     run_trial(
         here.spec(trial_id),
@@ -55,7 +55,8 @@ def run_in_worker(
 def main() -> None:
     """A worker as a process. SIGINT and SIGTERM end it after the step that it is in.
 
-    Exit code 0: what there is to say stands in the store; 1: it could not be written there.
+    Exit code 0: what there is to say stands in the store; 1: it could not be written there; 2: the
+    store, as it is seen here, holds no such trial.
     """
     parser = argparse.ArgumentParser(prog="python -m nas_sweeps.sweep.worker")
     parser.add_argument("store")
@@ -84,5 +85,8 @@ def main() -> None:
             given,
             stop=lambda: f"{came[0]} came" if came else None,
         )
-    except (ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        sys.exit(f"store '{asked.store}': {error}")

@@ -113,6 +113,7 @@ class Setting:
 class Executor:
     """A way to run trials. Its fields are the options that it takes, as a run names them."""
 
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
     at_once: ClassVar[int | None] = None  # trials, where that is fixed
 
     def pool(self, setting: Setting) -> Pool:

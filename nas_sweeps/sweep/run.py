@@ -101,6 +101,10 @@ def run(
             store; the message says what to do.
         Interrupted: by a signal; a KeyboardInterrupt that knows its exit code.
     """
+    if slots is not None and slots < 1:
+        raise ValueError(f"slots: {slots} trials at once are none; leave it out, or give 1 or more")
+    if max_retries < 0:
+        raise ValueError(f"max_retries: {max_retries} is less than 0, which tries nothing again")
     keeper = Store(store if store is not None else grid.default_store)
     reader = Store(keeper.root, remember=True)  # until the trials start: reads each result once
     where = executor_of(executor, address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from nas_sweeps.names import method_name, tested, trial_name
@@ -36,7 +37,8 @@ def epoch_columns(row: Row, left_s: float | None) -> str:
 
 def done_text(accuracy: float, wall_s: float, counts: Counts) -> str:
     """That a trial is done, and how far the grid is."""
-    return f"done, bal-acc {100 * accuracy:.1f}, {wall_s:.0f} s; {tally(counts)}"
+    reached = "" if math.isnan(accuracy) else f" bal-acc {100 * accuracy:.1f},"  # nothing trained
+    return f"done,{reached} {wall_s:.0f} s; {tally(counts)}"
 
 
 def failed_text(error_class: str | None, error_message: str | None, trial_id: str) -> str:

@@ -62,9 +62,17 @@ def test_a_trial_that_is_not_in_the_store_is_refused(tmp_path: Path) -> None:
     store, _ = asked(tmp_path)
     command = [sys.executable, "-m", "nas_sweeps.sweep.worker", store.root, "s-0123456789abcdef"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "no trial 's-0123456789abcdef' was asked for here" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_store_that_is_none_is_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nas_sweeps.sweep.worker", str(tmp_path / "no"), "s-0"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is no store" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("by", ["driver", "signal"])

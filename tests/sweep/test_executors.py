@@ -108,3 +108,21 @@ def test_a_worker_that_is_asked_to_stop_goes_on_from_the_very_step(
     assert len(stopped) >= 2
     found = reference.trials.set_index("trial_id").genotype_id[trial.trial_id]
     assert ns.load(store).trials.genotype_id.tolist() == [found]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"executor": "inline: {a: 1}"}, "--executor inline: a: "),
+        ({"executor": "ray: {a: 1}"}, "--executor ray: a: "),
+        ({"executor": "nope"}, "unknown executor 'nope'; choose from inline, ray"),
+        ({"executor": "inline", "slots": 0}, "slots: 0 "),
+        ({"executor": "inline", "max_retries": -1}, "max_retries: -1 "),
+    ],
+)
+def test_what_no_executor_takes_is_refused(
+    wrong: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        run(ns.Grid.from_dict(TINY), tmp_path / "store", console="none", **wrong)
+    assert not (tmp_path / "store").exists()
