@@ -155,9 +155,9 @@ def test_a_worker_outlasts_a_file_system_that_fails_for_a_while(
         def fails(self: Any, key: str) -> int:
             raise OSError("stale file handle")
 
-        monkeypatch.setattr(kind, "stamp", fails)
+        monkeypatch.setattr(kind, "mtime_ns", fails)
         assert worker.stop_reason() is None
-        monkeypatch.setattr(kind, "stamp", mtime_ns)
+        monkeypatch.setattr(kind, "mtime_ns", mtime_ns)
         assert worker.stop_reason() is None
 
 

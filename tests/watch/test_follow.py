@@ -252,7 +252,7 @@ def test_trials_that_have_ended_are_not_opened(run: Run, monkeypatch: pytest.Mon
 def test_watching_writes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run.begin(FIRST)
     kind, written = type(run.store.layout.files), []
-    for name in ("publish", "append", "remove", "tidy", "now"):
+    for name in ("publish", "append", "remove", "clean_up", "now"):
         original = getattr(kind, name)
 
         def noted(*arguments: object, original: Any = original, **options: object) -> object:
