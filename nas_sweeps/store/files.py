@@ -197,8 +197,8 @@ class File:
         if not isinstance(value, dict):
             warn_skipped(self, "not a JSON object")
             return None
-        with_checksum = value.pop(_SEAL, None)
-        if with_checksum is not None and with_checksum != _digest(value):
+        checksum = value.pop(_SEAL, None)
+        if checksum is not None and checksum != _digest(value):
             warn_skipped(self, "its content is not what was written")
             return None
         return value

@@ -81,14 +81,14 @@ def read_verified(data: bytes, *, use_threads: bool = True) -> pa.Table:
     return check(data).read(use_threads=use_threads)
 
 
-def _digest(data: bytes, with_checksum: bytes) -> bytes:
+def _digest(data: bytes, checksum: bytes) -> bytes:
     """The digest of the bytes with a placeholder where the seal stands; nothing is copied."""
-    at = data.rfind(with_checksum)
+    at = data.rfind(checksum)
     digest, view = hashlib.sha256(), memoryview(data)
     if at < 0:
         digest.update(view)
     else:
         digest.update(view[:at])
         digest.update(_BLANK)
-        digest.update(view[at + len(with_checksum) :])
+        digest.update(view[at + len(checksum) :])
     return b"sha256:" + digest.hexdigest().encode()

@@ -245,12 +245,12 @@ def _spec_columns(spec: Trial) -> Row:
 def _columns_of_unknown(files: TrialFiles) -> Row:
     """Columns of a trial whose phase only another package knows; none of a damaged file."""
     try:
-        spec = json.loads(files.spec.read())["spec"]
+        spec = (files.spec.read_json() or {})["spec"]
         known = Distribution(**spec["distribution"])
         columns = {"distribution": known.kind, "mu": known.mu, "total": known.total}
         columns |= {"dataset": spec["data"]["label"], "seed": spec["seed"], "phase": spec["phase"]}
         return columns | {"setting": "", "spec": json.dumps(spec, sort_keys=True)}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return {}
 
 

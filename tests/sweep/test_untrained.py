@@ -49,7 +49,7 @@ def test_a_second_run_starts_nothing_and_finds_nothing_damaged(finished: Path) -
     layout = Store(finished).layout
     assert isinstance(layout, Layout)
     for trial_id in ns.load(finished).trials.trial_id:
-        assert not read_trial(layout.trial(trial_id)).damaged
+        assert not read_trial(layout.trial(trial_id)).corrupt
 
 
 def test_more_seeds_are_estimated(finished: Path) -> None:

@@ -348,3 +348,15 @@ def test_the_tables_are_plain_parquet_for_other_tools(lab: Any) -> None:
 def test_load_takes_a_path_as_well_as_a_store(lab: Any) -> None:
     lab.sweep()
     assert_equal(load(str(lab.store.root)), load(Store(lab.store.root)))
+
+
+def test_a_damaged_spec_is_in_no_table(lab: Any) -> None:
+    """What a trial was asked with decides what it is compared with and how it is priced."""
+    trial = lab.finish(lab.search())
+    spec = lab.store.layout.trial(trial.trial_id).spec
+    path = lab.root / spec.key
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 7'))
+    with pytest.warns(UserWarning, match="its content is not what was written"):
+        trials = load(lab.store).trials
+    assert trials.spec.isna().all()
+    assert trials.seed.isna().all()

@@ -183,10 +183,10 @@ def test_a_step_touches_no_other_device(name: str, monkeypatch: pytest.MonkeyPat
     and whoever asks for a value gets an error."""
     meta = torch.device("meta")
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it knows no meta
-    monkeypatch.setattr(search, "Endless", lambda *_: None)
+    monkeypatch.setattr(search, "InfiniteSampler", lambda *_: None)
     for module in (search, retrain):
         monkeypatch.setattr(module, "generator", lambda *_: None)
-        monkeypatch.setattr(module, "Passes", lambda *_: None)
+        monkeypatch.setattr(module, "EpochSampler", lambda *_: None)
     run = make(name, device=meta)
     index = torch.zeros(16, dtype=torch.int64, device=meta)
     # A search has steps with and without a batch of V.
