@@ -122,19 +122,18 @@ def run(
         start = _start(planned, reader, retry, chosen)
         scheduler = start.scheduler
         assert lease.writer is not None
-        foretold = EstimateRecorder(grid, scheduler, keeper, lease.writer, digest, measured)
+        recorder = EstimateRecorder(grid, scheduler, keeper, lease.writer, digest, measured)
         seen: Progress | Silence = Silence()
         if not scheduler.finished and (track or console != "none"):
             sources = () if measured is None else (measured,)
             follower = Follower(keeper, sources=sources, chosen=chosen, retry=retry)
-            shown = None if console == "none" else console or Console()
-            seen = Progress(follower, shown, trackers(track, keeper))
+            seen = _progress(follower, console, track)
         job = Job(
             scheduler=scheduler,
             store=keeper,
             resources=grid.resources,
             lease=lease,
-            watchers=(seen, foretold),
+            watchers=(seen, recorder),
             variants={t.trial_id: methods.variant(t.method) for t in planned.searches},
             slots=slots,
             max_retries=max_retries,
@@ -150,11 +149,19 @@ def run(
                         job.run(pool)
         finally:
             if lease.holds():
-                foretold.end()
+                recorder.end()
                 _link(scheduler, keeper, start.linked, keeper.asked)
                 if job.started or len(start.linked) > known or not start.compacted:
                     compact(keeper if job.started else reader)
     return Summary(keeper, scheduler.counts(), job.started, job.stopping)
+
+
+def _progress(
+    follower: Follower, console: Console | Literal["none"] | None, track: Sequence[Tracker]
+) -> Progress:
+    """What shows the run and tells trackers of it."""
+    shown = None if console == "none" else console or Console()
+    return Progress(follower, shown, trackers(track, follower.store))
 
 
 def _setting(job: Job, grid: Grid) -> Setting:
