@@ -30,13 +30,14 @@ from pydantic import (
 from nas_sweeps import methods
 from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.files import find_files
-from nas_sweeps.grid import axes
+from nas_sweeps.grid import axes, data_forms
 from nas_sweeps.grid.messages import Problems, prepared, problem, unknown
 from nas_sweeps.paths import user_path
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.trial import (
     Data,
     Distribution,
+    Groups,
     MethodSpec,
     Mu,
     Positive,
@@ -89,6 +90,9 @@ class DataSection(Section):
         PlainValidator(axes.long_tailed_test),
         PlainSerializer(lambda cell: axes.short_distribution(cell) if cell else "match"),
     ] = None
+    groups: Annotated[
+        Groups | None, PlainValidator(data_forms.groups), PlainSerializer(data_forms.short_groups)
+    ] = None
 
     @field_validator("path")
     @classmethod
@@ -130,6 +134,7 @@ class DataSection(Section):
             split_seed=split,
             class_order_seed=self.class_order_seed,
             long_tailed_test=self.long_tailed_test,
+            groups=self.groups,
         )
 
 
