@@ -57,7 +57,7 @@ def kept_counts(
             and ``natural`` all of every class.
 
     Raises:
-        ValueError: as ``class_counts``.
+        ValueError: as ``class_counts``; or no class has its share of ``exp`` or ``step``.
     """
     if distribution.kind == "natural":
         caps = [cap for cap in (n_max, distribution.n_max) if cap is not None]
@@ -66,6 +66,11 @@ def kept_counts(
         return tuple(available)
     shares = class_counts(distribution, n_max or min(available), len(available))
     if distribution.kind in ("exp", "step"):
+        if all(map(int.__gt__, shares, available)):
+            raise ValueError(
+                f"{distribution}: every class has fewer images than its share of {n_max}, so there "
+                f"would be no such tail; lower data.n_max to {max(available)} or less"
+            )
         return tuple(map(min, shares, available))
     return shares  # equal in every class, or no balance and no control: the caller refuses
 

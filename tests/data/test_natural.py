@@ -76,6 +76,11 @@ def test_a_drawn_tail_without_n_max_is_that_of_the_smallest_class_and_says_so(bu
     )
 
 
+def test_a_tail_of_which_no_class_has_its_share_is_refused(bundle) -> None:
+    with pytest.raises(ValueError, match="there would be no such tail; lower data.n_max to 12"):
+        bundle(exp(0.9), n_max=1000)
+
+
 def test_balance_of_unequal_classes_keeps_all_and_says_so(bundle) -> None:
     b = bundle(BALANCE)
     assert b.train_counts == TRAIN
