@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, astuple, dataclass, field, fields, is_dataclass
 from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
@@ -122,6 +122,42 @@ class Groups:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Where the labels of a custom data set stand, if not in the names of folders.
+
+    ``train`` and ``test`` are files below the data set's folder: CSV with a heading, or lines of
+    ``path label``. With one file for both, ``split`` is the column that says train or test. The
+    columns count for Parquet files too.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    train: str | None = None
+    test: str | None = None
+    image: str | None = None  # None: the first column of a name that is usual
+    label: str | None = None
+    split: str | None = None
+
+    def __str__(self) -> str:
+        return "/".join(value or "" for value in astuple(self)).rstrip("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupBy:
+    """Which training images belong together, so that no group is split between T and V.
+
+    By a ``column`` of the data set, or by what a ``pattern`` (a regular expression) finds in the
+    path of an image below its split: its parentheses, or the whole match where it has none.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    column: str | None = None
+    pattern: str | None = None
+
+    def __str__(self) -> str:
+        return self.column or str(self.pattern).replace(",", ";")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
     """A data set and the rule that draws training images from it.
 
@@ -141,6 +177,13 @@ class Data:
     class_order_seed: Count | None = None  # None: classes as labelled, class 0 is the head
     long_tailed_test: Distribution | None = None  # profile of the long-tailed test set
     groups: Groups | None = added(None)  # None: the custom of the distribution, longtail.py
+    labels: Labels | None = added(None)  # of a custom data set
+    test_split: Literal["test", "validation"] = added("test")  # the split that is tested on
+    group: GroupBy | None = added(None)  # None: every image is a group of its own
+    # How an image becomes a square of image_size: scaled (bicubic) so that its shorter side has
+    # short_side (None: image_size) pixels and cropped about its centre, squeezed, or with borders.
+    resize: Literal["crop", "stretch", "pad"] = added("crop")
+    short_side: Annotated[int, Ge(8)] | None = added(None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

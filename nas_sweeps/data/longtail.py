@@ -81,6 +81,58 @@ def split_half(labels: Labels, index: Labels, seed: int) -> tuple[Labels, Labels
     return np.concatenate(halves[0]), np.concatenate(halves[1])
 
 
+def split_groups(labels: Labels, index: Labels, groups: Labels, seed: int) -> tuple[Labels, Labels]:
+    """Split ``index`` into T and V, every group of ``groups`` (one number an image) in one of them.
+
+    A greedy split that stays as stratified as groups allow. Groups are taken in turn, first those
+    that hold the largest share of a class, in random order where that is equal, and each goes
+    where it makes up for the most: with d_k the share of class k that T has more of than V so far,
+    to T if the sum of d_k times the group's share of class k is negative, else to V.
+
+    Raises:
+        ValueError: a class has all its images in one half.
+    """
+    random = np.random.RandomState(seed)
+    names, number_of = np.unique(groups[index], return_inverse=True)
+    shares = _shares(labels[index], number_of, len(names))
+    turns = random.permutation(len(names)).tolist()
+    turns.sort(key=lambda group: -max(shares[group].values()))
+    ahead = dict.fromkeys(np.unique(labels[index]).tolist(), 0.0)
+    in_t = np.zeros(len(names), bool)
+    ahead_in_all = 0.0
+    for group in turns:
+        balance = sum(ahead[label] * share for label, share in shares[group].items())
+        in_t[group] = balance < 0 or (balance == 0 and ahead_in_all <= 0)
+        for label, share in shares[group].items():
+            ahead[label] += share if in_t[group] else -share
+            ahead_in_all += share if in_t[group] else -share
+    if in_t[number_of].sum() * 2 < len(index):
+        in_t = ~in_t  # as of images by themselves, the odd one goes to T
+    halves = index[in_t[number_of]], index[~in_t[number_of]]
+    for label in ahead:
+        if not all((labels[half] == label).any() for half in halves):
+            count = sum(label in of_group for of_group in shares)
+            alone = "give it a second group, or remove it"
+            raise ValueError(
+                f"class {label} has images of {count} group{'s' * (count > 1)}, and no split of "
+                f"groups was found that gives some to T and some to V; "
+                f"{alone if count == 1 else 'try another data.split_seed'}"
+            )
+    return halves
+
+
+def _shares(labels: Labels, groups: Labels, num_groups: int) -> list[dict[int, float]]:
+    """Of each group, which share of a class's images it holds, by label."""
+    of_class = np.bincount(labels)
+    classes = len(of_class)
+    pairs, counts = np.unique(groups * classes + labels, return_counts=True)
+    shares: list[dict[int, float]] = [{} for _ in range(num_groups)]
+    for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        group, label = divmod(pair, classes)
+        shares[group][label] = count / int(of_class[label])
+    return shares
+
+
 def class_groups(
     distribution: Distribution,
     counts: Sequence[int],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,10 +20,11 @@ from nas_sweeps.data.longtail import (
     draw_subset,
     lt_test_profile,
     natural_test_counts,
+    split_groups,
     split_half,
 )
 from nas_sweeps.data.profiles import class_counts, kept_counts, remarks
-from nas_sweeps.data.sources import load_images
+from nas_sweeps.data.sources import Images, load_images
 from nas_sweeps.trial import Data, DataPaths, Distribution
 
 
@@ -73,7 +75,7 @@ def prepare(
     labels = images.train_labels.numpy()
     counts = _train_counts(data, distribution, labels, order, names)
     full = draw_subset(labels, counts, data.subset_seed, order)
-    t_index, v_index = split_half(labels, full, data.split_seed)
+    t_index, v_index, split_notes = _halves(data, images, full)
     kept = _test_index(data, images.test_labels.numpy(), names)
     test_labels = images.test_labels.numpy()[kept]
     available = tuple(_count(labels, len(names))[label] for label in order)
@@ -105,7 +107,7 @@ def prepare(
         mean=images.mean,
         std=images.std,
         image_size=images.train_NCHW.shape[-1],
-        notes=remarks(distribution, data.n_max, available),
+        notes=(*remarks(distribution, data.n_max, available), *split_notes),
     )  # fmt: skip
 
 
@@ -131,6 +133,36 @@ def _train_counts(
                 f"needs 2, one for each half of the search; {_more(distribution)}"
             )
     return counts
+
+
+def _halves(data: Data, images: Images, full: Labels) -> tuple[Labels, Labels, tuple[str, ...]]:
+    """T and V, and how far they are stratified where groups keep together."""
+    labels = images.train_labels.numpy()
+    if images.train_groups is None:
+        return *split_half(labels, full, data.split_seed), ()
+    groups = images.train_groups.numpy()
+    try:
+        halves = split_groups(labels, full, groups, data.split_seed)
+    except ValueError as error:
+        raise ValueError(_named_class(str(error), images.class_names)) from None
+    in_t, of_all = (_count(labels[part], len(images.class_names)) for part in (halves[0], full))
+    shares = [t / n for t, n in zip(in_t, of_all, strict=True)]
+    worst = max(range(len(shares)), key=lambda k: abs(shares[k] - 0.5))
+    notes = [
+        f"T and V by {len(np.unique(groups[full])):,} groups: T has {100 * min(shares):.0f} to "
+        f"{100 * max(shares):.0f} % of a class's images ('{images.class_names[worst]}' at worst: "
+        f"{in_t[worst]:,} of {of_all[worst]:,})"
+    ]
+    if images.shared_groups:
+        notes.append(
+            f"{images.shared_groups:,} groups have test images too: accuracies may be too good"
+        )
+    return *halves, tuple(notes)
+
+
+def _named_class(text: str, names: Sequence[str]) -> str:
+    """``class 3 has …`` with the name of the class."""
+    return re.sub(r"^class (\d+)", lambda found: f"class '{names[int(found[1])]}'", text)
 
 
 def _test_index(data: Data, test_labels: Labels, names: Sequence[str]) -> Labels:
