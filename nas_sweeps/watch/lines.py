@@ -28,9 +28,10 @@ def line(name: str, text: str) -> str:
 
 def epoch_columns(row: Row, left_s: float | None, headline: str = HEADLINE) -> str:
     """An epoch in fixed columns, with the seconds that the trial has left after it."""
+    reached = accuracy_text(row, headline)
     return (
         f"{row['stage']:<8} {row['epoch']:>3}/{row['epochs_total']:<3} | "
-        f"loss {row['loss_weights']:7.3f} | {accuracy_text(row, headline)} | {row['epoch_s']:5.1f} s | "
+        f"loss {row['loss_weights']:7.3f} | {reached} | {row['epoch_s']:5.1f} s | "
         f"eta {'-' if left_s is None else span(left_s)}"
     )
 
