@@ -68,7 +68,6 @@ class Grid(Section):
     """
 
     name: str  # also of the folder that results go to unless another is named
-    headline: Headline = HEADLINE
     data: DataSection
     search: SearchSection
     retrain: Annotated[RetrainSection, BeforeValidator(axes.section)] = Field(
@@ -77,6 +76,7 @@ class Grid(Section):
     exclude: Annotated[
         tuple[Rule, ...], BeforeValidator(lambda v: () if v is None else axes.listed(v))
     ] = ()
+    headline: Headline = HEADLINE
 
     @property
     def places(self) -> DataPaths:
