@@ -45,10 +45,17 @@ def method_name(name: Any, variant: Any = "", pretrain: Any = NO_PRETRAINING) ->
     return f"{called} + {pretrain.removesuffix('_finetune').replace('_', ' ')}"
 
 
-def trial_name(phase: Any, method: str, distribution: str, seed: Any) -> str:
-    """``search darts exp mu=0.1 s0``: the parts are those that the functions above give."""
+def trial_name(
+    phase: Any, method: str, distribution: str, seed: Any, before: Iterable[Any] = ()
+) -> str:
+    """``search darts exp mu=0.1 s0``: the parts are those that the functions above give.
+
+    Args:
+        before: seeds of the trials that it goes on from: ``retrain darts exp mu=0.1 s0 of s1``.
+    """
     parts = [str(phase), method, distribution, *([] if _missing(seed) else [f"s{seed}"])]
-    return " ".join(parts)
+    found = joined(f"s{of}" for of in before if not _missing(of))
+    return " ".join([*parts, *(["of", found] if found else [])])
 
 
 def joined(names: Iterable[str]) -> str:
