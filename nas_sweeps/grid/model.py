@@ -201,6 +201,11 @@ class Grid(Section):
         return _checked(tree, source, Path(source).stem, base or Path.cwd())
 
 
+def as_grid(grid: Grid | str | Path) -> Grid:
+    """The grid itself, or the one in the file of this path. Raises ``GridError`` as its reading."""
+    return grid if isinstance(grid, Grid) else load_grid(grid)
+
+
 def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
     """Read and check a grid file, with ``section.setting=value`` overrides on top.
 

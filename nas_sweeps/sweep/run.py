@@ -13,6 +13,7 @@ from nas_sweeps import methods
 from nas_sweeps.choices import Retry, Tracker
 from nas_sweeps.data.splits import prepare
 from nas_sweeps.grid import Entry, Grid, Plan, plan
+from nas_sweeps.grid.model import as_grid
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
 from nas_sweeps.schedule import Scheduler, replay
@@ -61,7 +62,7 @@ class Summary:
 
 
 def run(
-    grid: Grid,
+    grid: Grid | str | Path,
     store: str | Path | None = None,
     *,
     executor: Executor | str = "ray",
@@ -79,7 +80,7 @@ def run(
     """Run the rest of a grid: everything planned that the store does not hold as done.
 
     Args:
-        grid: from ``load_grid``.
+        grid: from ``load_grid``, or the path of its file.
         store: a folder, made if absent, or a URI such as ``s3://bucket/folder``; None:
             ``runs/<name of the grid>``.
         executor: ``ray`` (Ray Tune, on ``address`` or a session of its own), ``inline``, or another
@@ -101,6 +102,7 @@ def run(
             store; the message says what to do.
         Interrupted: by a signal; a KeyboardInterrupt that knows its exit code.
     """
+    grid = as_grid(grid)
     if slots is not None and slots < 1:
         raise ValueError(f"slots: {slots} trials at once are none; leave it out, or give 1 or more")
     if max_retries < 0:
