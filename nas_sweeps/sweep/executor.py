@@ -194,7 +194,10 @@ def executor_of(named: Executor | str, address: str | None = None) -> Executor:
             raise ValueError(
                 f"--address: the {name} executor uses no cluster; leave one of the two out"
             )
-        options["address"] = address
+        if options.setdefault("address", address) != address:
+            raise ValueError(
+                f"--address {address}: --executor names {options['address']}; leave one of them out"
+            )
     try:
         return EXECUTORS.build(name, options)
     except ValidationError as error:

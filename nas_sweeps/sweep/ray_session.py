@@ -76,8 +76,8 @@ def _start(address: str | None) -> None:
     """Raises ValueError where there is no Ray to be had, Interrupted at a SIGTERM."""
     if "://" in (address or ""):
         raise ValueError(
-            f"--address {address}: Ray's client protocol is not supported; run on a "
-            "node of the cluster with --address auto"
+            f"Ray's address {address}: Ray's client protocol is not supported; run on a "
+            "node of the cluster with the address auto"
         )
     options: dict[str, Any] = {"address": address or "local"}
     if address is None:
@@ -93,12 +93,12 @@ def _start(address: str | None) -> None:
             raise ValueError(f"Ray did not start here ({error}): {remedy(error)}") from None
         if not isinstance(error, OSError):
             raise ValueError(
-                f"--address {address}: this cluster cannot be joined ({error}); give all "
+                f"Ray's address {address}: this cluster cannot be joined ({error}); give all "
                 "nodes one environment"
             ) from None
         raise ValueError(
-            f"--address {address}: no Ray cluster answers there ({error}); "
-            "start one with `ray start --head`, or leave --address out; a cluster that asks "
+            f"Ray's address {address}: no Ray cluster answers there ({error}); "
+            "start one with `ray start --head`, or leave the address out; a cluster that asks "
             "for a token wants it here too, in ~/.ray/auth_token"
         ) from None
 
