@@ -203,8 +203,11 @@ class Rates:
         Args:
             since_s: for how long the next epoch has been under way.
         """
-        total, begun_s = 0.0, since_s
-        for kind, epochs in after(parts_of(trial, origins), epochs_done):
+        parts, total, begun_s = parts_of(trial, origins), 0.0, since_s
+        if not parts:  # it trains nothing
+            whole_s = self.overhead_s.get(trial.phase)
+            return None if whole_s is None else max(0.0, whole_s - since_s)
+        for kind, epochs in after(parts, epochs_done):
             found = self._epoch(trial, kind)
             if found is None:
                 return None
