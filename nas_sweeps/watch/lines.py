@@ -11,7 +11,7 @@ from nas_sweeps.store.records import State
 from nas_sweeps.trial import Origin, Trial
 from nas_sweeps.watch.snapshot import Counts, Row
 
-NAME_WIDTH = 40
+NAME_WIDTH = 46
 
 
 def name_of(trial: Trial, origins: Iterable[Origin] = ()) -> str:
