@@ -11,14 +11,20 @@ from typing import Any
 
 UNKNOWN = "unknown"  # of a trial whose own files cannot be read
 NO_PRETRAINING = "none"
+DISTRIBUTION = ("distribution", "mu", "total", "n_max")  # the columns that say which one it is
 
 
-def distribution_name(kind: Any, mu: Any = None, total: Any = None) -> str:
-    """``balance``, ``exp mu=0.1``, ``uniform 20431``; mu is the tail-to-head ratio of counts."""
+def distribution_name(kind: Any, mu: Any = None, total: Any = None, n_max: Any = None) -> str:
+    """``balance``, ``exp mu=0.1``, ``uniform 20431``, ``natural``, ``natural n_max=1000``.
+
+    The arguments are the columns ``DISTRIBUTION``; mu is the tail-to-head ratio of counts.
+    """
     if _missing(kind):
         return UNKNOWN
     if not _missing(total):
         return f"{kind} {int(total)}"
+    if not _missing(n_max):
+        return f"{kind} n_max={int(n_max)}"
     return str(kind) if _missing(mu) else f"{kind} mu={mu:g}"
 
 

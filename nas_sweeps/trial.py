@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, astuple, dataclass, field, fields, is_dataclass
 from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from nas_sweeps.names import distribution_name, pretrain_column
+from nas_sweeps.names import DISTRIBUTION, distribution_name, pretrain_column
 from nas_sweeps.phases.contract import PHASES
 from nas_sweeps.space.genotype import Genotype
 
@@ -82,18 +82,79 @@ class DataPaths:
 class Distribution:
     """A label distribution over K classes (paper section IV-A).
 
-    ``balance`` keeps every image; ``exp`` and ``step`` follow the profile with ``mu``;
-    ``uniform`` keeps ``total // K`` images of each class, the control that separates
-    imbalance from data size.
+    ``exp`` and ``step`` follow the profile with ``mu``, a class keeping at most what it has;
+    ``uniform`` keeps ``total // K`` images of each class, the control that separates imbalance
+    from data size. ``natural`` keeps the counts that the data set comes with, of no class more
+    than ``n_max``. ``balance`` is for data sets with equal classes: it keeps ``data.n_max`` of
+    each class, and without it every image, like ``natural``.
     """
 
     __pydantic_config__: ClassVar[Any] = _STRICT
-    kind: Literal["balance", "exp", "step", "uniform"]
+    kind: Literal["balance", "exp", "step", "uniform", "natural"]
     mu: Mu | None = None
     total: Positive | None = None
+    n_max: Positive | None = added(None)  # of natural: images of a class at most; None: all
 
     def __str__(self) -> str:
-        return distribution_name(self.kind, self.mu, self.total)
+        return distribution_name(*self.columns.values())
+
+    @property
+    def columns(self) -> dict[str, str | float | None]:
+        """What tables say of it."""
+        return dict(zip(DISTRIBUTION, (self.kind, self.mu, self.total, self.n_max), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    """Which classes are head, medium and tail.
+
+    ``rank``: by size, K // 3 classes head and as many tail. ``shots``: by training images, more
+    than ``many`` head, fewer than ``few`` tail (OLTR, arXiv 1904.05160, on ImageNet-LT).
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    by: Literal["rank", "shots"]
+    many: Positive = 100
+    few: Positive = 20
+
+    def __str__(self) -> str:
+        return self.by if self.by == "rank" else f"{self.by} {self.many}/{self.few}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Where the labels of a custom data set stand, if not in the names of folders.
+
+    ``train`` and ``test`` are files below the data set's folder: CSV with a heading, or lines of
+    ``path label``. With one file for both, ``split`` is the column that says train or test. The
+    columns count for Parquet files too.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    train: str | None = None
+    test: str | None = None
+    image: str | None = None  # None: the first column of a name that is usual
+    label: str | None = None
+    split: str | None = None
+
+    def __str__(self) -> str:
+        return "/".join(value or "" for value in astuple(self)).rstrip("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupBy:
+    """Which training images belong together, so that no group is split between T and V.
+
+    By a ``column`` of the data set, or by what a ``pattern`` (a regular expression) finds in the
+    path of an image below its split: its parentheses, or the whole match where it has none.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    column: str | None = None
+    pattern: str | None = None
+
+    def __str__(self) -> str:
+        return self.column or str(self.pattern).replace(",", ";")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +176,14 @@ class Data:
     split_seed: Count = 0  # which half of a class goes to T and which to V
     class_order_seed: Count | None = None  # None: classes as labelled, class 0 is the head
     long_tailed_test: Distribution | None = None  # profile of the long-tailed test set
+    groups: Groups | None = added(None)  # None: the custom of the distribution, longtail.py
+    labels: Labels | None = added(None)  # of a custom data set
+    test_split: Literal["test", "validation"] = added("test")  # the split that is tested on
+    group: GroupBy | None = added(None)  # None: every image is a group of its own
+    # How an image becomes a square of image_size: scaled (bicubic) so that its shorter side has
+    # short_side (None: image_size) pixels and cropped about its centre, squeezed, or with borders.
+    resize: Literal["crop", "stretch", "pad"] = added("crop")
+    short_side: Annotated[int, Ge(8)] | None = added(None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

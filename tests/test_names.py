@@ -23,6 +23,8 @@ from nas_sweeps.trial import Distribution
         (("exp", 0.1, math.nan), "exp mu=0.1"),
         (("step", 1e-3, pd.NA), "step mu=0.001"),
         (("uniform", math.nan, 20431.0), "uniform 20431"),
+        (("natural", None, math.nan, pd.NA), "natural"),
+        (("natural", None, None, 1000.0), "natural n_max=1000"),
         ((None, None, None), UNKNOWN),
     ],
 )
@@ -32,7 +34,7 @@ def test_a_distribution_is_called_alike_from_a_spec_and_from_a_table(given, expe
 
 def test_a_spec_and_its_columns_have_one_name() -> None:
     spec = Distribution(kind="exp", mu=0.01)
-    assert str(spec) == distribution_name(spec.kind, spec.mu, spec.total) == "exp mu=0.01"
+    assert str(spec) == distribution_name(*spec.columns.values()) == "exp mu=0.01"
 
 
 def test_what_sets_a_method_apart_is_part_of_its_name() -> None:

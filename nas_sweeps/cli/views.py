@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from nas_sweeps.cli.estimate_view import EstimateOptions, estimate_view, latest_text
-from nas_sweeps.data.profiles import known_counts
+from nas_sweeps.data.profiles import known_counts, known_remarks
 from nas_sweeps.grid import Entry, Grid, GridError, plan
 from nas_sweeps.grid.expand import method_of
 from nas_sweeps.grid.whole_batches import too_large_batches
@@ -47,6 +47,9 @@ def plan_view(
     waiting = (entry for entry, state in scheduler.states() if state == State.WAITING)
     for line in too_large_batches(waiting, known_counts):
         yield Text(line, style="red")
+    yield from dict.fromkeys(
+        note for entry in planned for note in known_remarks(entry.data, entry.distribution)
+    )
     held = "holds what is done" if store.exists() else "is not there yet"
     yield f"store {store} {held}"
     yield from estimate_view(grid, scheduler, store, question)

@@ -86,7 +86,9 @@ class Images:
     def add(self, data: Data, distribution: Distribution, largest: int, k: int, total: int) -> None:
         key = data_key(data)
         self.known[key, str(distribution)] = total
-        self.classes[key] = (min(largest, self.classes.get(key, (largest, k))[0]), k)
+        if distribution.kind in ("exp", "step") or total == largest * k:
+            # Else the largest class is that of the data set, and says nothing of other profiles.
+            self.classes[key] = (min(largest, self.classes.get(key, (largest, k))[0]), k)
 
     def of(self, data: Data, distribution: Distribution) -> int | None:
         """The number of training images; None where nothing of this data set was measured."""

@@ -257,7 +257,7 @@ def _identified(grid: Grid, source: str) -> Grid:
     if grid.data.path is None or grid.data.fingerprint is not None:
         return grid
     try:
-        files = find_files(grid.data.path)
+        files = find_files(grid.data.path, grid.data.spec(0))
         content = fingerprint_of(files, grid.places)
     except (ValueError, OSError) as error:
         raise GridError(f"{source}: data.path: {error}") from None

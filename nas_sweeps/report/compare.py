@@ -22,7 +22,7 @@ ENVIRONMENT = (
     *("host", "device", *(name for name in NUMERICS if name != "torch_version")),
     "numerics_changed",
 )
-CELL = ["phase", "method", "variant", "pretrain", "dataset", "distribution", "mu", "total"]
+CELL = ["phase", "method", "variant", "pretrain", "dataset", *names.DISTRIBUTION]
 CELL += ["search_setting", "setting"]
 
 
@@ -89,10 +89,8 @@ def compare(a: Frames, b: Frames, value: str = "accuracy_balanced") -> Compariso
 
 def trial_name(row: Any, side: str = "") -> str:
     """A trial of a table in words."""
-    phase, method, kind, mu, total, seed = (
-        row[f"{key}{side}"] for key in ("phase", "method", "distribution", "mu", "total", "seed")
-    )
-    where = names.distribution_name(kind, mu, total)
+    phase, method, seed = (row[f"{key}{side}"] for key in ("phase", "method", "seed"))
+    where = names.distribution_name(*(row[f"{key}{side}"] for key in names.DISTRIBUTION))
     return names.trial_name(phase, names.method_name(method), where, seed)
 
 

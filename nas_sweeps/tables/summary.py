@@ -14,9 +14,9 @@ from nas_sweeps.store.records import State
 from nas_sweeps.tables.frames import Frames, require_columns
 
 # Averages over these would compare what does not compare: each gets rows, or for the size of a
-# uniform distribution columns, of its own as soon as one cell of the table would mix two values.
+# distribution columns, of its own as soon as one cell of the table would mix two values.
 _SPLIT_ROWS = ("dataset", "variant", "search_setting", "pretrain", "setting")
-_SPLIT_COLUMNS = ("total",)
+_SPLIT_COLUMNS = ("total", "n_max")
 
 
 def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
@@ -68,7 +68,7 @@ def summarise(
     Args:
         value: a numeric column of the trials table.
         rows, columns: columns of ``attributed``. Data set, variant, pre-training and settings
-            become rows as well, and the size of a uniform distribution a column, where a
+            become rows as well, and the size of a uniform or natural distribution a column, where a
             cell would otherwise mix two values.
         phase: search, retrain, or one that a package adds.
 
