@@ -16,15 +16,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from functools import cache, lru_cache
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from nas_sweeps.names import distribution_name, pretrain_column
 from nas_sweeps.phases.contract import PHASES
 from nas_sweeps.space.genotype import Genotype
+
+if TYPE_CHECKING:
+    from nas_sweeps.registry import Registry
 
 SCHEMA_VERSION = 1  # part of every identity: raise it when a spec's meaning changes
 _STRICT = {"extra": "forbid"}  # read by pydantic: unknown keys are errors
@@ -139,6 +143,46 @@ class Pretrain:
     barlow: Barlow = field(default_factory=Barlow)
 
 
+Knob = bool | int | float | str | None | tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A registered loss or sampler, with those of its knobs that are not at their defaults.
+
+    Where all are, a recipe holds the bare name in its place. So a knob that a loss gets later
+    changes no identity, and the default of one never changes.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: str
+    knobs: tuple[tuple[str, Knob], ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}({','.join(f'{knob}={value}' for knob, value in self.knobs)})"
+
+
+Chosen = str | Choice
+
+
+def choose(registry: Registry[Any], name: str, knobs: Mapping[str, Any]) -> Chosen:
+    """What a recipe holds for a registered thing with these knobs.
+
+    Raises:
+        ValueError: an unknown name.
+        pydantic.ValidationError: an unknown knob, or a value of the wrong type or range.
+    """
+    defaults = {f.name: f.default for f in fields(registry.get(name))}
+    decided = registry.resolve(name, knobs).items()
+    other = tuple(sorted((knob, value) for knob, value in decided if value != defaults[knob]))
+    return Choice(name=name, knobs=other) if other else name
+
+
+def name_and_knobs(chosen: Chosen) -> tuple[str, dict[str, Knob]]:
+    """The arguments of ``Registry.build``."""
+    return (chosen, {}) if isinstance(chosen, str) else (chosen.name, dict(chosen.knobs))
+
+
 Augment = Literal["crop_flip", "crop", "none"]
 Precision = Literal["fp32", "tf32", "bf16"]  # what each means: space/precision.py
 
@@ -158,8 +202,8 @@ class SearchRecipe:
     weight_decay: NonNegative = 3e-4  # paper
     grad_clip: Rate = 5.0  # DARTS --grad_clip; over the weights only
     augment: Augment = "crop_flip"  # DARTS utils.py: padding 4 at 32 pixels, scaled with size
-    loss: str = "ce"  # as registered; of the steps that read labels, with their class counts
-    sampler: str = added("shuffle")  # as registered; of weight steps on T
+    loss: Chosen = "ce"  # as registered; of the steps that read labels, with their class counts
+    sampler: Chosen = added("shuffle")  # as registered; of weight steps on T
     bn_stats_in_arch_step: Literal["update", "freeze"] = "update"  # DARTS updates
     test_every: Positive = 1  # epochs between tests; the last epoch is always tested
     precision: Precision = "fp32"
@@ -185,8 +229,8 @@ class RetrainRecipe:
     drop_path: Fraction = 0.0  # final probability, rising linearly from 0; DARTS 0.2
     drop_path_on: Literal["edge", "node"] = "edge"  # DARTS edge, FairDARTS node
     images: Literal["full", "search_half"] = "full"  # train on T and V, or on T alone
-    loss: str = "ce"
-    sampler: str = added("shuffle")  # not of self-supervised pre-training
+    loss: Chosen = "ce"
+    sampler: Chosen = added("shuffle")  # not of self-supervised pre-training
     pretrain: Pretrain | None = None
     test_every: Positive = 1
     precision: Precision = "fp32"
@@ -195,9 +239,6 @@ class RetrainRecipe:
     def pretrained(self) -> str:
         """How networks are pre-trained, as the column ``pretrain`` says it."""
         return pretrain_column(self.pretrain.then if self.pretrain else None)
-
-
-Knob = bool | int | float | str | None | tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

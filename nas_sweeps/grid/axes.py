@@ -7,18 +7,18 @@ where pydantic's own message will do. ``short`` functions are the way back.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from pydantic import ValidationError, ValidationInfo, WrapValidator
+from pydantic import ValidationInfo, WrapValidator
 
 from nas_sweeps import methods
 from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.samplers import SAMPLERS
+from nas_sweeps.grid.choice import chosen, named
 from nas_sweeps.grid.messages import (
     Problems,
-    describe,
     number_meant,
     prepared,
     problem,
@@ -26,6 +26,7 @@ from nas_sweeps.grid.messages import (
     unknown,
 )
 from nas_sweeps.losses import LOSSES
+from nas_sweeps.registry import Registry
 from nas_sweeps.trial import Barlow, Distribution, MethodSpec, Pretrain
 
 # Of one grid. A plan is held in memory and hashed, 0.05 ms and 1 KiB a trial; a hundred thousand
@@ -122,14 +123,20 @@ def recipe(phase: str) -> WrapValidator:
             found.add(
                 "is not part of a recipe: set retrain.pretrain and retrain.barlow", "pretrain"
             )
-        for setting, registry in (("loss", LOSSES), ("sampler", SAMPLERS)):
-            name = value.get(setting)
-            if isinstance(name, str) and name not in registry.names():
-                found.add(unknown(setting, name, registry.names()), setting)
         own = {key: value[key] for key in value if key not in ("preset", "pretrain")}
-        return presets[preset] | own
+        return _chosen(presets[preset] | own, found)
 
     return prepared(unfold)
+
+
+def _chosen(settings: dict[str, Any], found: Problems, *place: str) -> dict[str, Any]:
+    """The settings, with the losses and samplers among them as recipes hold them."""
+    registries: dict[str, Registry[Any]] = {"loss": LOSSES, "sampler": SAMPLERS}
+    return settings | {
+        name: chosen(registry, settings[name], found, *place, name)
+        for name, registry in registries.items()
+        if name in settings
+    }
 
 
 def resources(value: Any, found: Problems) -> Any:
@@ -161,43 +168,9 @@ def method_specs(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return value
     found = Problems()
-    specs = [_method(entry, found, index) for index, entry in enumerate(value)]
+    given = [named(methods.METHODS, entry, found, index) for index, entry in enumerate(value)]
     found.check()
-    return tuple(dict.fromkeys(spec for spec in specs if spec))
-
-
-def _method(entry: Any, found: Problems, index: int) -> MethodSpec | None:
-    if isinstance(entry, str):
-        entry = {entry: {}}
-    if not isinstance(entry, dict) or len(entry) != 1:
-        found.add(f"write a method's name or {{name: {{knob: value}}}}, not {shown(entry)}", index)
-        return None
-    [(name, knobs)] = entry.items()
-    if name not in methods.names():
-        found.add(unknown("method", name, methods.names()), index)
-    elif not isinstance(section(knobs), dict):
-        found.add(f"must hold knobs, `knob: value`, not {shown(knobs)}", index, name)
-    else:
-        return _resolved(name, section(knobs), found, index)
-    return None
-
-
-def _resolved(
-    name: str, knobs: Mapping[str, Any], found: Problems, index: int
-) -> MethodSpec | None:
-    try:
-        spec = methods.resolve(name, knobs)
-    except ValidationError as error:
-        known = [knob for knob, _ in methods.resolve(name, {}).knobs]
-        for details in error.errors():
-            found.add(describe(details, lambda _: known), index, name, *details["loc"])
-        return None
-    for knob, value in spec.knobs:  # pydantic would read true as 1 and "3" as 3
-        given = knobs.get(knob)
-        if isinstance(given, (bool, str)) and type(given) is not type(value):
-            meant = number_meant(given)
-            found.add(f"{shown(given)} is not a number{meant}", index, name, knob)
-    return spec
+    return tuple(dict.fromkeys(methods.resolve(*one) for one in given if one))
 
 
 def dataset(name: str) -> str:

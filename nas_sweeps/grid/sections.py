@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -31,6 +30,7 @@ from nas_sweeps import methods
 from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.files import find_files
 from nas_sweeps.grid import axes
+from nas_sweeps.grid.choice import written
 from nas_sweeps.grid.messages import Problems, prepared, problem, unknown
 from nas_sweeps.paths import user_path
 from nas_sweeps.space.published import PUBLISHED
@@ -147,7 +147,9 @@ class SearchSection(PhaseSection):
         BeforeValidator(axes.distributions),
     ]
     seeds: Seeds = (0,)
-    recipe: Annotated[SearchRecipe, axes.recipe("search")] = SearchRecipe()
+    recipe: Annotated[SearchRecipe, axes.recipe("search"), PlainSerializer(written)] = (
+        SearchRecipe()
+    )
 
     @model_validator(mode="after")
     def _searchable(self) -> Self:
@@ -187,7 +189,7 @@ class RetrainSection(PhaseSection):
     recipe: Annotated[
         RetrainRecipe,
         axes.recipe("retrain"),
-        PlainSerializer(lambda r: {k: v for k, v in asdict(r).items() if k != "pretrain"}),
+        PlainSerializer(lambda r: {k: v for k, v in written(r).items() if k != "pretrain"}),
     ] = RetrainRecipe()
     pretrain: Annotated[
         tuple[Literal["by_method", "none", "barlow"], ...],

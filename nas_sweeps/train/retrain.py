@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from nas_sweeps.data.batches import EpochSampler
 from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.losses import BarlowTwins, Progress, StepLoss, Supervised, supervised_loss
-from nas_sweeps.losses.contract import LOSSES
+from nas_sweeps.losses.contract import head_of
 from nas_sweeps.losses.functions import BarlowHead, make_head
 from nas_sweeps.space.network import Network, count_macs, count_params
 from nas_sweeps.space.precision import precision
@@ -113,7 +113,7 @@ class RetrainRun:
                 drop_path_on=recipe.drop_path_on,
             )
             self.network.form = form_of(trial, self.device).form
-            kind, auxiliary = LOSSES.get(recipe.loss).head, self.network.auxiliary
+            kind, auxiliary = head_of(recipe.loss), self.network.auxiliary
             self.network.classifier = make_head(kind, self.network.classifier)
             if auxiliary is not None:
                 auxiliary.classifier = make_head(kind, auxiliary.classifier)

@@ -28,7 +28,7 @@ from nas_sweeps import methods
 from nas_sweeps.data.batches import EpochSampler, InfiniteSampler
 from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.losses import StepLoss, supervised_loss
-from nas_sweeps.losses.contract import LOSSES
+from nas_sweeps.losses.contract import head_of
 from nas_sweeps.methods import EdgeWeights, Progress
 from nas_sweeps.space.genotype import EDGES
 from nas_sweeps.space.network import count_macs, count_params
@@ -107,7 +107,7 @@ class SearchRun:
                 partial_channels=method.partial_channels,
             )
             supernet.form = form_of(self.trial, self.device).form
-            head = LOSSES.get(recipe.loss).head
+            head = head_of(recipe.loss)
             model = SearchModel(supernet, head, (self.weight_loss, self.arch_loss))
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         draw = torch.Generator().manual_seed(stream(seed, "alpha"))
