@@ -57,6 +57,7 @@ Count = Annotated[int, Ge(0)]
 Rate = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
+Share = Annotated[float, Gt(0), Le(1)]
 Mu = Annotated[float, Gt(0), Le(1)]
 
 
@@ -183,7 +184,30 @@ def name_and_knobs(chosen: Chosen) -> tuple[str, dict[str, Knob]]:
     return (chosen, {}) if isinstance(chosen, str) else (chosen.name, dict(chosen.knobs))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierStage:
+    """Training of the classifier alone, on frozen features, after everything else.
+
+    Decoupling (Kang et al. 2020, arXiv 1910.09217): ``classifier`` begins anew and is trained
+    (cRT), ``scale`` learns a factor for the logit of each class and nothing else (LWS). With the
+    loss ``label_aware_smoothing`` it is the second stage of MiSLAS (arXiv 2104.00466).
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    epochs: Positive = 15
+    learn: Literal["classifier", "scale"] = "classifier"
+    loss: Chosen = "ce"
+    sampler: Chosen = "balanced"
+    lr: Rate | None = None  # cosine per epoch down to the recipe's lr_min; None: the recipe's lr
+
+    def __str__(self) -> str:
+        lr = "" if self.lr is None else f" lr={self.lr:g}"
+        return f"{self.epochs} epochs of {self.learn} {self.sampler} {self.loss}{lr}"
+
+
 Augment = Literal["crop_flip", "crop", "none"]
+Classifier = Literal["linear", "cosine", "etf"]  # what each means: losses/heads.py
+Schedule = Literal["cosine", "linear", "one_cycle"]  # of rates, by epoch: train/optimise.py
 Precision = Literal["fp32", "tf32", "bf16"]  # what each means: space/precision.py
 
 
@@ -204,6 +228,11 @@ class SearchRecipe:
     augment: Augment = "crop_flip"  # DARTS utils.py: padding 4 at 32 pixels, scaled with size
     loss: Chosen = "ce"  # as registered; of the steps that read labels, with their class counts
     sampler: Chosen = added("shuffle")  # as registered; of weight steps on T
+    classifier: Classifier | None = added(None)  # None: the one that the loss asks for
+    classifier_scale: Rate = added(30.0)  # of cosines, unless the loss has its own; LDAM's s
+    mixup: NonNegative = added(0.0)  # a of Beta(a, a), in weight steps on labels; 0 is off
+    cutmix: NonNegative = added(0.0)
+    mix_probability: Share = added(1.0)  # of a batch being mixed at all; CutMix CIFAR: 0.5
     bn_stats_in_arch_step: Literal["update", "freeze"] = "update"  # DARTS updates
     test_every: Positive = 1  # epochs between tests; the last epoch is always tested
     precision: Precision = "fp32"
@@ -231,6 +260,16 @@ class RetrainRecipe:
     images: Literal["full", "search_half"] = "full"  # train on T and V, or on T alone
     loss: Chosen = "ce"
     sampler: Chosen = added("shuffle")  # not of self-supervised pre-training
+    classifier: Classifier | None = added(None)  # None: the one that the loss asks for
+    classifier_scale: Rate = added(30.0)  # of cosines, unless the loss has its own; LDAM's s
+    classifier_stage: ClassifierStage | None = added(None)
+    mixup: NonNegative = added(0.0)  # a of Beta(a, a); 0 is off; neither in pre-training
+    cutmix: NonNegative = added(0.0)  # nor in a classifier stage
+    mix_probability: Share = added(1.0)  # of a batch being mixed at all; CutMix CIFAR: 0.5
+    nesterov: bool = added(False)
+    warmup_epochs: Count = added(0)  # in which the rate rises linearly to lr
+    schedule: Schedule = added("cosine")
+    ema: Fraction = added(0.0)  # decay, by the step, of the averaged weights that are tested
     pretrain: Pretrain | None = None
     test_every: Positive = 1
     precision: Precision = "fp32"

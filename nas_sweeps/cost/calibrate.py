@@ -121,6 +121,9 @@ def _short_retrain(trial: RetrainTrial) -> RetrainTrial:
     recipe = _short(trial.recipe)
     if recipe.pretrain is not None:
         recipe = replace(recipe, pretrain=replace(recipe.pretrain, epochs=1 + REPEATS))
+    if recipe.classifier_stage is not None:
+        stage = replace(recipe.classifier_stage, epochs=1 + REPEATS)
+        recipe = replace(recipe, classifier_stage=stage)
     return replace(trial, recipe=recipe)
 
 
@@ -138,7 +141,9 @@ R = TypeVar("R", SearchRecipe, RetrainRecipe)
 
 
 def _short(recipe: R) -> R:
-    return replace(recipe, epochs=1 + REPEATS, test_every=1)
+    short = replace(recipe, epochs=1 + REPEATS, test_every=1)
+    # What its time does not depend on, and would not go with so few epochs.
+    return replace(short, warmup_epochs=0) if isinstance(short, RetrainRecipe) else short
 
 
 def _part(whole: DataSplits, batch: int, steps: int) -> DataSplits:

@@ -28,6 +28,7 @@ from nas_sweeps.trial import (
 
 # What an epoch's time does not depend on.
 FREE = {"epochs", "lr", "lr_min", "momentum", "weight_decay", "grad_clip", "label"}
+FREE |= {"nesterov", "warmup_epochs", "schedule"}
 FREE_SEEDS = {"subset_seed", "split_seed", "class_order_seed"}
 ASSUMED_SPREAD = 0.25  # of the logarithm of seconds, where one trial alone was measured
 HOW = ("of the same kind", "of other distributions", "of other methods", "of the same phase")

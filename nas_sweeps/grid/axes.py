@@ -19,15 +19,23 @@ from nas_sweeps.data.samplers import SAMPLERS
 from nas_sweeps.grid.choice import chosen, named
 from nas_sweeps.grid.messages import (
     Problems,
+    checked,
     number_meant,
-    prepared,
     problem,
     shown,
     unknown,
 )
 from nas_sweeps.losses import LOSSES
+from nas_sweeps.recipes import complaints
 from nas_sweeps.registry import Registry
-from nas_sweeps.trial import Barlow, Distribution, MethodSpec, Pretrain
+from nas_sweeps.trial import (
+    Barlow,
+    Distribution,
+    MethodSpec,
+    Pretrain,
+    RetrainRecipe,
+    SearchRecipe,
+)
 
 # Of one grid. A plan is held in memory and hashed, 0.05 ms and 1 KiB a trial; a hundred thousand
 # folders are also about what a shared file system lists in bearable time.
@@ -124,9 +132,18 @@ def recipe(phase: str) -> WrapValidator:
                 "is not part of a recipe: set retrain.pretrain and retrain.barlow", "pretrain"
             )
         own = {key: value[key] for key in value if key not in ("preset", "pretrain")}
-        return _chosen(presets[preset] | own, found)
+        settings = _chosen(presets[preset] | own, found)
+        stage = settings.get("classifier_stage")
+        if isinstance(stage, dict):
+            settings["classifier_stage"] = _chosen(stage, found, "classifier_stage")
+        return settings
 
-    return prepared(unfold)
+    return checked(unfold, _complain)
+
+
+def _complain(made: SearchRecipe | RetrainRecipe, found: Problems) -> None:
+    for setting, wrong in complaints(made):
+        found.add(f"{setting.rpartition('.')[2]} {wrong}", *setting.split("."))
 
 
 def _chosen(settings: dict[str, Any], found: Problems, *place: str) -> dict[str, Any]:

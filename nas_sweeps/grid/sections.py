@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -33,6 +34,7 @@ from nas_sweeps.grid import axes
 from nas_sweeps.grid.choice import written
 from nas_sweeps.grid.messages import Problems, prepared, problem, unknown
 from nas_sweeps.paths import user_path
+from nas_sweeps.recipes import complaints
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.trial import (
     Data,
@@ -213,6 +215,18 @@ class RetrainSection(PhaseSection):
     ) -> Iterator[tuple[str, Distribution, int]]:
         """Published genotypes on every distribution with every retrain seed."""
         yield from product(dict.fromkeys(self.genotypes), distributions, dict.fromkeys(self.seeds))
+
+    @model_validator(mode="after")
+    def _pretrainable(self) -> Self:
+        """The recipe with the pre-training that its trials may have."""
+        if self.pretrain != ("none",):
+            found = Problems()
+            alone = dict(complaints(self.recipe))
+            for setting, wrong in complaints(replace(self.recipe, pretrain=self.barlow)):
+                if setting not in alone:
+                    found.add(f"{setting} {wrong}", "recipe", *setting.split("."))
+            found.check()
+        return self
 
     @field_validator("pretrain")
     @classmethod

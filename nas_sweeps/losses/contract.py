@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nas_sweeps.progress import Progress
 from nas_sweeps.registry import Registry
-from nas_sweeps.trial import Chosen, name_and_knobs
+from nas_sweeps.trial import Chosen, Classifier, name_and_knobs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LossFunction = Callable[["Tensor", "Tensor", Progress], "Tensor"]  # logits (B, K), labels (B,)
-Head = Literal["linear", "cosine"]
+Head = Classifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,8 @@ class Loss(ABC):
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
     needs_counts: ClassVar[bool] = False  # whether every class must have a training image
-    head: ClassVar[Head] = "linear"  # ``cosine``: logits are cosines, in [-1, 1]
+    # ``cosine``: it takes cosines, in [-1, 1], and scales them itself.
+    head: ClassVar[Literal["linear", "cosine"]] = "linear"
 
     @abstractmethod
     def prepare(self, counts: Sequence[int]) -> LossFunction:

@@ -1,4 +1,4 @@
-"""The losses' formulas, classifiers that suit them, and Barlow Twins with its projector.
+"""The losses' formulas, and Barlow Twins with its projector.
 
 Shapes: B batch, K classes, F features, N batch of views, D projector outputs.
 """
@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_sweeps.losses.constants import EFFECTIVE_BETA, FOCAL_GAMMA, LDAM_MARGIN, LDAM_SCALE
-from nas_sweeps.losses.contract import Head
 from nas_sweeps.progress import Progress
 from nas_sweeps.trial import Barlow
 
@@ -140,26 +139,6 @@ def ghm(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
     member_BM = bins_B[:, None] == torch.arange(GHM_BINS, device=bins_B.device)
     filled_M = member_BM.sum(0)
     return (ce_B / filled_M[bins_B]).sum() / (filled_M > 0).sum()
-
-
-class CosineClassifier(nn.Linear):
-    """Cosines between features (B, F) and class vectors (LDAM resnet_cifar.py, NormedLinear)."""
-
-    def forward(self, features_BF: Tensor) -> Tensor:
-        """Logits (B, K) in [-1, 1]."""
-        return F.linear(F.normalize(features_BF), F.normalize(self.weight))
-
-
-def cosine_classifier(classifier: nn.Linear) -> CosineClassifier:
-    """A classifier of the same size whose logits suit ``ldam``: no bias, the same weights."""
-    cosine = CosineClassifier(classifier.in_features, classifier.out_features, bias=False)
-    cosine.weight = classifier.weight
-    return cosine
-
-
-def make_head(kind: Head, classifier: nn.Linear) -> nn.Linear:
-    """The classifier that a loss needs, of the same size as ``classifier``."""
-    return cosine_classifier(classifier) if kind == "cosine" else classifier
 
 
 class Projector(nn.Sequential):

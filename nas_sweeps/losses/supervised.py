@@ -19,7 +19,7 @@ from nas_sweeps.losses.constants import (
     LDAM_SCALE,
     SMOOTHING_HEAD,
 )
-from nas_sweeps.losses.contract import LOSSES, Head, Loss, LossFunction, register
+from nas_sweeps.losses.contract import LOSSES, Loss, LossFunction, register
 from nas_sweeps.progress import Progress
 from nas_sweeps.trial import Chosen, Fraction, NonNegative, Rate, name_and_knobs
 
@@ -151,7 +151,7 @@ class LDAM(Loss):
     """
 
     needs_counts: ClassVar[bool] = True
-    head: ClassVar[Head] = "cosine"
+    head: ClassVar[Literal["linear", "cosine"]] = "cosine"
     margin: Rate = LDAM_MARGIN  # of the rarest class
     scale: Rate = LDAM_SCALE  # of the cosines
     after: Annotated[float, Ge(0), Le(1)] = 1.0  # the share of epochs without weights
