@@ -206,6 +206,7 @@ class ClassifierStage:
 
 
 Augment = Literal["crop_flip", "crop", "none"]
+Policy = Literal["none", "trivial_augment", "rand_augment"]
 Classifier = Literal["linear", "cosine", "etf"]  # what each means: losses/heads.py
 Schedule = Literal["cosine", "linear", "one_cycle"]  # of rates, by epoch: train/optimise.py
 Precision = Literal["fp32", "tf32", "bf16"]  # what each means: space/precision.py
@@ -266,6 +267,7 @@ class RetrainRecipe:
     mixup: NonNegative = added(0.0)  # a of Beta(a, a); 0 is off; neither in pre-training
     cutmix: NonNegative = added(0.0)  # nor in a classifier stage
     mix_probability: Share = added(1.0)  # of a batch being mixed at all; CutMix CIFAR: 0.5
+    policy: Policy = added("none")  # of operations on images, after augment; data/policies.py
     nesterov: bool = added(False)
     warmup_epochs: Count = added(0)  # in which the rate rises linearly to lr
     schedule: Schedule = added("cosine")

@@ -96,6 +96,7 @@ def test_every_remedy_is_off_by_default_and_changes_the_id_where_it_is_on() -> N
         "classifier": "cosine", "classifier_scale": 16.0, "classifier_stage": ClassifierStage(),
         "mixup": 0.2, "cutmix": 1.0, "mix_probability": 0.5, "nesterov": True,
         "warmup_epochs": 5, "schedule": "linear", "ema": 0.99, "sampler": "over",
+        "policy": "trivial_augment",
     }  # fmt: skip
     later = {field.name for field in fields(RetrainRecipe) if "absent" in field.metadata}
     assert later == set(on)

@@ -14,7 +14,7 @@ from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.losses import Head, Seen, StepLoss
 from nas_sweeps.losses.heads import make_head
 from nas_sweeps.space.supernet import Supernet
-from nas_sweeps.trial import Augment
+from nas_sweeps.trial import Augment, Policy
 
 OnLogits = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) to a scalar
 
@@ -52,13 +52,14 @@ def make_batch(
     draws: torch.Generator,
     cutout: int = 0,
     mixing: Mixing | None = None,
+    policy: Policy = "none",
 ) -> Batch:
     """Augment the training images at ``index`` for a loss; views are never mixed."""
     raw, mean, std = bundle.images[index], bundle.mean, bundle.std
     images: tuple[Tensor, ...] = ()
     views: tuple[Tensor, ...] = ()
     if loss.reads_images:
-        images = (training_batch(raw, augment, mean, std, cutout, draws),)
+        images = (training_batch(raw, augment, mean, std, cutout, draws, policy),)
     share = None
     if images and mixing is not None:
         mixed, share = mixing(images[0], draws)

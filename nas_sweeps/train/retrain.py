@@ -244,6 +244,7 @@ class RetrainRun:
             self.draws,
             recipe.cutout,
             self.mixing if self.stage.by_recipe else None,
+            recipe.policy,
         )
 
     def _logits(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:

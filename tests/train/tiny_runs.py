@@ -78,10 +78,12 @@ RETRAINS: dict[str, dict[str, Any]] = {
         "ema": 0.9,
         "loss": Choice(name="logit_adjust", knobs=(("tau", 2.0),)),
         "schedule": "one_cycle",
+        "policy": "trivial_augment",
         "classifier_stage": ClassifierStage(epochs=1, lr=0.1),
     },
     "its scale": {
         "epochs": 1,
+        "policy": "rand_augment",
         "loss": "ldam",
         "sampler": "under",
         "classifier_stage": ClassifierStage(epochs=1, learn="scale", loss="label_aware_smoothing"),
