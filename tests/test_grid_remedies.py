@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import nas_sweeps as ns
 from nas_sweeps.cost.epochs import parts_of
@@ -172,3 +174,55 @@ def test_unknown_settings_of_the_stage_name_the_choices() -> None:
     assert "retrain.recipe.classifier_stage.sampler: unknown sampler 'balancd'" in str(
         refused.value
     )
+
+
+# The preset `strong`, and the grids that take it apart
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+
+
+def recipes_of(name: str) -> dict[str, RetrainRecipe]:
+    """The recipes of a grid file, each read as the one of a grid."""
+    written = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text())["retrain"]["recipes"]
+    return {name: grid(retrain=recipe).retrain.recipe for name, recipe in written.items()}
+
+
+def differences(one: RetrainRecipe, other: RetrainRecipe) -> set[str]:
+    return {
+        field.name
+        for field in fields(RetrainRecipe)
+        if getattr(one, field.name) != getattr(other, field.name)
+    }
+
+
+@pytest.mark.parametrize("name", ["ablation", "ablation_cpu"])
+def test_each_recipe_of_an_ablation_takes_one_part_away(name: str) -> None:
+    recipes = recipes_of(name)
+    strong = recipes.pop("strong")
+    assert len(set(recipes.values()) | {strong}) == len(recipes) + 1
+    parts = {
+        "no_adjustment": {"loss"},
+        "no_cutmix": {"cutmix"},
+        "no_policy": {"policy"},
+        "no_average": {"ema"},
+        "no_drop_path": {"drop_path"},
+        "no_auxiliary": {"auxiliary"},
+        "no_warm_up": {"nesterov", "warmup_epochs", "lr"},
+        "mixup": {"mixup", "cutmix"},
+        "deferred": {"loss"},
+        "classifier_stage": {"loss", "classifier_stage"},
+    }
+    for part, settings in parts.items():
+        if part in recipes:
+            assert differences(strong, recipes[part]) == settings, part
+    assert len(parts.keys() & recipes.keys()) == {"ablation": 10, "ablation_cpu": 6}[name]
+
+
+def test_the_strong_grid_searches_once_by_each_method_and_retrains_their_cells_strongly() -> None:
+    made = ns.load_grid(EXPERIMENTS / "strong.yaml")
+    planned = ns.plan(made)
+    assert (len(planned.searches), len(planned.retrains)) == (3, 4)
+    assert {slot.recipe for slot in planned.retrains} == {
+        grid(retrain={"preset": "strong"}).retrain.recipe
+    }
+    assert made.resources("retrain").gpus == 1
