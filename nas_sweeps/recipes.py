@@ -15,6 +15,14 @@ def classifier_of(recipe: SearchRecipe | RetrainRecipe) -> Head:
     return recipe.classifier or head_of(recipe.loss)
 
 
+def sampler_of(recipe: SearchRecipe | RetrainRecipe, stage: str) -> Chosen | None:
+    """Which sampler a stage of this name is trained with; None where no label is read."""
+    if stage == "pretrain":
+        return None
+    last = recipe.classifier_stage if isinstance(recipe, RetrainRecipe) else None
+    return last.sampler if stage == "classifier" and last is not None else recipe.sampler
+
+
 def complaints(recipe: SearchRecipe | RetrainRecipe) -> Iterator[Complaint]:
     """What does not go together in a recipe; whatever else it says is right together.
 
