@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nas_sweeps.cost.epochs import parts_of
-from nas_sweeps.cost.rates import Images, Rates, Sample, share_of, work_of
+from nas_sweeps.cost.rates import Images, Rates, Sample, work_of
 from nas_sweeps.store import Store
 from nas_sweeps.store.records import AttemptState, State
 from nas_sweeps.tables import load
@@ -163,11 +163,11 @@ def _sample(
     trial: Trial, origins: Iterable[Origin], stage: dict[str, Any], images: Images
 ) -> Sample:
     kinds = [kind for kind, _ in parts_of(trial, origins)]
-    there = images.of(trial.data, trial.distribution) or 0
+    there = images.in_epoch(trial.data, trial.distribution, trial.recipe, stage["stage"])
     return Sample(
         kind=kinds[0]._replace(stage=stage["stage"]),
         work=work_of(trial.data, trial.recipe),
-        images=there * share_of(trial.recipe),
+        images=there or 0.0,
         epoch_s=stage["epoch_s_mean"],
         image_s=stage["image_s_mean"] or 0.0,
     )

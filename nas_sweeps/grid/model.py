@@ -48,6 +48,7 @@ from nas_sweeps.paths import user_path
 from nas_sweeps.phases import PHASES, Phase, in_order, phase_named
 from nas_sweeps.trial import (
     Barlow,
+    ClassifierStage,
     DataPaths,
     Distribution,
     Resources,
@@ -312,6 +313,7 @@ _SETTINGS: dict[tuple[str, ...], list[str]] = {
         "preset",
         *(name for name in _names(RetrainRecipe) if name != "pretrain"),
     ],
+    ("retrain", "recipe", "classifier_stage"): _names(ClassifierStage),
     ("retrain", "barlow"): ["epochs", "then", *_names(Barlow)],
     ("exclude",): list(Rule.model_fields),
 }

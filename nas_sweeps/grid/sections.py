@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -31,8 +31,10 @@ from nas_sweeps import methods
 from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.files import find_files
 from nas_sweeps.grid import axes, data_forms
+from nas_sweeps.grid.choice import written
 from nas_sweeps.grid.messages import Problems, prepared, problem, unknown
 from nas_sweeps.paths import user_path
+from nas_sweeps.recipes import complaints
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.trial import (
     Data,
@@ -192,7 +194,9 @@ class SearchSection(PhaseSection):
         BeforeValidator(axes.distributions),
     ]
     seeds: Seeds = (0,)
-    recipe: Annotated[SearchRecipe, axes.recipe("search")] = SearchRecipe()
+    recipe: Annotated[SearchRecipe, axes.recipe("search"), PlainSerializer(written)] = (
+        SearchRecipe()
+    )
 
     @model_validator(mode="after")
     def _searchable(self) -> Self:
@@ -232,7 +236,7 @@ class RetrainSection(PhaseSection):
     recipe: Annotated[
         RetrainRecipe,
         axes.recipe("retrain"),
-        PlainSerializer(lambda r: {k: v for k, v in asdict(r).items() if k != "pretrain"}),
+        PlainSerializer(lambda r: {k: v for k, v in written(r).items() if k != "pretrain"}),
     ] = RetrainRecipe()
     pretrain: Annotated[
         tuple[Literal["by_method", "none", "barlow"], ...],
@@ -256,6 +260,18 @@ class RetrainSection(PhaseSection):
     ) -> Iterator[tuple[str, Distribution, int]]:
         """Published genotypes on every distribution with every retrain seed."""
         yield from product(dict.fromkeys(self.genotypes), distributions, dict.fromkeys(self.seeds))
+
+    @model_validator(mode="after")
+    def _pretrainable(self) -> Self:
+        """The recipe with the pre-training that its trials may have."""
+        if self.pretrain != ("none",):
+            found = Problems()
+            alone = dict(complaints(self.recipe))
+            for setting, wrong in complaints(replace(self.recipe, pretrain=self.barlow)):
+                if setting not in alone:
+                    found.add(f"{setting} {wrong}", "recipe", *setting.split("."))
+            found.check()
+        return self
 
     @field_validator("pretrain")
     @classmethod

@@ -26,7 +26,7 @@ from nas_sweeps.losses import LOSSES
 from nas_sweeps.methods import METHODS
 from nas_sweeps.phases import PHASES, Phase
 from nas_sweeps.registry import Registry
-from nas_sweeps.trial import Knob, SearchTrial
+from nas_sweeps.trial import Knob, SearchTrial, name_and_knobs
 
 # Known by identity, so a copy would be taken for a default value.
 copyreg.pickle(type(dataclasses.MISSING), lambda _: "MISSING")
@@ -72,8 +72,9 @@ def own_of(entries: Iterable[Entry]) -> tuple[Used, ...]:
 def _named_by(entry: Entry) -> Iterator[Used]:
     yield Used(PHASES.group, entry.phase)
     yield Used(DATASETS.group, entry.data.dataset)
-    yield Used(LOSSES.group, entry.recipe.loss)
-    yield Used(SAMPLERS.group, entry.recipe.sampler)
+    for registry, chosen in ((LOSSES, entry.recipe.loss), (SAMPLERS, entry.recipe.sampler)):
+        name, knobs = name_and_knobs(chosen)
+        yield Used(registry.group, name, tuple(knobs.items()))
     if isinstance(entry, SearchTrial):
         yield Used(METHODS.group, entry.method.name, entry.method.knobs)
 

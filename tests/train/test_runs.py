@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nas_sweeps.losses import LOSSES, Loss, LossFunction, Progress
-from nas_sweeps.losses.functions import CosineClassifier
+from nas_sweeps.losses.heads import CosineClassifier
 from nas_sweeps.space.genotype import EDGES, Genotype
 from nas_sweeps.space.precision import precision
 from nas_sweeps.tables.schemas import EPOCH_FILE

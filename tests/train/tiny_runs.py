@@ -21,6 +21,8 @@ from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import (
     Barlow,
+    Choice,
+    ClassifierStage,
     Data,
     DataPaths,
     Distribution,
@@ -60,6 +62,32 @@ RETRAINS: dict[str, dict[str, Any]] = {
         "pretrain": Pretrain(epochs=1, then="linear", barlow=Barlow(dim=16, hidden=16))
     },
     "search half": {"images": "search_half"},
+    "cut, averaged and fixed": {
+        "cutmix": 1.0,
+        "mix_probability": 0.7,
+        "ema": 0.9,
+        "classifier": "etf",
+        "loss": "drw",
+        "sampler": "over",
+        "nesterov": True,
+        "warmup_epochs": 1,
+    },
+    "mixed, then the classifier": {
+        "epochs": 1,
+        "mixup": 0.4,
+        "ema": 0.9,
+        "loss": Choice(name="logit_adjust", knobs=(("tau", 2.0),)),
+        "schedule": "one_cycle",
+        "policy": "trivial_augment",
+        "classifier_stage": ClassifierStage(epochs=1, lr=0.1),
+    },
+    "its scale": {
+        "epochs": 1,
+        "policy": "rand_augment",
+        "loss": "ldam",
+        "sampler": "under",
+        "classifier_stage": ClassifierStage(epochs=1, learn="scale", loss="label_aware_smoothing"),
+    },
 }
 
 
