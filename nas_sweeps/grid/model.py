@@ -137,7 +137,8 @@ class Grid(Section):
             if searches + retrains > axes.MAX_TRIALS:
                 found.add(
                     f"{searches:,} searches and {retrains:,} retrains ({len(retrain.seeds):,} "
-                    f"seeds x {len(retrain.pretrain)} pretrain each); {axes.TOO_MANY}"
+                    f"seeds x {len(retrain.pretrain)} pretrain x {len(retrain.named_recipes)} "
+                    f"recipes each); {axes.TOO_MANY}"
                 )
         found.check()
         return retrain
@@ -315,6 +316,8 @@ _SETTINGS: dict[tuple[str, ...], list[str]] = {
 def _settings(place: Place) -> list[str]:
     """What may stand in a section, or in a part of it."""
     path = tuple(part for part in place if isinstance(part, str))
+    if path[:2] == ("retrain", "recipes"):
+        path = ("retrain", "recipe")
     if path in _SETTINGS:
         return _SETTINGS[path]
     kind: Any = _model(_added_phases())

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Le, Lt, MinLen
 from pydantic import (
@@ -22,8 +22,10 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -179,16 +181,24 @@ class SearchSection(PhaseSection):
         yield from product(self.methods, self.distributions, dict.fromkeys(self.seeds))
 
 
+RetrainSettings = Annotated[
+    RetrainRecipe,
+    axes.recipe("retrain"),
+    BeforeValidator(axes.by_preset),
+    PlainSerializer(lambda r: {k: v for k, v in asdict(r).items() if k != "pretrain"}),
+]
+
+
 class RetrainSection(PhaseSection):
-    """``retrain``: which genotypes are trained from scratch, and how."""
+    """``retrain``: which genotypes are trained from scratch, and how.
+
+    Either one ``recipe``, or ``recipes`` by name: then every genotype is retrained under each.
+    """
 
     winners: Literal["each", "best_of_seeds", "none"] = "each"
     seeds: Seeds = (0,)
-    recipe: Annotated[
-        RetrainRecipe,
-        axes.recipe("retrain"),
-        PlainSerializer(lambda r: {k: v for k, v in asdict(r).items() if k != "pretrain"}),
-    ] = RetrainRecipe()
+    recipe: RetrainSettings = RetrainRecipe()
+    recipes: Annotated[dict[str, RetrainSettings], prepared(axes.recipes)] = {}
     pretrain: Annotated[
         tuple[Literal["by_method", "none", "barlow"], ...],
         MinLen(1),
@@ -199,11 +209,16 @@ class RetrainSection(PhaseSection):
     )
     genotypes: Annotated[tuple[str, ...], BeforeValidator(axes.listed)] = ()
 
+    @property
+    def named_recipes(self) -> dict[str, RetrainRecipe]:
+        """The recipes by name; the name of the one ``recipe`` is empty."""
+        return self.recipes or {"": self.recipe}
+
     def count(self, search: SearchSection) -> int:
         """How many retrains the grid leads to before ``exclude``, without making them."""
         cells = {"each": search.count, "best_of_seeds": search.count // len(set(search.seeds))}
         published = len(set(self.genotypes)) * len(search.distributions)
-        each = len(set(self.seeds)) * len(set(self.pretrain))
+        each = len(set(self.seeds)) * len(set(self.pretrain)) * len(self.named_recipes)
         return (cells.get(self.winners, 0) + published) * each
 
     def published(
@@ -211,6 +226,31 @@ class RetrainSection(PhaseSection):
     ) -> Iterator[tuple[str, Distribution, int]]:
         """Published genotypes on every distribution with every retrain seed."""
         yield from product(dict.fromkeys(self.genotypes), distributions, dict.fromkeys(self.seeds))
+
+    @model_validator(mode="after")
+    def _one_way_to_say_recipes(self) -> Self:
+        if self.recipes and "recipe" in self.model_fields_set:
+            raise problem(
+                "give either retrain.recipe or retrain.recipes, not both: move the settings of "
+                "recipe into recipes, under a name"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _said_once(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = handler(self)
+        del said["recipe" if self.recipes else "recipes"]
+        return said
+
+    @field_validator("recipes")
+    @classmethod
+    def _differ(cls, recipes: dict[str, RetrainRecipe]) -> dict[str, RetrainRecipe]:
+        found, names = Problems(), dict[RetrainRecipe, str]()
+        for name, recipe in recipes.items():
+            if names.setdefault(recipe, name) != name:
+                found.add(f"has the same settings as '{names[recipe]}'; remove one", name)
+        found.check()
+        return recipes
 
     @field_validator("pretrain")
     @classmethod

@@ -15,6 +15,7 @@ import pandas as pd
 from nas_sweeps.names import UNKNOWN, distribution_name, method_name
 from nas_sweeps.store.records import State
 from nas_sweeps.tables import Frames, attributed
+from nas_sweeps.tables.summary import recipe_part
 
 KINDS = ("balance", "uniform", "exp", "step")
 
@@ -31,11 +32,12 @@ def retrains(frames: Frames) -> pd.DataFrame:
     """Retrain trials in any state, a row per trial and origin, with ``who``, ``where``, ``what``.
 
     How a network is pre-trained, and the setting of the search that found it, belong to ``who``:
-    they are what is compared. The setting of the retraining belongs to ``what``.
+    they are what is compared. The setting of the retraining belongs to ``what``, by the name that
+    a grid gives to its recipe, if that is one.
     """
     found = attributed(frames)
     parts = found["setting"].map(_parts, na_action="ignore")
-    own = parts.map(lambda p: _pretraining(p, False), na_action="ignore")
+    own = _named(found)
     before = parts.map(lambda p: _pretraining(p, True), na_action="ignore")
     details = [
         ", ".join(part for part in group if part)
@@ -44,6 +46,21 @@ def retrains(frames: Frames) -> pd.DataFrame:
     rows = zip(_methods(found), found["pretrain"], details, strict=True)
     who = [method_name(name, "", how) + (f" [{d}]" if d else "") for name, how, d in rows]
     return _labelled(frames, found, who, _joined(found["dataset"], _shortened(own)))
+
+
+def _named(found: pd.DataFrame) -> list[str | None]:
+    """Settings of retrainings, the recipe by its name where that stands for no other settings."""
+    settings = found["setting"].map(recipe_part, na_action="ignore")
+    several = settings.groupby(found["recipe"]).nunique() > 1
+    named = []
+    for setting, name in zip(found["setting"], found["recipe"], strict=True):
+        parts = [] if pd.isna(setting) else _parts(setting)
+        images = [part for part in parts if part.startswith("data.")]
+        recipe = [] if pd.isna(setting) else _parts(recipe_part(setting))
+        if not pd.isna(name):
+            recipe = [str(name), *(recipe if several[name] else [])]
+        named.append(None if pd.isna(setting) else ",".join([*recipe, *images]))
+    return named
 
 
 def done(trials: pd.DataFrame) -> pd.DataFrame:

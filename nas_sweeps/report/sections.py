@@ -145,6 +145,7 @@ def trials(frames: Frames) -> Table | None:
     rows = rows.sort_values(["rank", "method", "where", "seed"], kind="stable")
     columns = [
         *(Column("phase", "phase"), Column("method", "method"), Column("where", "distribution")),
+        *([Column("recipe", "recipe")] if rows["recipe"].notna().any() else []),
         *(Column("seed", "seed"), Column("state", "state"), Column("epochs", "epochs")),
         percent("accuracy_balanced", "balanced %"),
         percent("accuracy_long_tailed", "long-tailed %"),

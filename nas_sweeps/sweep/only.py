@@ -9,7 +9,10 @@ import pandas as pd
 from nas_sweeps.grid import Entry, Plan
 from nas_sweeps.phases import phase_named
 
-COLUMNS = ("phase", "method", "variant", "distribution", "mu", "total", "seed", "pretrain")
+COLUMNS = (
+    *("phase", "method", "variant", "distribution", "mu", "total", "seed", "pretrain"),
+    "recipe",  # the name that the grid gives it
+)
 
 
 def chosen_by(query: str, plan: Plan) -> Callable[[Entry], bool]:
