@@ -296,7 +296,8 @@ class Origin:
     Never part of an identity: a trial may have several origins. ``method`` is the search
     method's or the genotype's name, ``search_id`` and ``seed`` are those of the trial that it goes
     on from (of a retrain: the search) and None for a published genotype. ``recipe`` is what the
-    grid calls the recipe of the retraining, empty where it gives it no name.
+    grid calls the recipe of the retraining, empty where it gives it no name; ``file`` is where a
+    grid found a genotype that nas_sweeps does not know by name.
     """
 
     method: str
@@ -304,6 +305,7 @@ class Origin:
     search_id: str | None = None
     seed: int | None = None
     recipe: str = added("")
+    file: str = added("")
 
     @property
     def key(self) -> str:
@@ -326,7 +328,10 @@ class Origin:
             origin = cls(**value)
         except TypeError as error:
             raise ValueError(f"not an origin: {error}") from None
-        texts = all(isinstance(x, str) for x in (origin.method, origin.variant, origin.recipe))
+        texts = all(
+            isinstance(text, str)
+            for text in (origin.method, origin.variant, origin.recipe, origin.file)
+        )
         search = isinstance(origin.search_id, str | None) and isinstance(origin.seed, int | None)
         if not (texts and search):
             raise ValueError("not an origin: a value of another type than an origin's")

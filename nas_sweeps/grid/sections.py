@@ -33,9 +33,9 @@ from nas_sweeps import methods
 from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.files import find_files
 from nas_sweeps.grid import axes
-from nas_sweeps.grid.messages import Problems, prepared, problem, unknown
+from nas_sweeps.grid.genotypes import GivenGenotype, check_names, given_genotype
+from nas_sweeps.grid.messages import Problems, prepared, problem
 from nas_sweeps.paths import user_path
-from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.trial import (
     Data,
     Distribution,
@@ -207,7 +207,17 @@ class RetrainSection(PhaseSection):
     barlow: Annotated[Pretrain, prepared(axes.pretrain), PlainSerializer(axes.short_pretrain)] = (
         Pretrain()
     )
-    genotypes: Annotated[tuple[str, ...], BeforeValidator(axes.listed)] = ()
+    genotypes: Annotated[
+        tuple[
+            Annotated[
+                GivenGenotype,
+                PlainValidator(given_genotype),
+                PlainSerializer(GivenGenotype.to_json),
+            ],
+            ...,
+        ],
+        BeforeValidator(axes.listed),
+    ] = ()
 
     @property
     def named_recipes(self) -> dict[str, RetrainRecipe]:
@@ -223,8 +233,8 @@ class RetrainSection(PhaseSection):
 
     def published(
         self, distributions: tuple[Distribution, ...]
-    ) -> Iterator[tuple[str, Distribution, int]]:
-        """Published genotypes on every distribution with every retrain seed."""
+    ) -> Iterator[tuple[GivenGenotype, Distribution, int]]:
+        """The genotypes of the grid on every distribution with every retrain seed."""
         yield from product(dict.fromkeys(self.genotypes), distributions, dict.fromkeys(self.seeds))
 
     @model_validator(mode="after")
@@ -261,10 +271,6 @@ class RetrainSection(PhaseSection):
 
     @field_validator("genotypes")
     @classmethod
-    def _published(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        found = Problems()
-        for index, name in enumerate(names):
-            if name not in PUBLISHED:
-                found.add(unknown("genotype", name, PUBLISHED), index)
-        found.check()
-        return names
+    def _one_genotype_a_name(cls, given: tuple[GivenGenotype, ...]) -> tuple[GivenGenotype, ...]:
+        check_names(given)
+        return given

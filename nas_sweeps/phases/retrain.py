@@ -10,7 +10,6 @@ from nas_sweeps import methods
 from nas_sweeps.grid.expand import Entry, Slot
 from nas_sweeps.grid.sections import RetrainSection
 from nas_sweeps.phases.contract import Phase, register
-from nas_sweeps.space.published import published
 from nas_sweeps.trial import MethodSpec, Origin, RetrainRecipe, RetrainTrial
 
 if TYPE_CHECKING:
@@ -75,13 +74,13 @@ def _winners(section: RetrainSection, searches: Iterable[Any]) -> Iterator[Slot]
 
 
 def _published(section: RetrainSection, grid: Grid) -> Iterator[Slot]:
-    for name, distribution, seed in grid.published():
-        for called, recipe in _recipes(section, None):
+    for given, distribution, seed in grid.published():
+        for recipe_name, recipe in _recipes(section, None):
             yield Slot(
                 phase="retrain",
                 parents=(),
-                genotype=published(name),
-                origin=Origin(method=name, recipe=called),
+                genotype=given.genotype,
+                origin=Origin(method=given.name, recipe=recipe_name, file=given.file),
                 data=grid.data.spec(seed),
                 distribution=distribution,
                 recipe=recipe,

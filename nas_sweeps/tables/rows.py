@@ -261,6 +261,7 @@ def origin_columns(origins: tuple[Origin, ...]) -> Row:
         "parents": sorted({o.search_id for o in origins if o.search_id is not None}),
         "origins": json.dumps([o.to_json() for o in origins]),
         "recipe": _joined(o.recipe for o in origins) or None,
+        "genotype_file": _joined(o.file for o in origins) or None,
     }
 
 

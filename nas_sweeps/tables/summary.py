@@ -45,8 +45,8 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
 
 
 def _merged(origins: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Origins but for the names of recipes: one trial is no two results."""
-    bare = [{k: v for k, v in origin.items() if k != "recipe"} for origin in origins]
+    """Origins but for names of recipes and of files: one trial is no two results."""
+    bare = [{k: v for k, v in o.items() if k not in ("recipe", "file")} for o in origins]
     return [origin for i, origin in enumerate(bare) if origin not in bare[:i]]
 
 
