@@ -48,17 +48,29 @@ def retrains(frames: Frames) -> pd.DataFrame:
     return _labelled(frames, found, who, _joined(found["dataset"], _shortened(own)))
 
 
-def _named(found: pd.DataFrame) -> list[str | None]:
-    """Settings of retrainings, the recipe by its name where that stands for no other settings."""
+def recipe_labels(found: pd.DataFrame) -> list[str]:
+    """How to call the recipe of each retrain: by its name, if that stands for no other settings.
+
+    Without a name it is what is not default in it, or ``default``.
+    """
     settings = found["setting"].map(recipe_part, na_action="ignore")
     several = settings.groupby(found["recipe"]).nunique() > 1
+    labels = []
+    for setting, name in zip(settings, found["recipe"], strict=True):
+        own = "" if pd.isna(setting) else str(setting)
+        if not pd.isna(name):
+            own = f"{name},{own}" if several[name] and own else str(name)
+        labels.append(own or "default")
+    return labels
+
+
+def _named(found: pd.DataFrame) -> list[str | None]:
+    """Settings of retrainings, the recipe by its label, then what is said of the images."""
     named = []
-    for setting, name in zip(found["setting"], found["recipe"], strict=True):
+    for setting, label in zip(found["setting"], recipe_labels(found), strict=True):
         parts = [] if pd.isna(setting) else _parts(setting)
         images = [part for part in parts if part.startswith("data.")]
-        recipe = [] if pd.isna(setting) else _parts(recipe_part(setting))
-        if not pd.isna(name):
-            recipe = [str(name), *(recipe if several[name] else [])]
+        recipe = [] if label == "default" else [label]
         named.append(None if pd.isna(setting) else ",".join([*recipe, *images]))
     return named
 
