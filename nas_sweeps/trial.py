@@ -446,27 +446,43 @@ class Origin:
 
     Never part of an identity: a trial may have several origins. ``method`` is the search
     method's or the genotype's name, ``search_id`` and ``seed`` are those of the trial that it goes
-    on from (of a retrain: the search) and None for a published genotype.
+    on from (of a retrain: the search) and None for a published genotype. ``recipe`` is what the
+    grid calls the recipe of the retraining, empty where it gives it no name; ``file`` is where a
+    grid found a genotype that nas_sweeps does not know by name.
     """
 
     method: str
     variant: str = ""  # the method's knobs that are not defaults, e.g. "order=second"
     search_id: str | None = None
     seed: int | None = None
+    recipe: str = added("")
+    file: str = added("")
 
     @property
     def key(self) -> str:
         """Equal origins, equal key: linking twice is linking once."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields; those that were added later only where they say something."""
+        absent = absent_values(Origin)
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in absent or value != absent[name]
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Origin:
-        """Raises ``ValueError`` for anything but an origin's ``asdict``."""
+        """Raises ``ValueError`` for anything but an origin's ``to_json``."""
         try:
             origin = cls(**value)
         except TypeError as error:
             raise ValueError(f"not an origin: {error}") from None
-        texts = isinstance(origin.method, str) and isinstance(origin.variant, str)
+        texts = all(
+            isinstance(text, str)
+            for text in (origin.method, origin.variant, origin.recipe, origin.file)
+        )
         search = isinstance(origin.search_id, str | None) and isinstance(origin.seed, int | None)
         if not (texts and search):
             raise ValueError("not an origin: a value of another type than an origin's")

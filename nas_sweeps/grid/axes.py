@@ -181,6 +181,30 @@ def _chosen(settings: dict[str, Any], found: Problems, *place: str) -> dict[str,
     }
 
 
+def by_preset(value: Any) -> Any:
+    """A preset's name stands for its settings."""
+    return {"preset": value} if isinstance(value, str) else value
+
+
+def recipes(value: Any, found: Problems) -> Any:
+    """``{paper: paper, strong: {preset: darts, epochs: 100}}``: recipes by a name of one's own."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        found.add(
+            f"must hold recipes by name, such as {{paper: paper, long: {{epochs: 600}}}}, "
+            f"not {shown(value)}"
+        )
+        return {}
+    for name in value:
+        if not re.fullmatch(r"\w[\w.-]{0,31}", name):
+            found.add(
+                "is to stand in tables: name a recipe with at most 32 letters, digits and _ . -",
+                name,
+            )
+    return value
+
+
 def resources(value: Any, found: Problems) -> Any:
     """A section, or nothing; devices are shared out in fractions or given whole."""
     gpus = value.get("gpus") if isinstance(value, dict) else None

@@ -171,7 +171,7 @@ class Store:
         file = files.origin(origin.key)
         if file.name in files.names and origin in read_origins(files):
             return
-        file.publish_json(asdict(origin))
+        file.publish_json(origin.to_json())
 
     def origins(self, retrain_id: str) -> tuple[Origin, ...]:
         """Everyone who asked for a retrain, in a fixed order."""
