@@ -170,14 +170,18 @@ def run(
     nas-sweeps run grid.yaml --only "method == 'darts'" --set search.seeds=[0,1]
 
     Exit code 0: all is done; 1: something failed; 2: a mistake in what was
-    asked; 130 and 143: stopped by Ctrl-C and by SIGTERM, every running trial
-    with a checkpoint.
+    asked; 130, 143 and 129: stopped by Ctrl-C, by SIGTERM and by a terminal
+    that closed, every running trial with a checkpoint.
     """
     from nas_sweeps.cli.views import results_view
     from nas_sweeps.sweep.run import run as run_grid
+    from nas_sweeps.sweep.stopping import obeyed
 
     grid = _grid(grid_file, overrides)
-    signal.signal(signal.SIGTERM, _terminated)  # a batch system's way to stop
+    stops = obeyed()
+    for number in stops:  # also while nothing runs yet
+        if number != signal.SIGINT:
+            signal.signal(number, _terminated)
     try:
         summary = run_grid(
             grid,
@@ -195,7 +199,7 @@ def run(
             source=source,
         )
     except KeyboardInterrupt as stopped:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stops:
             signal.signal(number, signal.SIG_IGN)  # it is ending already
         err.print("stopped; the same command goes on where the trials are now")
         raise typer.Exit(getattr(stopped, "exit_code", INTERRUPTED)) from None
