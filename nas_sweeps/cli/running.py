@@ -15,6 +15,7 @@ from nas_sweeps.choices import TRACKERS, Retry, Tracker
 from nas_sweeps.cli.options import (
     INTERRUPTED,
     NOT_ALL_DONE,
+    STOPPED,
     GridFile,
     Overrides,
     StoreOption,
@@ -159,6 +160,27 @@ def run(
             "server, project and login from their own environment.",
         ),
     ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="Stop then, each running trial at a checkpoint, and start nothing before that is "
+            "not expected to end by then: 11h30m, 2026-11-27T08:00, or none. Without it, two "
+            "minutes before Slurm ends the job, in one.",
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HOURS",
+            help="Spend no more GPU-hours than so many in this run; CPU-hours where a grid asks "
+            "for no GPU.",
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="PRICE", help="Of such an hour: --budget is money."),
+    ] = None,
     source: SourceOption = None,
 ) -> None:
     """Run what is planned and not done. The same command starts, continues and extends a grid.
@@ -169,9 +191,12 @@ def run(
 
     nas-sweeps run grid.yaml --only "method == 'darts'" --set search.seeds=[0,1]
 
+    nas-sweeps run grid.yaml --deadline 11h30m --budget 30 --rate 2.5
+
     Exit code 0: all is done; 1: something failed; 2: a mistake in what was
     asked; 130, 143 and 129: stopped by Ctrl-C, by SIGTERM and by a terminal
-    that closed, every running trial with a checkpoint.
+    that closed, every running trial with a checkpoint; 143 also by --deadline
+    and --budget.
     """
     from nas_sweeps.cli.views import results_view
     from nas_sweeps.sweep.run import run as run_grid
@@ -197,6 +222,9 @@ def run(
             console=out,
             last_resort=os._exit,
             source=source,
+            deadline=deadline,
+            budget=budget,
+            rate=rate,
         )
     except KeyboardInterrupt as stopped:
         for number in stops:
@@ -213,6 +241,12 @@ def run(
     show([str(summary)])
     if summary.stopped is not None:
         err.print(f"stopped: {summary.stopped}", soft_wrap=True)
+    if summary.left is not None:
+        from nas_sweeps.cli.estimate_view import left_text
+
+        needs = {phase: grid.resources(phase) for phase in grid.phases}
+        err.print(f"left: {left_text(summary.left, needs)}; the same command goes on with them")
+        raise typer.Exit(STOPPED)
     if not summary.complete:
         name = shlex.quote(str(summary.store))
         err.print(f"not all done: `nas-sweeps failures {name}` says why", soft_wrap=True)

@@ -43,7 +43,7 @@ def run_in_worker(
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     unpack(given.own)
     here = Store(store).require()
-    watched = Watch(here.layout, given.driver).stop_reason if given.driver else never
+    watched = Watch(here.layout, given.driver, trial_id).stop_reason if given.driver else never
     run_trial(
         here.spec(trial_id),
         here,
