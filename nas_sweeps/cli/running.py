@@ -241,17 +241,21 @@ def run(
     show([str(summary)])
     if summary.stopped is not None:
         err.print(f"stopped: {summary.stopped}", soft_wrap=True)
-    if summary.left is not None:
+    if summary.left is not None and summary.left.trials:
         from nas_sweeps.cli.estimate_view import left_text
 
         needs = {phase: grid.resources(phase) for phase in grid.phases}
         err.print(f"left: {left_text(summary.left, needs)}; the same command goes on with them")
         raise typer.Exit(STOPPED)
-    if not summary.complete:
+    if summary.complete:
+        return
+    if summary.cancelled:
+        err.print(f"{summary.cancelled} trials were cancelled; the same command takes them up")
+    if summary.failed or not summary.cancelled:
         name = shlex.quote(str(summary.store))
         err.print(f"not all done: `nas-sweeps failures {name}` says why", soft_wrap=True)
         err.print("--retry failed tries mistakes again, and with them the retrains that they block")
-        raise typer.Exit(NOT_ALL_DONE)
+    raise typer.Exit(NOT_ALL_DONE)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

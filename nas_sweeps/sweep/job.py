@@ -313,9 +313,10 @@ class Job:
                 self.limited = True
                 self.stop(why)
                 self.say(f"stopping after the steps that are running: {why}")
-        for request, file in self.inbox.poll() if self.inbox else ():
-            if self.stopping is None:
-                self._obey(request)
+        if self.inbox is None or self.stopping is not None:
+            return  # whoever asks sees that the run ends
+        for request, file in self.inbox.poll():
+            self._obey(request)
             with suppress(OSError):
                 file.remove()
 

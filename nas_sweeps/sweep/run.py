@@ -55,6 +55,15 @@ class Summary:
         """Every trial that was to run is done."""
         return all(sum(of.values()) == of[State.DONE] for of in self.counts.values())
 
+    @property
+    def failed(self) -> int:
+        return sum(of[State.FAILED] for of in self.counts.values())
+
+    @property
+    def cancelled(self) -> int:
+        """Trials that somebody took out of the run while it worked."""
+        return sum(of[State.CANCELLED] for of in self.counts.values())
+
     def __str__(self) -> str:
         parts = [
             f"{n} of {sum(of.values())} {phase} trials {state}"

@@ -110,8 +110,10 @@ def test_what_is_no_end_of_a_slurm_job_is_said_and_left(
 def test_at_the_deadline_what_runs_stops_at_a_checkpoint_and_the_same_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert inline(tmp_path / "before", grid()).complete  # all that takes time to import is there
+    tmp_path /= "store"
     monkeypatch.setenv(fake.STEP_S, "0.05")
-    summary = inline(tmp_path, grid(epochs=30), deadline=timedelta(seconds=1.5))
+    summary = inline(tmp_path, grid(epochs=30), deadline=timedelta(seconds=2))
     assert "the deadline, " in summary.stopped
     assert summary.left.trials == 4
     assert not summary.left.complete, "retrains were never measured"
