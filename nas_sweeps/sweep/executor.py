@@ -11,7 +11,7 @@ import base64
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -94,6 +94,9 @@ class Setting:
     driver: str  # the key of its lease, which workers watch
     needs: tuple[Resources, ...] = ()  # of every phase of which a trial may run
     own: tuple[Used, ...] = ()  # what trials name that no worker can import
+    # For a pool whose ``ended`` computes a trial: to be called between steps, so that limits and
+    # requests are seen meanwhile. It returns at once.
+    look: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def given(self) -> Given:
         """For workers in other processes. Raises ValueError where a class cannot be sent."""

@@ -46,7 +46,12 @@ import psutil  # noqa: E402
 import ray  # noqa: E402
 
 from nas_sweeps.cost.simulate import Room  # noqa: E402
-from nas_sweeps.sweep.stopping import Interrupted, kill, signals_kept  # noqa: E402
+from nas_sweeps.sweep.stopping import (  # noqa: E402
+    Interrupted,
+    hangup_held_back,
+    kill,
+    signals_kept,
+)
 
 WHERE = "this Ray cluster"
 
@@ -84,7 +89,7 @@ def _start(address: str | None) -> None:
         options["include_dashboard"] = False
     try:
         _knock(address)
-        with signals_kept():  # ray.init takes SIGTERM
+        with signals_kept(), hangup_held_back():  # ray.init takes SIGTERM
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except SystemExit:  # Ray's answer to SIGTERM while it starts
         raise Interrupted(signal.SIGTERM) from None
