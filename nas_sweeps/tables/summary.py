@@ -31,14 +31,14 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
     Raises:
         ValueError: there is no such phase.
     """
-    require_columns(frames.trials, "trials", "phase")
+    require_columns(frames.trials, "trials", "phase", "state")
     choices = dict.fromkeys([*in_order(), *sorted(set(frames.trials["phase"]))])
     if phase not in choices:
         hint = did_you_mean(phase, choices)
         raise ValueError(f"phase '{phase}': choose from {', '.join(choices)}{hint}")
     if phase == "search":
         return frames.trials[frames.trials["phase"] == phase]
-    require_columns(frames.trials, "trials", "state", "origins", "parents", "setting")
+    require_columns(frames.trials, "trials", "origins", "parents", "setting")
     retrains = frames.trials[frames.trials["phase"] == phase]
     asked = [_merged(json.loads(text)) or [{}] for text in retrains["origins"]]
     origins: list[dict[str, Any]] = [origin for group in asked for origin in group]
