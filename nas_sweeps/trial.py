@@ -16,15 +16,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, astuple, dataclass, field, fields, is_dataclass
 from functools import cache, lru_cache
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from nas_sweeps.names import DISTRIBUTION, distribution_name, pretrain_column
 from nas_sweeps.phases.contract import PHASES
 from nas_sweeps.space.genotype import Genotype
+
+if TYPE_CHECKING:
+    from nas_sweeps.registry import Registry
 
 SCHEMA_VERSION = 1  # part of every identity: raise it when a spec's meaning changes
 _STRICT = {"extra": "forbid"}  # read by pydantic: unknown keys are errors
@@ -53,6 +57,7 @@ Count = Annotated[int, Ge(0)]
 Rate = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
+Share = Annotated[float, Gt(0), Le(1)]
 Mu = Annotated[float, Gt(0), Le(1)]
 
 
@@ -208,7 +213,71 @@ class Pretrain:
     barlow: Barlow = field(default_factory=Barlow)
 
 
+Knob = bool | int | float | str | None | tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A registered loss or sampler, with those of its knobs that are not at their defaults.
+
+    Where all are, a recipe holds the bare name in its place. So a knob that a loss gets later
+    changes no identity, and the default of one never changes.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: str
+    knobs: tuple[tuple[str, Knob], ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}({','.join(f'{knob}={value}' for knob, value in self.knobs)})"
+
+
+Chosen = str | Choice
+
+
+def choose(registry: Registry[Any], name: str, knobs: Mapping[str, Any]) -> Chosen:
+    """What a recipe holds for a registered thing with these knobs.
+
+    Raises:
+        ValueError: an unknown name.
+        pydantic.ValidationError: an unknown knob, or a value of the wrong type or range.
+    """
+    defaults = {f.name: f.default for f in fields(registry.get(name))}
+    decided = registry.resolve(name, knobs).items()
+    other = tuple(sorted((knob, value) for knob, value in decided if value != defaults[knob]))
+    return Choice(name=name, knobs=other) if other else name
+
+
+def name_and_knobs(chosen: Chosen) -> tuple[str, dict[str, Knob]]:
+    """The arguments of ``Registry.build``."""
+    return (chosen, {}) if isinstance(chosen, str) else (chosen.name, dict(chosen.knobs))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierStage:
+    """Training of the classifier alone, on frozen features, after everything else.
+
+    Decoupling (Kang et al. 2020, arXiv 1910.09217): ``classifier`` begins anew and is trained
+    (cRT), ``scale`` learns a factor for the logit of each class and nothing else (LWS). With the
+    loss ``label_aware_smoothing`` it is the second stage of MiSLAS (arXiv 2104.00466).
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    epochs: Positive = 15
+    learn: Literal["classifier", "scale"] = "classifier"
+    loss: Chosen = "ce"
+    sampler: Chosen = "balanced"
+    lr: Rate | None = None  # cosine per epoch down to the recipe's lr_min; None: the recipe's lr
+
+    def __str__(self) -> str:
+        lr = "" if self.lr is None else f" lr={self.lr:g}"
+        return f"{self.epochs} epochs of {self.learn} {self.sampler} {self.loss}{lr}"
+
+
 Augment = Literal["crop_flip", "crop", "none"]
+Policy = Literal["none", "trivial_augment", "rand_augment"]
+Classifier = Literal["linear", "cosine", "etf"]  # what each means: losses/heads.py
+Schedule = Literal["cosine", "linear", "one_cycle"]  # of rates, by epoch: train/optimise.py
 Precision = Literal["fp32", "tf32", "bf16"]  # what each means: space/precision.py
 
 
@@ -227,8 +296,13 @@ class SearchRecipe:
     weight_decay: NonNegative = 3e-4  # paper
     grad_clip: Rate = 5.0  # DARTS --grad_clip; over the weights only
     augment: Augment = "crop_flip"  # DARTS utils.py: padding 4 at 32 pixels, scaled with size
-    loss: str = "ce"  # as registered; of the steps that read labels, with their class counts
-    sampler: str = added("shuffle")  # as registered; of weight steps on T
+    loss: Chosen = "ce"  # as registered; of the steps that read labels, with their class counts
+    sampler: Chosen = added("shuffle")  # as registered; of weight steps on T
+    classifier: Classifier | None = added(None)  # None: the one that the loss asks for
+    classifier_scale: Rate = added(30.0)  # of cosines, unless the loss has its own; LDAM's s
+    mixup: NonNegative = added(0.0)  # a of Beta(a, a), in weight steps on labels; 0 is off
+    cutmix: NonNegative = added(0.0)
+    mix_probability: Share = added(1.0)  # of a batch being mixed at all; CutMix CIFAR: 0.5
     bn_stats_in_arch_step: Literal["update", "freeze"] = "update"  # DARTS updates
     test_every: Positive = 1  # epochs between tests; the last epoch is always tested
     precision: Precision = "fp32"
@@ -254,8 +328,19 @@ class RetrainRecipe:
     drop_path: Fraction = 0.0  # final probability, rising linearly from 0; DARTS 0.2
     drop_path_on: Literal["edge", "node"] = "edge"  # DARTS edge, FairDARTS node
     images: Literal["full", "search_half"] = "full"  # train on T and V, or on T alone
-    loss: str = "ce"
-    sampler: str = added("shuffle")  # not of self-supervised pre-training
+    loss: Chosen = "ce"
+    sampler: Chosen = added("shuffle")  # not of self-supervised pre-training
+    classifier: Classifier | None = added(None)  # None: the one that the loss asks for
+    classifier_scale: Rate = added(30.0)  # of cosines, unless the loss has its own; LDAM's s
+    classifier_stage: ClassifierStage | None = added(None)
+    mixup: NonNegative = added(0.0)  # a of Beta(a, a); 0 is off; neither in pre-training
+    cutmix: NonNegative = added(0.0)  # nor in a classifier stage
+    mix_probability: Share = added(1.0)  # of a batch being mixed at all; CutMix CIFAR: 0.5
+    policy: Policy = added("none")  # of operations on images, after augment; data/policies.py
+    nesterov: bool = added(False)
+    warmup_epochs: Count = added(0)  # in which the rate rises linearly to lr
+    schedule: Schedule = added("cosine")
+    ema: Fraction = added(0.0)  # decay, by the step, of the averaged weights that are tested
     pretrain: Pretrain | None = None
     test_every: Positive = 1
     precision: Precision = "fp32"
@@ -264,9 +349,6 @@ class RetrainRecipe:
     def pretrained(self) -> str:
         """How networks are pre-trained, as the column ``pretrain`` says it."""
         return pretrain_column(self.pretrain.then if self.pretrain else None)
-
-
-Knob = bool | int | float | str | None | tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,27 +446,43 @@ class Origin:
 
     Never part of an identity: a trial may have several origins. ``method`` is the search
     method's or the genotype's name, ``search_id`` and ``seed`` are those of the trial that it goes
-    on from (of a retrain: the search) and None for a published genotype.
+    on from (of a retrain: the search) and None for a published genotype. ``recipe`` is what the
+    grid calls the recipe of the retraining, empty where it gives it no name; ``file`` is where a
+    grid found a genotype that nas_sweeps does not know by name.
     """
 
     method: str
     variant: str = ""  # the method's knobs that are not defaults, e.g. "order=second"
     search_id: str | None = None
     seed: int | None = None
+    recipe: str = added("")
+    file: str = added("")
 
     @property
     def key(self) -> str:
         """Equal origins, equal key: linking twice is linking once."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields; those that were added later only where they say something."""
+        absent = absent_values(Origin)
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in absent or value != absent[name]
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Origin:
-        """Raises ``ValueError`` for anything but an origin's ``asdict``."""
+        """Raises ``ValueError`` for anything but an origin's ``to_json``."""
         try:
             origin = cls(**value)
         except TypeError as error:
             raise ValueError(f"not an origin: {error}") from None
-        texts = isinstance(origin.method, str) and isinstance(origin.variant, str)
+        texts = all(
+            isinstance(text, str)
+            for text in (origin.method, origin.variant, origin.recipe, origin.file)
+        )
         search = isinstance(origin.search_id, str | None) and isinstance(origin.seed, int | None)
         if not (texts and search):
             raise ValueError("not an origin: a value of another type than an origin's")

@@ -50,3 +50,10 @@ def test_a_trial_without_a_seed_has_none_in_its_name() -> None:
     names = joined(["darts", "ssf_nas", "darts"]), distribution_name("balance")
     assert trial_name("retrain", *names, 3) == "retrain darts+ssf_nas balance s3"
     assert trial_name("retrain", *names, pd.NA) == "retrain darts+ssf_nas balance"
+
+
+def test_retrains_of_two_searches_of_one_cell_have_two_names() -> None:
+    names = "darts", distribution_name("exp", 0.1)
+    assert trial_name("retrain", *names, 0, [1]) == "retrain darts exp mu=0.1 s0 of s1"
+    assert trial_name("retrain", *names, 0, [1, 2, 1]) == "retrain darts exp mu=0.1 s0 of s1+s2"
+    assert trial_name("retrain", *names, 0, [None]) == "retrain darts exp mu=0.1 s0"

@@ -146,8 +146,10 @@ def _signed(fraction: float) -> str:
 
 def _who(row: dict[Any, Any]) -> str:
     """Phase, method and distribution of a cell; what is default is left out."""
-    method, variant, pretrain = (_text(row, key) for key in ("method", "variant", "pretrain"))
-    parts = [_text(row, "phase"), method_name(method or None, variant, pretrain)]
+    method, variant, pretrain, recipe = (
+        _text(row, key) for key in ("method", "variant", "pretrain", "recipe")
+    )
+    parts = [_text(row, "phase"), method_name(method or None, variant, pretrain, recipe)]
     parts += [distribution_name(*(row[name] for name in DISTRIBUTION))]
     return " ".join(part for part in parts if part)
 

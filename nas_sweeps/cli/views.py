@@ -154,13 +154,14 @@ def results_view(
     value: str | None,
     rows: Sequence[str] = ("method",),
     columns: Sequence[str] = ("distribution", "mu"),
+    phase: str = "retrain",
 ) -> Iterator[RenderableType]:
     """Retrained networks: mean and standard deviation over trials, and their number.
 
     Accuracies are in percent. A retrain that several searches led to counts for each.
 
     Args:
-        rows, columns, value: as for ``summarise``.
+        rows, columns, value, phase: as for ``summarise``.
 
     Raises:
         ValueError: there is no store, or a name is no column.
@@ -171,13 +172,14 @@ def results_view(
 
     frames = load(store)
     value = frames.headline if value is None else value
-    found = summarise(frames, value, rows, columns)
+    found = summarise(frames, value, rows, columns, phase)
     if found.empty:
-        yield f"no retrain is done yet in {store}"
+        yield f"no {phase} is done yet in {store}"
         return
     percent = is_fraction(value)
     shown = "mean ± sd over trials, n" + (", in percent" if percent else "")
-    yield f"{value} of retrained networks: {shown}"
+    networks = "retrained networks" if phase == "retrain" else f"{phase} trials"
+    yield f"{value} of {networks}: {shown}"
     head, *body = entries(found, percent)
     table = Table()
     for i, heading in enumerate(head):
@@ -186,4 +188,4 @@ def results_view(
     for line in body:
         table.add_row(*line)
     yield table
-    yield from caveats(attributed(frames))
+    yield from caveats(attributed(frames, phase))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Le, Lt, MinLen
 from pydantic import (
@@ -22,8 +22,10 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -31,9 +33,11 @@ from nas_sweeps import methods
 from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.files import find_files
 from nas_sweeps.grid import axes, data_forms
-from nas_sweeps.grid.messages import Problems, prepared, problem, unknown
+from nas_sweeps.grid.choice import written
+from nas_sweeps.grid.genotypes import GivenGenotype, check_names, given_genotype
+from nas_sweeps.grid.messages import Problems, prepared, problem
 from nas_sweeps.paths import user_path
-from nas_sweeps.space.published import PUBLISHED
+from nas_sweeps.recipes import complaints
 from nas_sweeps.trial import (
     Data,
     Distribution,
@@ -192,7 +196,9 @@ class SearchSection(PhaseSection):
         BeforeValidator(axes.distributions),
     ]
     seeds: Seeds = (0,)
-    recipe: Annotated[SearchRecipe, axes.recipe("search")] = SearchRecipe()
+    recipe: Annotated[SearchRecipe, axes.recipe("search"), PlainSerializer(written)] = (
+        SearchRecipe()
+    )
 
     @model_validator(mode="after")
     def _searchable(self) -> Self:
@@ -224,16 +230,24 @@ class SearchSection(PhaseSection):
         yield from product(self.methods, self.distributions, dict.fromkeys(self.seeds))
 
 
+RetrainSettings = Annotated[
+    RetrainRecipe,
+    axes.recipe("retrain"),
+    BeforeValidator(axes.by_preset),
+    PlainSerializer(lambda r: {k: v for k, v in written(r).items() if k != "pretrain"}),
+]
+
+
 class RetrainSection(PhaseSection):
-    """``retrain``: which genotypes are trained from scratch, and how."""
+    """``retrain``: which genotypes are trained from scratch, and how.
+
+    Either one ``recipe``, or ``recipes`` by name: then every genotype is retrained under each.
+    """
 
     winners: Literal["each", "best_of_seeds", "none"] = "each"
     seeds: Seeds = (0,)
-    recipe: Annotated[
-        RetrainRecipe,
-        axes.recipe("retrain"),
-        PlainSerializer(lambda r: {k: v for k, v in asdict(r).items() if k != "pretrain"}),
-    ] = RetrainRecipe()
+    recipe: RetrainSettings = RetrainRecipe()
+    recipes: Annotated[dict[str, RetrainSettings], prepared(axes.recipes)] = {}
     pretrain: Annotated[
         tuple[Literal["by_method", "none", "barlow"], ...],
         MinLen(1),
@@ -242,20 +256,73 @@ class RetrainSection(PhaseSection):
     barlow: Annotated[Pretrain, prepared(axes.pretrain), PlainSerializer(axes.short_pretrain)] = (
         Pretrain()
     )
-    genotypes: Annotated[tuple[str, ...], BeforeValidator(axes.listed)] = ()
+    genotypes: Annotated[
+        tuple[
+            Annotated[
+                GivenGenotype,
+                PlainValidator(given_genotype),
+                PlainSerializer(GivenGenotype.to_json),
+            ],
+            ...,
+        ],
+        BeforeValidator(axes.listed),
+    ] = ()
+
+    @property
+    def named_recipes(self) -> dict[str, RetrainRecipe]:
+        """The recipes by name; the name of the one ``recipe`` is empty."""
+        return self.recipes or {"": self.recipe}
 
     def count(self, search: SearchSection) -> int:
         """How many retrains the grid leads to before ``exclude``, without making them."""
         cells = {"each": search.count, "best_of_seeds": search.count // len(set(search.seeds))}
         published = len(set(self.genotypes)) * len(search.distributions)
-        each = len(set(self.seeds)) * len(set(self.pretrain))
+        each = len(set(self.seeds)) * len(set(self.pretrain)) * len(self.named_recipes)
         return (cells.get(self.winners, 0) + published) * each
 
     def published(
         self, distributions: tuple[Distribution, ...]
-    ) -> Iterator[tuple[str, Distribution, int]]:
-        """Published genotypes on every distribution with every retrain seed."""
+    ) -> Iterator[tuple[GivenGenotype, Distribution, int]]:
+        """The genotypes of the grid on every distribution with every retrain seed."""
         yield from product(dict.fromkeys(self.genotypes), distributions, dict.fromkeys(self.seeds))
+
+    @model_validator(mode="after")
+    def _one_way_to_say_recipes(self) -> Self:
+        if self.recipes and "recipe" in self.model_fields_set:
+            raise problem(
+                "give either retrain.recipe or retrain.recipes, not both: move the settings of "
+                "recipe into recipes, under a name"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _said_once(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = handler(self)
+        del said["recipe" if self.recipes else "recipes"]
+        return said
+
+    @field_validator("recipes")
+    @classmethod
+    def _differ(cls, recipes: dict[str, RetrainRecipe]) -> dict[str, RetrainRecipe]:
+        found, names = Problems(), dict[RetrainRecipe, str]()
+        for name, recipe in recipes.items():
+            if names.setdefault(recipe, name) != name:
+                found.add(f"has the same settings as '{names[recipe]}'; remove one", name)
+        found.check()
+        return recipes
+
+    @model_validator(mode="after")
+    def _pretrainable(self) -> Self:
+        """Each recipe with the pre-training that its trials may have."""
+        found = Problems()
+        for name, recipe in self.named_recipes.items() if self.pretrain != ("none",) else ():
+            place = ("recipes", name) if name else ("recipe",)
+            alone = dict(complaints(recipe))
+            for setting, wrong in complaints(replace(recipe, pretrain=self.barlow)):
+                if setting not in alone:
+                    found.add(f"{setting} {wrong}", *place, *setting.split("."))
+        found.check()
+        return self
 
     @field_validator("pretrain")
     @classmethod
@@ -266,10 +333,6 @@ class RetrainSection(PhaseSection):
 
     @field_validator("genotypes")
     @classmethod
-    def _published(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        found = Problems()
-        for index, name in enumerate(names):
-            if name not in PUBLISHED:
-                found.add(unknown("genotype", name, PUBLISHED), index)
-        found.check()
-        return names
+    def _one_genotype_a_name(cls, given: tuple[GivenGenotype, ...]) -> tuple[GivenGenotype, ...]:
+        check_names(given)
+        return given

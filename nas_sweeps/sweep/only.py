@@ -10,7 +10,10 @@ from nas_sweeps.grid import Entry, Plan
 from nas_sweeps.names import DISTRIBUTION
 from nas_sweeps.phases import phase_named
 
-COLUMNS = ("phase", "method", "variant", *DISTRIBUTION, "seed", "pretrain")
+COLUMNS = (
+    *("phase", "method", "variant", *DISTRIBUTION, "seed", "pretrain"),
+    "recipe",  # the name that the grid gives it
+)
 
 
 def chosen_by(query: str, plan: Plan) -> Callable[[Entry], bool]:

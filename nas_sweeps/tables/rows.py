@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from datetime import datetime
 from math import isfinite, nan
 from typing import Any
@@ -256,7 +256,9 @@ def origin_columns(origins: tuple[Origin, ...]) -> Row:
         "method": _joined(o.method for o in origins) or None,
         "variant": _joined(o.variant for o in origins),
         "parents": sorted({o.search_id for o in origins if o.search_id is not None}),
-        "origins": json.dumps([asdict(o) for o in origins]),
+        "origins": json.dumps([o.to_json() for o in origins]),
+        "recipe": _joined(o.recipe for o in origins) or None,
+        "genotype_file": _joined(o.file for o in origins) or None,
     }
 
 
