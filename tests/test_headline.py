@@ -34,6 +34,7 @@ def test_a_headline_is_no_part_of_an_identity_nor_of_the_digest_of_grids_without
     plain, macro = Grid.from_dict(TINY), Grid.from_dict(MACRO)
     assert [*ns.plan(plain)] == [*ns.plan(macro)]
     assert "headline" not in json.loads(plain.to_json())
+    assert "labels" not in json.loads(plain.to_json())["data"]
     assert Grid.from_json(macro.to_json()).headline == "accuracy_macro"
 
 

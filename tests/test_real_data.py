@@ -91,7 +91,7 @@ def test_a_natural_folder_of_ppm_files_with_tracks(tmp_path: Path) -> None:
     table = cli("table", tmp_path / "store", "--format", "markdown").stdout
     assert "| method | natural |" in table
     doctor = drawn(ns.plan(made), made.places)
-    assert doctor.startswith("training images: natural 51 (6 to 36 a class); T and V by 17 groups")
+    assert doctor.startswith("training images: natural 51 (6 to 36 a class); natural: T and")
 
 
 def test_a_folder_labelled_by_a_csv(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def prepare(
     labels = images.train_labels.numpy()
     counts = _train_counts(data, distribution, labels, order, names)
     full = draw_subset(labels, counts, data.subset_seed, order)
-    t_index, v_index, split_notes = _halves(data, images, full)
+    t_index, v_index, split_notes = _halves(data, distribution, images, full)
     kept = _test_index(data, images.test_labels.numpy(), names)
     test_labels = images.test_labels.numpy()[kept]
     available = tuple(_count(labels, len(names))[label] for label in order)
@@ -135,7 +135,9 @@ def _train_counts(
     return counts
 
 
-def _halves(data: Data, images: Images, full: Labels) -> tuple[Labels, Labels, tuple[str, ...]]:
+def _halves(
+    data: Data, distribution: Distribution, images: Images, full: Labels
+) -> tuple[Labels, Labels, tuple[str, ...]]:
     """T and V, and how far they are stratified where groups keep together."""
     labels = images.train_labels.numpy()
     if images.train_groups is None:
@@ -149,9 +151,9 @@ def _halves(data: Data, images: Images, full: Labels) -> tuple[Labels, Labels, t
     shares = [t / n for t, n in zip(in_t, of_all, strict=True)]
     worst = max(range(len(shares)), key=lambda k: abs(shares[k] - 0.5))
     notes = [
-        f"T and V by {len(np.unique(groups[full])):,} groups: T has {100 * min(shares):.0f} to "
-        f"{100 * max(shares):.0f} % of a class's images ('{images.class_names[worst]}' at worst: "
-        f"{in_t[worst]:,} of {of_all[worst]:,})"
+        f"{distribution}: T and V by {len(np.unique(groups[full])):,} groups: T has "
+        f"{100 * min(shares):.0f} to {100 * max(shares):.0f} % of a class's images "
+        f"('{images.class_names[worst]}' at worst: {in_t[worst]:,} of {of_all[worst]:,})"
     ]
     if images.shared_groups:
         notes.append(

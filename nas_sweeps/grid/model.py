@@ -51,11 +51,13 @@ from nas_sweeps.phases import PHASES, Phase, in_order, phase_named
 from nas_sweeps.trial import (
     Barlow,
     ClassifierStage,
+    Data,
     DataPaths,
     Distribution,
     Resources,
     RetrainRecipe,
     SearchRecipe,
+    absent_values,
 )
 
 _NAME_BYTES = 200  # file systems take 255, and a file of the store adds to the name
@@ -175,9 +177,14 @@ class Grid(Section):
         """The resolved grid, to be read by ``from_json`` on any machine.
 
         The data's fingerprint is in it, so planning needs no images; ``data.path`` is a hint.
+        What was added to the data section later is in it only where it is set.
         """
-        absent = {name for name in _added_phases() if getattr(self, name, None) is None}
-        absent |= {"headline"} if self.headline == HEADLINE else set()  # digests of grids stay
+        absent: dict[str, Any] = {
+            name: True for name in _added_phases() if getattr(self, name, None) is None
+        }
+        absent |= {"headline": True} if self.headline == HEADLINE else {}
+        later, usual = absent_values(Data), DataSection.model_fields
+        absent["data"] = {name for name in later if getattr(self.data, name) == usual[name].default}
         tree = self.model_dump(mode="json", exclude=absent)
         return json.dumps(tree, sort_keys=True, allow_nan=False)
 

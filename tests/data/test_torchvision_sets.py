@@ -174,7 +174,7 @@ def test_tracks_of_gtsrb_are_found_in_its_names(tmp_path: Path) -> None:
     group = GroupBy(pattern=r"(\d+)/(\d+)_")
     data = Data(dataset="gtsrb", label="g", image_size=8, group=group)
     bundle = prepare(data, Distribution(kind="natural"), where, "cpu")
-    assert "T and V by 86 groups: T has 50 to 50 %" in bundle.notes[0]
+    assert "natural: T and V by 86 groups: T has 50 to 50 %" in bundle.notes[0]
     track = torch.arange(172) // 2
     assert not set(track[bundle.t_index].tolist()) & set(track[bundle.v_index].tolist())
     for name in ("eurosat", "digits"):
