@@ -7,10 +7,18 @@ a table, where what is missing is None or NaN. Pure Python.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 UNKNOWN = "unknown"  # of a trial whose own files cannot be read
 NO_PRETRAINING = "none"
+Headline = Literal["accuracy_balanced", "accuracy_macro", "accuracy_long_tailed"]
+# What a grid may take for its headline, as lines and as panels call it: what every epoch's row has.
+HEADLINES: dict[str, tuple[str, str]] = {
+    "accuracy_balanced": ("bal-acc", "balanced test set"),
+    "accuracy_macro": ("macro", "macro recall"),  # the balanced accuracy of uneven test sets
+    "accuracy_long_tailed": ("lt-acc", "long-tailed test set"),
+}
+HEADLINE: Headline = "accuracy_balanced"  # where nobody has chosen
 DISTRIBUTION = ("distribution", "mu", "total", "n_max")  # the columns that say which one it is
 
 
@@ -72,10 +80,10 @@ def joined(names: Iterable[str]) -> str:
     return "+".join(dict.fromkeys(names))
 
 
-def tested(row: Mapping[str, Any]) -> str:
-    """Accuracy on the balanced test set, in percent; as many spaces where there was no test."""
-    accuracy = row.get("accuracy_balanced")
-    return " " * 13 if accuracy is None else f"bal-acc {100 * accuracy:5.1f}"
+def accuracy_text(row: Mapping[str, Any], headline: str = HEADLINE) -> str:
+    """The headline's accuracy in percent; as many spaces where there was no test."""
+    accuracy = row.get(headline)
+    return " " * 13 if accuracy is None else f"{HEADLINES[headline][0]:<7} {100 * accuracy:5.1f}"
 
 
 def _missing(value: Any) -> bool:

@@ -21,9 +21,11 @@ GOOD: dict[str, Any] = {
 # place to set, value, the line that must come
 MISTAKES: list[tuple[str, Any, str]] = [
     ("serach", {}, "serach: unknown setting 'serach'; choose from name, data, search, retrain, "
-     "exclude (did you mean search?)"),
+     "exclude, headline (did you mean search?)"),
     ("data.dataset", "cifar11", "data.dataset: unknown data set 'cifar11'; choose from "
-     "cifar10, cifar100, digits (did you mean cifar10?)"),
+     "cifar10, cifar100, country211, digits, dtd, emnist, eurosat, fashion_mnist, "
+     "fgvc_aircraft, flowers102, food101, gtsrb, kmnist, mnist, oxford_iiit_pet, stanford_cars, "
+     "stl10, svhn, usps (did you mean cifar10?)"),
     ("data.n_max", 0, "data.n_max: 0 is out of range; it must be greater than 0"),
     ("data.subset_seed", "trail", "data.subset_seed: 'trail' is not a seed; write a whole number "
      "from 0 up, or trial"),
@@ -185,7 +187,9 @@ def test_bare_kinds_need_a_mu() -> None:
 )
 def test_data_are_a_name_or_a_path(data: dict[str, Any]) -> None:
     (line,) = lines(GOOD | {"data": data})
-    assert line.startswith("g.yaml: data.path: give either data.dataset (cifar10, cifar100, digits")
+    assert line.startswith(
+        "g.yaml: data.path: give either data.dataset (cifar10, cifar100, country"
+    )
 
 
 def test_missing_images_are_told_with_the_other_mistakes(tmp_path: Path) -> None:
@@ -240,7 +244,7 @@ GOOD_TEXT = "data: {dataset: digits}\nsearch:\n  methods: [darts]\n  distributio
         ("search.seedz=[0]", "--set search.seedz: unknown setting 'seedz'; choose from methods, "
          "mu, distributions, seeds, recipe, resources (did you mean seeds?)"),
         ("serach.seeds=[0]", "--set serach.seeds: unknown setting 'serach'; choose from name, "
-         "data, search, retrain, exclude (did you mean search?)"),
+         "data, search, retrain, exclude, headline (did you mean search?)"),
         ("search.seeds=[0, x]", "--set search.seeds[1]: 'x' is not a whole number"),
         ("search.seeds", "--set search.seeds: write section.setting=value, such as "
          "search.seeds=[0,1]"),

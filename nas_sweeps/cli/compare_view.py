@@ -21,13 +21,14 @@ from nas_sweeps.tables import load
 SHOWN = 10  # lines of one kind
 
 
-def compare_view(store_a: str, store_b: str, value: str) -> Iterator[RenderableType]:
+def compare_view(store_a: str, store_b: str, value: str | None) -> Iterator[RenderableType]:
     """What two stores share and how they differ.
 
     Raises:
         ValueError: there is no store, or ``value`` is no accuracy.
     """
     a, b = load(store_a), load(store_b)
+    value = a.headline if value is None else value
     found = compare(a, b, value)
     for side, store, frames in (("A", store_a, a), ("B", store_b, b)):
         done = int((frames.trials["state"] == State.DONE).sum())

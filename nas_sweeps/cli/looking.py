@@ -75,8 +75,11 @@ def logs(
 def table(
     store: StoreName,
     value: Annotated[
-        str, typer.Option(metavar="COLUMN", help="A numeric column of the trials table.")
-    ] = "accuracy_balanced",
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="A numeric column of the trials table; else the grid's headline."
+        ),
+    ] = None,
     rows: Annotated[
         str, typer.Option(metavar="NAMES", help="Columns, comma-separated, that make the rows.")
     ] = "method",
@@ -163,8 +166,9 @@ def compare(
     store_a: Annotated[str, typer.Argument(metavar="STORE_A", help="A store.")],
     store_b: Annotated[str, typer.Argument(metavar="STORE_B", help="Another one.")],
     value: Annotated[
-        str, typer.Option(metavar="COLUMN", help="The accuracy to compare.")
-    ] = "accuracy_balanced",
+        str | None,
+        typer.Option(metavar="COLUMN", help="The accuracy to compare; else A's headline."),
+    ] = None,
 ) -> None:
     """Two stores side by side: equal trials, differences by cell, environments.
 

@@ -237,7 +237,7 @@ def run(
         raise typer.Exit(NOT_ALL_DONE) from None
     if not summary.started:
         out.print("nothing to run: every planned trial is settled")
-    show(results_view(summary.store, "accuracy_balanced"))
+    show(results_view(summary.store, grid.headline))
     show([str(summary)])
     if summary.stopped is not None:
         err.print(f"stopped: {summary.stopped}", soft_wrap=True)

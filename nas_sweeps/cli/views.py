@@ -151,7 +151,7 @@ def _grid_status(kept: dict[str, Any], keeper: Store) -> Iterator[RenderableType
 
 def results_view(
     store: Store | str,
-    value: str,
+    value: str | None,
     rows: Sequence[str] = ("method",),
     columns: Sequence[str] = ("distribution", "mu"),
     phase: str = "retrain",
@@ -171,6 +171,7 @@ def results_view(
     from nas_sweeps.tables import attributed, load, summarise
 
     frames = load(store)
+    value = frames.headline if value is None else value
     found = summarise(frames, value, rows, columns, phase)
     if found.empty:
         yield f"no {phase} is done yet in {store}"

@@ -246,18 +246,28 @@ def _groups(
     if by is None:
         return None, 0
     ours = _group_names(train, by, files, files.train)
-    number_of = {name: number for number, name in enumerate(dict.fromkeys(ours))}
     try:
         theirs = set(_group_names(test, by, files, files.test))
     except ValueError:  # images that are only tested need no group
         theirs = set()
-    return np.array([number_of[name] for name in ours]), len(theirs & set(number_of))
+    return group_numbers(ours), len(theirs & set(ours))
+
+
+def group_numbers(names: Sequence[str]) -> NDArray[np.int64]:
+    """A number from 0 for each group, in the order in which they come, shape (N,)."""
+    number_of = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([number_of[name] for name in names], np.int64)
+
+
+def find_groups(pattern: str, paths: Sequence[str]) -> list[str]:
+    """What a pattern finds in each path. Raises ValueError where it finds nothing."""
+    return [_found(pattern, path) for path in paths]
 
 
 def _group_names(part: Labelled, by: GroupBy, files: Files, split: Sequence[Path]) -> list[str]:
     """Raises ValueError."""
     if by.pattern is not None:
-        return [_found(by.pattern, path) for path in _required_paths(part, files)]
+        return find_groups(by.pattern, _required_paths(part, files))
     assert by.column is not None, "one of them is given"
     found: Sequence[Any] | None
     if files.layout == "list":

@@ -27,27 +27,33 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from PIL.Image import Image
 
 Statistics = tuple[float, float, float]  # of the channels, in units of the full range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RawImages:
-    """Images as a data set has them: uint8, (N, H, W, 3), square; labels from 0, shape (N,)."""
+    """Images as a data set has them: labels from 0, shape (N,), and as many images.
 
-    train_NHWC: NDArray[np.uint8]
+    These are uint8, (N, H, W, 3), square; or images of Pillow of any size, opened one by one.
+    ``train_names`` are names of their files, in which groups may be found.
+    """
+
+    train_NHWC: NDArray[np.uint8] | Sequence[Image]
     train_labels: Sequence[int] | NDArray[np.int64]
-    test_NHWC: NDArray[np.uint8]
+    test_NHWC: NDArray[np.uint8] | Sequence[Image]
     test_labels: Sequence[int] | NDArray[np.int64]
     class_names: Sequence[str]
+    train_names: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """The file that a data set is downloaded as."""
+    """The file or folder that a data set is downloaded as; without a hash torchvision checks it."""
 
     name: str
-    md5: str
+    md5: str | None
     megabytes: int
 
 
@@ -91,7 +97,9 @@ class Dataset(ABC):
         return False
 
 
-DATASETS: Registry[Dataset] = Registry("data set", Dataset, "nas_sweeps.datasets")
+DATASETS: Registry[Dataset] = Registry(
+    "data set", Dataset, "nas_sweeps.datasets", ("nas_sweeps.data.torchvision_sets",)
+)
 register = DATASETS.register
 
 

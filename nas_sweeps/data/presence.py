@@ -64,6 +64,8 @@ def _downloaded(data: Data, places: DataPaths, source: Dataset, archive: Archive
             f"{data.dataset} is not in {root}, or not whole: the first run downloads it (about "
             f"{archive.megabytes} MB); without a network put {archive.name} there first"
         )
+    if archive.md5 is None:
+        return f"{data.dataset} in {root / archive.name}, as torchvision finds it"
     return f"{data.dataset} in {root}, as published: archive of md5 {archive.md5[:SHOWN]}"
 
 
@@ -72,7 +74,7 @@ def _is_whole(root: Path, source: Dataset, archive: Archive) -> bool:
     if not root.is_dir() or not any(root.iterdir()):
         return False  # without the seconds that torchvision takes to load
     file = root / archive.name
-    if file.is_file():
+    if file.is_file() and archive.md5 is not None:
         with file.open("rb") as opened:
             if hashlib.file_digest(opened, "md5").hexdigest() == archive.md5:
                 return True

@@ -16,9 +16,9 @@ from filelock import FileLock
 from torch import Tensor
 
 from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder, downloads_folder
-from nas_sweeps.data.custom import read_custom
+from nas_sweeps.data.custom import find_groups, group_numbers, read_custom
 from nas_sweeps.data.datasets import DATASETS, Dataset, RawImages, Statistics
-from nas_sweeps.data.decode import Pixels, check_memory, decode, resized, to_NCHW
+from nas_sweeps.data.decode import Split, check_memory, decode, to_NCHW
 from nas_sweeps.data.files import find_files
 from nas_sweeps.data.identity import fingerprint
 from nas_sweeps.publish import publish
@@ -77,16 +77,45 @@ def _named(data: Data, places: DataPaths) -> Images:
         raw = source.load(None, data.image_size)
     else:
         raw = _downloaded(source, data, places)
-    count, size = len(raw.train_NHWC) + len(raw.test_NHWC), raw.train_NHWC.shape[1]
-    check_memory(count, data.image_size or size)
-    return _images(
-        to_NCHW(_resized_all(raw.train_NHWC, data)),
+    train_NCHW, test_NCHW = _decoded(raw, data)
+    images = _images(
+        train_NCHW,
         torch.as_tensor(raw.train_labels, dtype=torch.int64),
-        to_NCHW(_resized_all(raw.test_NHWC, data)),
+        test_NCHW,
         torch.as_tensor(raw.test_labels, dtype=torch.int64),
         tuple(raw.class_names),
         source.normalisation,
     )
+    if data.group is None:
+        return images
+    if raw.train_names is None or data.group.pattern is None:
+        raise ValueError(
+            f"{data.dataset}: its images have no file names in which data.group could find a "
+            "pattern; leave it out"
+        )
+    names = find_groups(data.group.pattern, raw.train_names)
+    return replace(images, train_groups=torch.from_numpy(group_numbers(names)))
+
+
+def _decoded(raw: RawImages, data: Data) -> list[Tensor]:
+    """Training and test images as bytes, (N, 3, S, S)."""
+    parts = raw.train_NHWC, raw.test_NHWC
+    train = parts[0]
+    if isinstance(train, np.ndarray):
+        size = train.shape[1]
+        if data.short_side is None and data.image_size in (None, size):
+            check_memory(sum(map(len, parts)), size)
+            return [to_NCHW(np.asarray(part)) for part in parts]
+    labels = raw.train_labels, raw.test_labels
+    splits = [
+        Split(
+            part,
+            [f"{data.dataset} {split} {number}" for number in range(len(part))],
+            np.asarray(of, np.int64),
+        )
+        for split, part, of in zip(("train", "test"), parts, labels, strict=True)
+    ]
+    return decode(splits, data)
 
 
 def _downloaded(source: Dataset, data: Data, places: DataPaths) -> RawImages:
@@ -154,14 +183,6 @@ def _statistics(images_NCHW: Tensor) -> tuple[Statistics, Statistics]:
         variance = float(shares @ (levels - mean[-1]) ** 2)
         std.append(max(variance**0.5, 1 / 255))  # a constant channel must not divide by zero
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
-
-
-def _resized_all(pixels_NHWC: Pixels, data: Data) -> Pixels:
-    from PIL import Image
-
-    if data.short_side is None and data.image_size in (None, pixels_NHWC.shape[1]):
-        return pixels_NHWC
-    return np.stack([np.asarray(resized(Image.fromarray(image), data)) for image in pixels_NHWC])
 
 
 def _cached(

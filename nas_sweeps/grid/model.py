@@ -45,6 +45,7 @@ from nas_sweeps.grid.sections import (
     Section,
 )
 from nas_sweeps.grid.source import Unreadable, plain
+from nas_sweeps.names import HEADLINE, Headline
 from nas_sweeps.paths import user_path
 from nas_sweeps.phases import PHASES, Phase, in_order, phase_named
 from nas_sweeps.trial import (
@@ -63,7 +64,8 @@ _NAME_BYTES = 200  # file systems take 255, and a file of the store adds to the 
 class Grid(Section):
     """What to try: ``nas_sweeps.plan`` turns it into trials.
 
-    ``name``, ``data.path``, ``data.label`` and the resources are in no identity: grids that
+    ``name``, ``headline`` (the column that tables, the report and the live view show unless told
+    otherwise), ``data.path``, ``data.label`` and the resources are in no identity: grids that
     differ in them have the same trials.
     """
 
@@ -76,6 +78,7 @@ class Grid(Section):
     exclude: Annotated[
         tuple[Rule, ...], BeforeValidator(lambda v: () if v is None else axes.listed(v))
     ] = ()
+    headline: Headline = HEADLINE
 
     @property
     def places(self) -> DataPaths:
@@ -174,6 +177,7 @@ class Grid(Section):
         The data's fingerprint is in it, so planning needs no images; ``data.path`` is a hint.
         """
         absent = {name for name in _added_phases() if getattr(self, name, None) is None}
+        absent |= {"headline"} if self.headline == HEADLINE else set()  # digests of grids stay
         tree = self.model_dump(mode="json", exclude=absent)
         return json.dumps(tree, sort_keys=True, allow_nan=False)
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from nas_sweeps.names import UNKNOWN
 from nas_sweeps.phases import in_order
 from nas_sweeps.report import style
-from nas_sweeps.report.curves import TEST_SETS
+from nas_sweeps.report.curves import test_sets
 from nas_sweeps.report.labels import done, panel_names, places, retrains, sources
 from nas_sweeps.report.spread import spread
 from nas_sweeps.store.records import State
@@ -39,7 +39,7 @@ def label_data(frames: Frames) -> pd.DataFrame:
 
 def final_data(frames: Frames) -> pd.DataFrame:
     """Figure 8b: accuracy after the last epoch; ``row`` is the panel's, as in ``curves``."""
-    return _by_value(done(retrains(frames)), TEST_SETS)
+    return _by_value(done(retrains(frames)), test_sets(frames))
 
 
 def group_data(frames: Frames) -> pd.DataFrame:

@@ -58,7 +58,7 @@ class Comparison:
     environment: pd.DataFrame
 
 
-def compare(a: Frames, b: Frames, value: str = "accuracy_balanced") -> Comparison:
+def compare(a: Frames, b: Frames, value: str | None = None) -> Comparison:
     """Hold the trials of two stores against each other.
 
     Equal ids are the same trial, so on a CPU their results should be equal to the last bit, if
@@ -69,6 +69,7 @@ def compare(a: Frames, b: Frames, value: str = "accuracy_balanced") -> Compariso
     Raises:
         ValueError: ``value`` is no column of fractions.
     """
+    value = a.headline if value is None else value
     if value not in ACCURACIES:
         raise ValueError(f"value: '{value}' is not one of {', '.join(ACCURACIES)}")
     trials = a.trials.merge(b.trials, on="trial_id", how="outer", suffixes=("_a", "_b"))

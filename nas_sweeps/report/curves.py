@@ -11,28 +11,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from nas_sweeps.names import HEADLINES
 from nas_sweeps.report import style
 from nas_sweeps.report.labels import done, panel_names, retrains, searches
 from nas_sweeps.report.spread import spread
 from nas_sweeps.tables import Frames
 
-TEST_SETS = {
-    "accuracy_balanced": "balanced test set",
-    "accuracy_long_tailed": "long-tailed test set",
-}
 SKIPS = {"num_skip_normal": "normal cell", "num_skip_reduce": "reduction cell"}
 ENTROPIES = {"alpha_entropy_normal": "normal cell", "alpha_entropy_reduce": "reduction cell"}
 COLLAPSE = 2  # more skip connections than this in a normal cell are read as collapse (DARTS+)
 
 
+def test_sets(frames: Frames) -> dict[str, str]:
+    """Columns of test accuracies with what panels call them: the headline, then the long tail."""
+    columns = dict.fromkeys([frames.headline, "accuracy_long_tailed"])
+    return {column: HEADLINES[column][1] for column in columns}
+
+
 def supernet_data(frames: Frames) -> pd.DataFrame:
     """Figure 7: test accuracy of the supernets by search epoch, over the searches that are done."""
-    return _by_epoch(frames, done(searches(frames)), TEST_SETS)
+    return _by_epoch(frames, done(searches(frames)), test_sets(frames))
 
 
 def retrained_data(frames: Frames) -> pd.DataFrame:
     """Figure 8a: test accuracy of the retrained networks by epoch of training with labels."""
-    return _by_epoch(frames, done(retrains(frames)), TEST_SETS)
+    return _by_epoch(frames, done(retrains(frames)), test_sets(frames))
 
 
 def skip_data(frames: Frames) -> pd.DataFrame:

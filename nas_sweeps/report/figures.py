@@ -104,8 +104,8 @@ PAPER_FIGURES = (
     FigureEntry(
         name="figure7",
         title="Figure 7: supernets by search epoch",
-        caption="Test accuracy of the supernet on the balanced (a, left) and the long-tailed (b, "
-        "right) test set; mean over seeds, the band is one standard deviation.",
+        caption="Test accuracy of the supernet: the headline (a, left) and on the long-tailed test "
+        "set (b, right); mean over seeds, the band is one standard deviation.",
         needs=_DONE_SEARCH,
         data=curves.supernet_data,
         draw=curves.accuracy_curves,

@@ -10,6 +10,7 @@ import pandas as pd
 
 from nas_sweeps.names import DISTRIBUTION, distribution_name
 from nas_sweeps.report.agreement import agreement
+from nas_sweeps.report.curves import test_sets
 from nas_sweeps.report.html import Column, Table, data_table, percent
 from nas_sweeps.report.labels import caveats, done, retrains
 from nas_sweeps.report.pairs import method_pairs, win_matrix
@@ -71,16 +72,13 @@ class Comparison(NamedTuple):
 
 
 def comparison(frames: Frames) -> Comparison | None:
-    """Table I on the balanced test set, and on the long-tailed one; None: no retrain is done."""
+    """Table I by the headline and on the long-tailed test set; None: no retrain is done."""
     found = done(retrains(frames))
     if found.empty:
         return None
     parts = []
-    for value, name in (
-        ("accuracy_balanced", "Balanced test set"),
-        ("accuracy_long_tailed", "Long-tailed test set"),
-    ):
-        table = table1(frames, value)
+    for value, called in test_sets(frames).items():
+        table, name = table1(frames, value), called.capitalize()
         if not table.empty:
             label = f"Table I, {name.lower()}"
             parts.append(ComparedOn(name, _table1(table, label), _cautions(table)))
@@ -186,6 +184,13 @@ def failures(frames: Frames) -> Table | None:
     return data_table(failed, columns, "failed trials")
 
 
+_SHORT = {
+    "accuracy_balanced": "balanced",
+    "accuracy_macro": "macro",
+    "accuracy_long_tailed": "long-tailed",
+}
+
+
 def trials(frames: Frames) -> Table | None:
     """Every trial."""
     if frames.trials.empty:
@@ -197,8 +202,7 @@ def trials(frames: Frames) -> Table | None:
         *(Column("phase", "phase"), Column("method", "method"), Column("where", "distribution")),
         *([Column("recipe", "recipe")] if rows["recipe"].notna().any() else []),
         *(Column("seed", "seed"), Column("state", "state"), Column("epochs", "epochs")),
-        percent("accuracy_balanced", "balanced %"),
-        percent("accuracy_long_tailed", "long-tailed %"),
+        *(percent(column, f"{_SHORT[column]} %") for column in test_sets(frames)),
         *(Column("num_params", "parameters"), Column("macs", "MACs")),
         *(Column("minutes", "minutes", digits=1), Column("gpu_hours", "GPU-hours", digits=2)),
         *(Column("genotype_id", "genotype"), Column("trial_id", "trial")),

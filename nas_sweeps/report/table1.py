@@ -15,9 +15,7 @@ BASELINE = "darts"  # the method that the paper's Table I begins with
 BLOCK = ["dataset", "what", "where"]
 
 
-def table1(
-    frames: Frames, value: str = "accuracy_balanced", baseline: str | None = None
-) -> pd.DataFrame:
+def table1(frames: Frames, value: str | None = None, baseline: str | None = None) -> pd.DataFrame:
     """A row per method within each data set, setting and distribution.
 
     One value counts per seed that is independent: where methods were searched with several
@@ -25,7 +23,7 @@ def table1(
     Differences to the baseline are paired by that seed, which also draws the training images.
 
     Args:
-        value: a column of the trials table, a fraction in [0, 1].
+        value: a column of the trials table, a fraction in [0, 1]; None: ``frames.headline``.
         baseline: a name of the column ``who``; None: the first that is darts, else the first.
 
     Returns:
@@ -38,6 +36,7 @@ def table1(
     Raises:
         ValueError: there is no such column, or no such method.
     """
+    value = frames.headline if value is None else value
     found = retrains(frames)
     if value not in found or not pd.api.types.is_float_dtype(found[value]):
         raise ValueError(f"value: no column of fractions '{value}', such as accuracy_balanced")

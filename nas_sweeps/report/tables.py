@@ -33,7 +33,7 @@ def table_text(
     frames: Frames,
     rows: Sequence[str] = ("method",),
     columns: Sequence[str] = ("distribution", "mu"),
-    value: str = "accuracy_balanced",
+    value: str | None = None,
     format: TableFormat = "text",
     phase: str = "retrain",
 ) -> str:
@@ -51,6 +51,7 @@ def table_text(
     """
     if format not in TABLE_FORMATS:
         raise ValueError(f"format '{format}': choose from {', '.join(TABLE_FORMATS)}")
+    value = frames.headline if value is None else value
     table = summarise(frames, value, rows, columns, phase)
     if format == "csv":
         return _csv(table)

@@ -21,7 +21,7 @@ import torch
 
 from nas_sweeps.data.cache import arithmetic_folder
 from nas_sweeps.data.splits import DataSplits, prepare
-from nas_sweeps.names import tested
+from nas_sweeps.names import accuracy_text
 from nas_sweeps.numerics import Numerics, changes
 from nas_sweeps.space.verified import verify
 from nas_sweeps.store import Result, State, Store
@@ -362,7 +362,7 @@ def epoch_text(row: Row, epochs_total: int) -> str:
     """An epoch in fixed columns, for a trial's log."""
     return (
         f"{row['stage']:<8} {row['epoch']:>3}/{epochs_total:<3} | loss {row['loss_weights']:7.3f}"
-        f" | {tested(row)} | {row['epoch_s']:6.1f} s | {row['peak_mem_gib']:5.1f} GiB"
+        f" | {accuracy_text(row)} | {row['epoch_s']:6.1f} s | {row['peak_mem_gib']:5.1f} GiB"
     )
 
 

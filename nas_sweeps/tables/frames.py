@@ -9,6 +9,7 @@ from typing import Self
 import pandas as pd
 import pyarrow as pa
 
+from nas_sweeps.names import HEADLINE
 from nas_sweeps.tables.schemas import SCHEMAS, to_frame
 
 
@@ -30,8 +31,12 @@ class Frames:
     ``alphas``, which is far larger than the rest, is read from the store only then.
     """
 
-    def __init__(self, tables: Mapping[str, Callable[[], pa.Table]]) -> None:
-        self._sources = dict(tables)
+    def __init__(
+        self,
+        tables: Mapping[str, Callable[[], pa.Table]],
+        headline: Callable[[], str] | None = None,
+    ) -> None:
+        self._sources, self._headline = dict(tables), headline
         self._tables: dict[str, pa.Table] = {}
 
     def arrow(self, name: str) -> pa.Table:
@@ -41,6 +46,11 @@ class Frames:
         if name not in self._tables:
             self._tables[name] = self._sources[name]()
         return self._tables[name]
+
+    @cached_property
+    def headline(self) -> str:
+        """The column that is shown where none is asked for, as the store's latest grid says."""
+        return HEADLINE if self._headline is None else self._headline()
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -76,7 +86,7 @@ class Frames:
         self,
         rows: Sequence[str] = ("method",),
         columns: Sequence[str] = ("distribution", "mu"),
-        value: str = "accuracy_balanced",
+        value: str | None = None,
     ) -> pd.DataFrame:
         """Retrained networks side by side: mean, sd and n of ``value``; see ``summarise``.
 
@@ -95,7 +105,7 @@ class Frames:
 
     def learning_curves(
         self,
-        value: str = "accuracy_balanced",
+        value: str | None = None,
         by: Sequence[str] = ("method", "distribution", "mu"),
         phase: str = "retrain",
     ) -> pd.DataFrame:
@@ -121,7 +131,7 @@ class Frames:
             name: lambda frame=frame: pa.Table.from_pandas(frame, preserve_index=False)
             for name, frame in frames.items()
         }
-        other = type(self)(sources)
+        other = type(self)(sources, self._headline)
         other._tables = {n: t for n, t in self._tables.items() if n not in frames}
         other.__dict__ |= {n: v for n, v in self.__dict__.items() if n in SCHEMAS} | frames
         return other

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from nas_sweeps.hints import did_you_mean
 from nas_sweeps.store.layout import Layout
-from nas_sweeps.store.ledger import Store
+from nas_sweeps.store.ledger import Store, headline_of
 from nas_sweeps.store.records import State
 from nas_sweeps.tables.compaction import layout_of
 from nas_sweeps.tables.frames import Frames
@@ -96,7 +96,7 @@ def load(
     )
     loaded = trials["trial_id"].combine_chunks()
     sources["alphas"] = partial(_alphas, shares, chosen["alphas"], loaded)
-    return Frames(sources)
+    return Frames(sources, lambda: headline_of(shards[0].layout))
 
 
 @dataclass(frozen=True)

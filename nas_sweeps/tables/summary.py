@@ -90,7 +90,7 @@ def _text(values: list[str | None]) -> pd.Series[Any]:
 
 def summarise(
     frames: Frames,
-    value: str = "accuracy_balanced",
+    value: str | None = None,
     rows: Sequence[str] = ("method",),
     columns: Sequence[str] = ("distribution", "mu"),
     phase: str = "retrain",
@@ -98,7 +98,7 @@ def summarise(
     """Mean, sample standard deviation and number of the trials of a phase that are done.
 
     Args:
-        value: a numeric column of the trials table.
+        value: a numeric column of the trials table; None: ``frames.headline``.
         rows, columns: columns of ``attributed``. Data set, variant, pre-training and settings
             become rows as well, and the size of a uniform or natural distribution a column, where a
             cell would otherwise mix two values.
@@ -111,6 +111,7 @@ def summarise(
     Raises:
         ValueError: a name is no column, ``value`` is not numeric, or ``rows`` is empty.
     """
+    value = frames.headline if value is None else value
     found = attributed(frames, phase)
     _check_value(found, value)
     _check_names(found, rows, columns)
@@ -126,14 +127,15 @@ def summarise(
 
 def learning_curves(
     frames: Frames,
-    value: str = "accuracy_balanced",
+    value: str | None = None,
     by: Sequence[str] = ("method", "distribution", "mu"),
     phase: str = "retrain",
 ) -> pd.DataFrame:
     """A value by epoch, over the trials of a phase that are done: tidy, a row per point.
 
     Args:
-        value: a numeric column of the epochs table. Epochs that have none are left out.
+        value: a numeric column of the epochs table; None: ``frames.headline``. Epochs that have
+            none are left out.
         by: columns of ``attributed``, or of the trials table for searches. As in ``summarise``,
             what would otherwise be mixed becomes a column as well.
         phase: search, retrain, or one that a package adds.
@@ -156,6 +158,7 @@ def learning_curves(
     4    ssf_nas  0.1      1  0.208 NaN  1
     5    ssf_nas  0.1      2  0.312 NaN  1
     """
+    value = frames.headline if value is None else value
     require_columns(frames.trials, "trials", "phase", "state")
     require_columns(frames.epochs, "epochs", "epoch")
     trials = attributed(frames, phase)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from nas_sweeps.names import HEADLINES
 from nas_sweeps.store.records import State
 from nas_sweeps.watch.lines import span
 from nas_sweeps.watch.snapshot import Running, Snapshot, Spent
@@ -60,7 +61,7 @@ def lines(snapshot: Snapshot, width: int, height: int, ascii_only: bool = False)
     foot = [Text(_summary(snapshot)), *(Text(note, style="dim") for note in snapshot.notes)]
     room = max(1, height - len(head) - len(foot))
     shown = snapshot.running if len(snapshot.running) <= room else snapshot.running[: room - 1]
-    trials = _trials(shown, width, ascii_only)
+    trials = _trials(shown, width, ascii_only, snapshot.headline)
     hidden = len(snapshot.running) - len(shown)
     if hidden:
         trials.append(Text(f"and {hidden} more", style="dim"))
@@ -103,9 +104,11 @@ def bar(counts: Mapping[State, int], cells: int, ascii_only: bool = False) -> Te
     )
 
 
-def _trials(running: tuple[Running, ...], width: int, ascii_only: bool) -> list[Text]:
+def _trials(
+    running: tuple[Running, ...], width: int, ascii_only: bool, headline: str
+) -> list[Text]:
     """A line for each trial, in columns; what does not fit is left out for all of them."""
-    texts = [_columns(trial) for trial in running]
+    texts = [_columns(trial, headline) for trial in running]
     widths = {c: max((len(t[c]) for t in texts), default=0) for c in COLUMNS}
     longest = max((len(trial.name) for trial in running), default=0)
     kept = [column for column in COLUMNS if widths[column]]
@@ -127,7 +130,8 @@ def _room(columns: list[str], widths: Mapping[str, int]) -> int:
     return sum(widths[column] + len(SEPARATOR) for column in columns)
 
 
-def _columns(trial: Running) -> dict[str, str]:
+def _columns(trial: Running, headline: str) -> dict[str, str]:
+    called = HEADLINES[headline][0]
     row, left = trial.row, f"eta {'-' if trial.left_s is None else span(trial.left_s)}"
     if row is None:
         return dict.fromkeys(COLUMNS, "") | {
@@ -135,12 +139,12 @@ def _columns(trial: Running) -> dict[str, str]:
             "epoch": span(trial.since_s),
             "left": left,
         }
-    accuracy, memory = row.get("accuracy_balanced"), row.get("peak_mem_gib")
+    accuracy, memory = row.get(headline), row.get("peak_mem_gib")
     return {
         "stage": row["stage"],
         "epoch": f"{row['epoch']}/{row['epochs_total']}",
         "loss": f"loss {row['loss_weights']:.3f}",
-        "accuracy": "" if accuracy is None else f"bal-acc {100 * accuracy:4.1f}",
+        "accuracy": "" if accuracy is None else f"{called} {100 * accuracy:4.1f}",
         "seconds": f"{row['epoch_s']:.1f} s",
         "memory": "" if memory is None else f"{memory:.1f} GiB",
         "left": left,

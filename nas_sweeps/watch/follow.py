@@ -137,13 +137,15 @@ class Follower:
         """News in a line, without the trial's name; empty for those that make none."""
         trial, result = news.trial, news.result
         if news.row is not None:
-            return epoch_columns(news.row, trial.left_s(self.rates, news.row["epoch"]))
+            left_s = trial.left_s(self.rates, news.row["epoch"])
+            return epoch_columns(news.row, left_s, self.planned.headline)
         if result is None:
             return news.note
         if result.state == State.FAILED:
             return failed_text(result.error_class, result.error_message, trial.trial_id)
-        accuracy = result.metrics.get("accuracy_balanced", math.nan)
-        return done_text(accuracy, result.cost.get("wall_s", math.nan), self._counts())
+        accuracy = result.metrics.get(self.planned.headline, math.nan)
+        wall_s = result.cost.get("wall_s", math.nan)
+        return done_text(accuracy, wall_s, self._counts(), self.planned.headline)
 
     def snapshot(self, notes: tuple[str, ...] | None = None) -> Snapshot:
         """The whole picture, as of the last look.
@@ -160,6 +162,7 @@ class Follower:
             left_s=None if left and self.driver is None else left,
             spent=sum((trial.spent for trial in self.trials.values()), start=Spent()),
             notes=tuple(self._notes(len(running))) if notes is None else notes,
+            headline=self.planned.headline,
         )
 
     def _left_s(self, running: dict[str, Running]) -> float | None:

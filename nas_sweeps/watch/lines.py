@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from nas_sweeps.names import method_name, tested, trial_name
+from nas_sweeps.names import HEADLINE, HEADLINES, accuracy_text, method_name, trial_name
 from nas_sweeps.phases import phase_named
 from nas_sweeps.store.records import State
 from nas_sweeps.trial import Origin, Trial
@@ -27,18 +27,20 @@ def line(name: str, text: str) -> str:
     return f"{name:<{NAME_WIDTH}} | {text}"
 
 
-def epoch_columns(row: Row, left_s: float | None) -> str:
+def epoch_columns(row: Row, left_s: float | None, headline: str = HEADLINE) -> str:
     """An epoch in fixed columns, with the seconds that the trial has left after it."""
+    reached = accuracy_text(row, headline)
     return (
         f"{row['stage']:<8} {row['epoch']:>3}/{row['epochs_total']:<3} | "
-        f"loss {row['loss_weights']:7.3f} | {tested(row)} | {row['epoch_s']:5.1f} s | "
+        f"loss {row['loss_weights']:7.3f} | {reached} | {row['epoch_s']:5.1f} s | "
         f"eta {'-' if left_s is None else span(left_s)}"
     )
 
 
-def done_text(accuracy: float, wall_s: float, counts: Counts) -> str:
+def done_text(accuracy: float, wall_s: float, counts: Counts, headline: str = HEADLINE) -> str:
     """That a trial is done, and how far the grid is."""
-    reached = "" if math.isnan(accuracy) else f" bal-acc {100 * accuracy:.1f},"  # nothing trained
+    called = HEADLINES[headline][0]
+    reached = "" if math.isnan(accuracy) else f" {called} {100 * accuracy:.1f},"  # nothing trained
     return f"done,{reached} {wall_s:.0f} s; {tally(counts)}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from nas_sweeps.grid import Entry, Grid, GridError, Plan, plan
+from nas_sweeps.names import HEADLINE
 from nas_sweeps.phases import in_order
 from nas_sweeps.schedule import Outcome, Scheduler
 from nas_sweeps.store.driver import Driver
@@ -26,6 +27,7 @@ class Planned:
         self.scheduler: Scheduler | None = None  # None while no plan is known
         self.needs: Mapping[str, Resources] = dict.fromkeys(in_order(), Resources())
         self.counts: Counts | None = None
+        self.headline = HEADLINE
         self._plan: Plan | None = None
         self._of: object = None  # whose plan it is
         self._counted: object = None
@@ -37,7 +39,7 @@ class Planned:
             return
         self._of, grid = of, self._grid(driver)
         if grid is not None:
-            self._plan = plan(grid)
+            self._plan, self.headline = plan(grid), grid.headline
             self.needs = {phase: grid.resources(phase) for phase in grid.phases}
 
     def count(self, outcomes: Mapping[str, Outcome], running: Collection[str]) -> None:

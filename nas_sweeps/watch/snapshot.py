@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nas_sweeps.names import HEADLINE
 from nas_sweeps.store.records import State
 
 Row = Mapping[str, Any]  # of the epochs table, and ``epochs_total``
@@ -42,3 +43,4 @@ class Snapshot:
     left_s: float | None = None  # until all is done; None: unknown
     spent: Spent = Spent()
     notes: tuple[str, ...] = ()  # more lines to say
+    headline: str = HEADLINE  # the accuracy that is shown

@@ -18,7 +18,7 @@ from nas_sweeps.tables import Frames, load
 from tests.report.lab import BALANCE, EXP, FINALS, GENOTYPES, HOSTILE, Lab
 
 by_name = pytest.mark.parametrize("entry", FIGURES, ids=lambda entry: entry.name)
-BALANCED, LONG_TAILED = curves.TEST_SETS.values()
+BALANCED, LONG_TAILED = curves.test_sets(Frames({})).values()
 
 
 def at(data: pd.DataFrame, **key: object) -> pd.Series:
