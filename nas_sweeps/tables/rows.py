@@ -43,7 +43,7 @@ from nas_sweeps.tables.schemas import (
     build,
     conform,
 )
-from nas_sweeps.trial import Choice, ClassifierStage, Distribution, Origin, SearchTrial, Trial
+from nas_sweeps.trial import Distribution, Origin, SearchTrial, Trial
 
 Row = dict[str, Any]
 
@@ -200,7 +200,7 @@ def _differences(value: Any, prefix: str = "") -> Iterator[str]:
         default = _default(field)
         if default is MISSING or item == default or field.name.endswith(("seed", "then")):
             continue
-        if isinstance(item, Distribution | Choice | ClassifierStage) or not is_dataclass(item):
+        if not is_dataclass(item) or "__str__" in vars(type(item)):
             # Eight digits of a fingerprint tell two versions of a data set apart.
             text = str(item)[: 8 if field.name == "fingerprint" else None]
             yield f"{prefix}{field.name.rstrip('_')}={text}"
