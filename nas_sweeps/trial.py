@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, astuple, dataclass, field, fields, is_dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from nas_sweeps.names import distribution_name, pretrain_column
+from nas_sweeps.names import DISTRIBUTION, distribution_name, pretrain_column
 from nas_sweeps.phases.contract import PHASES
 from nas_sweeps.space.genotype import Genotype
 
@@ -86,18 +86,79 @@ class DataPaths:
 class Distribution:
     """A label distribution over K classes (paper section IV-A).
 
-    ``balance`` keeps every image; ``exp`` and ``step`` follow the profile with ``mu``;
-    ``uniform`` keeps ``total // K`` images of each class, the control that separates
-    imbalance from data size.
+    ``exp`` and ``step`` follow the profile with ``mu``, a class keeping at most what it has;
+    ``uniform`` keeps ``total // K`` images of each class, the control that separates imbalance
+    from data size. ``natural`` keeps the counts that the data set comes with, of no class more
+    than ``n_max``. ``balance`` is for data sets with equal classes: it keeps ``data.n_max`` of
+    each class, and without it every image, like ``natural``.
     """
 
     __pydantic_config__: ClassVar[Any] = _STRICT
-    kind: Literal["balance", "exp", "step", "uniform"]
+    kind: Literal["balance", "exp", "step", "uniform", "natural"]
     mu: Mu | None = None
     total: Positive | None = None
+    n_max: Positive | None = added(None)  # of natural: images of a class at most; None: all
 
     def __str__(self) -> str:
-        return distribution_name(self.kind, self.mu, self.total)
+        return distribution_name(*self.columns.values())
+
+    @property
+    def columns(self) -> dict[str, str | float | None]:
+        """What tables say of it."""
+        return dict(zip(DISTRIBUTION, (self.kind, self.mu, self.total, self.n_max), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    """Which classes are head, medium and tail.
+
+    ``rank``: by size, K // 3 classes head and as many tail. ``shots``: by training images, more
+    than ``many`` head, fewer than ``few`` tail (OLTR, arXiv 1904.05160, on ImageNet-LT).
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    by: Literal["rank", "shots"]
+    many: Positive = 100
+    few: Positive = 20
+
+    def __str__(self) -> str:
+        return self.by if self.by == "rank" else f"{self.by} {self.many}/{self.few}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Where the labels of a custom data set stand, if not in the names of folders.
+
+    ``train`` and ``test`` are files below the data set's folder: CSV with a heading, or lines of
+    ``path label``. With one file for both, ``split`` is the column that says train or test. The
+    columns count for Parquet files too.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    train: str | None = None
+    test: str | None = None
+    image: str | None = None  # None: the first column of a name that is usual
+    label: str | None = None
+    split: str | None = None
+
+    def __str__(self) -> str:
+        return "/".join(value or "" for value in astuple(self)).rstrip("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupBy:
+    """Which training images belong together, so that no group is split between T and V.
+
+    By a ``column`` of the data set, or by what a ``pattern`` (a regular expression) finds in the
+    path of an image below its split: its parentheses, or the whole match where it has none.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    column: str | None = None
+    pattern: str | None = None
+
+    def __str__(self) -> str:
+        return self.column or str(self.pattern).replace(",", ";")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +180,14 @@ class Data:
     split_seed: Count = 0  # which half of a class goes to T and which to V
     class_order_seed: Count | None = None  # None: classes as labelled, class 0 is the head
     long_tailed_test: Distribution | None = None  # profile of the long-tailed test set
+    groups: Groups | None = added(None)  # None: the custom of the distribution, longtail.py
+    labels: Labels | None = added(None)  # of a custom data set
+    test_split: Literal["test", "validation"] = added("test")  # the split that is tested on
+    group: GroupBy | None = added(None)  # None: every image is a group of its own
+    # How an image becomes a square of image_size: scaled (bicubic) so that its shorter side has
+    # short_side (None: image_size) pixels and cropped about its centre, squeezed, or with borders.
+    resize: Literal["crop", "stretch", "pad"] = added("crop")
+    short_side: Annotated[int, Ge(8)] | None = added(None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,27 +445,43 @@ class Origin:
 
     Never part of an identity: a trial may have several origins. ``method`` is the search
     method's or the genotype's name, ``search_id`` and ``seed`` are those of the trial that it goes
-    on from (of a retrain: the search) and None for a published genotype.
+    on from (of a retrain: the search) and None for a published genotype. ``recipe`` is what the
+    grid calls the recipe of the retraining, empty where it gives it no name; ``file`` is where a
+    grid found a genotype that nas_sweeps does not know by name.
     """
 
     method: str
     variant: str = ""  # the method's knobs that are not defaults, e.g. "order=second"
     search_id: str | None = None
     seed: int | None = None
+    recipe: str = added("")
+    file: str = added("")
 
     @property
     def key(self) -> str:
         """Equal origins, equal key: linking twice is linking once."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields; those that were added later only where they say something."""
+        absent = absent_values(Origin)
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in absent or value != absent[name]
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Origin:
-        """Raises ``ValueError`` for anything but an origin's ``asdict``."""
+        """Raises ``ValueError`` for anything but an origin's ``to_json``."""
         try:
             origin = cls(**value)
         except TypeError as error:
             raise ValueError(f"not an origin: {error}") from None
-        texts = isinstance(origin.method, str) and isinstance(origin.variant, str)
+        texts = all(
+            isinstance(text, str)
+            for text in (origin.method, origin.variant, origin.recipe, origin.file)
+        )
         search = isinstance(origin.search_id, str | None) and isinstance(origin.seed, int | None)
         if not (texts and search):
             raise ValueError("not an origin: a value of another type than an origin's")

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nas_sweeps.names import distribution_name, method_name
+from nas_sweeps.names import DISTRIBUTION, distribution_name, method_name
 from nas_sweeps.report.compare import Comparison, compare
 from nas_sweeps.report.tables import is_fraction
 from nas_sweeps.store.records import State
@@ -145,9 +145,11 @@ def _signed(fraction: float) -> str:
 
 def _who(row: dict[Any, Any]) -> str:
     """Phase, method and distribution of a cell; what is default is left out."""
-    method, variant, pretrain = (_text(row, key) for key in ("method", "variant", "pretrain"))
-    parts = [_text(row, "phase"), method_name(method or None, variant, pretrain)]
-    parts += [distribution_name(row["distribution"], row["mu"], row["total"])]
+    method, variant, pretrain, recipe = (
+        _text(row, key) for key in ("method", "variant", "pretrain", "recipe")
+    )
+    parts = [_text(row, "phase"), method_name(method or None, variant, pretrain, recipe)]
+    parts += [distribution_name(*(row[name] for name in DISTRIBUTION))]
     return " ".join(part for part in parts if part)
 
 

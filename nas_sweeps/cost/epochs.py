@@ -27,7 +27,7 @@ Parts = tuple[Part, ...]  # a whole trial, or what is left of one
 def parts_of(entry: Entry, origins: Iterable[Origin] = ()) -> Parts:
     """A trial's epochs by kind. ``origins`` are those of a trial that others led to."""
     phase, where = phase_named(entry.phase), str(entry.distribution)
-    method, variant, _ = phase.labels(entry, islice(origins, 1))
+    method, variant, *_ = phase.labels(entry, islice(origins, 1))
     stages = phase.stages(entry)
     return tuple((Kind(entry.phase, stage, f"{method} {variant}", where), n) for stage, n in stages)
 

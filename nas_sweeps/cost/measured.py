@@ -74,6 +74,7 @@ def measure(stores: Iterable[Store], needs: Mapping[str, Resources]) -> Measured
         of = trials[row["trial_id"]]
         rates.add(_sample(of["trial"], of["origins"], row, rates.images), row["trial_id"])
     used = {row["trial_id"]: trials[row["trial_id"]] for row in stages}
+    used |= {t: row for t, row in trials.items() if row["wall_s"] and not parts_of(row["trial"])}
     return Measured(
         rates,
         len(used),
@@ -181,7 +182,9 @@ def _overhead(
         spent[row["trial_id"]] += row["epoch_s_sum"]
     found: dict[str, list[float]] = {row["trial"].phase: [] for row in trials.values()}
     for trial_id, row in trials.items():
-        if row["state"] == State.DONE and row["attempt"] == 1 and row["wall_s"] and spent[trial_id]:
+        if row["state"] != State.DONE or row["attempt"] != 1 or not row["wall_s"]:
+            continue
+        if spent[trial_id] or not parts_of(row["trial"]):
             found[row["trial"].phase].append(max(0.0, row["wall_s"] - spent[trial_id]))
     return {p: gap + (statistics.median(all_of) if all_of else 0.0) for p, all_of in found.items()}
 

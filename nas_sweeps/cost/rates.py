@@ -91,7 +91,9 @@ class Images:
     def add(self, data: Data, distribution: Distribution, largest: int, k: int, total: int) -> None:
         key = data_key(data)
         self.known[key, str(distribution)] = total
-        self.classes[key] = (min(largest, self.classes.get(key, (largest, k))[0]), k)
+        if distribution.kind in ("exp", "step") or total == largest * k:
+            # Else the largest class is that of the data set, and says nothing of other profiles.
+            self.classes[key] = (min(largest, self.classes.get(key, (largest, k))[0]), k)
 
     def of(self, data: Data, distribution: Distribution) -> int | None:
         """The number of training images; None where nothing of this data set was measured."""
@@ -231,8 +233,11 @@ class Rates:
         Args:
             since_s: for how long the next epoch has been under way.
         """
-        total, begun_s = 0.0, since_s
-        for kind, epochs in after(parts_of(trial, origins), epochs_done):
+        parts, total, begun_s = parts_of(trial, origins), 0.0, since_s
+        if not parts:  # it trains nothing
+            whole_s = self.overhead_s.get(trial.phase)
+            return None if whole_s is None else max(0.0, whole_s - since_s)
+        for kind, epochs in after(parts, epochs_done):
             found = self._epoch(trial, kind)
             if found is None:
                 return None

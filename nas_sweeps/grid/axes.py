@@ -44,8 +44,12 @@ TOO_MANY = (
     f"a grid holds at most {MAX_TRIALS:,} trials: split it into several files, by search.seeds "
     "say, and run them into one --store"
 )
-KINDS = ("balance", "exp", "step", "uniform")
-_FORMS = "balance, exp, step, {exp: 0.1}, {step: [0.1, 0.01]}, {uniform: 20431}"
+KINDS = ("balance", "exp", "step", "uniform", "natural")
+_WHOLE = ("balance", "natural")  # those that need no number
+_FORMS = (
+    "balance, natural, exp, step, {exp: 0.1}, {step: [0.1, 0.01]}, {uniform: 20431}, "
+    "{natural: {n_max: 1000}}"
+)
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "search": {
@@ -177,6 +181,30 @@ def _chosen(settings: dict[str, Any], found: Problems, *place: str) -> dict[str,
     }
 
 
+def by_preset(value: Any) -> Any:
+    """A preset's name stands for its settings."""
+    return {"preset": value} if isinstance(value, str) else value
+
+
+def recipes(value: Any, found: Problems) -> Any:
+    """``{paper: paper, strong: {preset: darts, epochs: 100}}``: recipes by a name of one's own."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        found.add(
+            f"must hold recipes by name, such as {{paper: paper, long: {{epochs: 600}}}}, "
+            f"not {shown(value)}"
+        )
+        return {}
+    for name in value:
+        if not re.fullmatch(r"\w[\w.-]{0,31}", name):
+            found.add(
+                "is to stand in tables: name a recipe with at most 32 letters, digits and _ . -",
+                name,
+            )
+    return value
+
+
 def resources(value: Any, found: Problems) -> Any:
     """A section, or nothing; devices are shared out in fractions or given whole."""
     gpus = value.get("gpus") if isinstance(value, dict) else None
@@ -244,13 +272,15 @@ def distributions(value: Any, info: ValidationInfo) -> Any:
 
 
 def _distributions(entry: Any, found: Problems, *place: str | int) -> Iterable[Distribution]:
-    if entry == "balance":
-        return [Distribution(kind="balance")]
+    if entry in _WHOLE:
+        return [Distribution(kind=entry)]
     kind, values = next(iter(entry.items())) if isinstance(entry, dict) and entry else (entry, ())
     if kind not in KINDS:
         found.add(unknown("distribution", kind, KINDS), *place)
     elif not isinstance(entry, dict) or len(entry) != 1 or kind == "balance":
         found.add(f"{shown(entry)} is not a distribution; write one of {_FORMS}", *place)
+    elif kind == "natural":
+        return _capped(values, found, *place, kind)
     else:
         many = isinstance(values, (list, tuple))
         return [
@@ -280,19 +310,33 @@ def _one(kind: Any, value: Any, found: Problems, *place: str | int) -> Distribut
     return None
 
 
+def _capped(value: Any, found: Problems, *place: str | int) -> list[Distribution]:
+    """``{n_max: 1000}``, or a list of numbers in it: the natural counts, and no class above."""
+    caps = listed(value["n_max"]) if isinstance(value, dict) and [*value] == ["n_max"] else None
+    if not isinstance(caps, tuple) or not all(type(cap) is int and cap > 0 for cap in caps):
+        form = "{natural: {n_max: 1000}}, the most images that a class keeps, or natural"
+        found.add(f"{shown(value)} is not known here; write {form}", *place)
+        return []
+    return [Distribution(kind="natural", n_max=cap) for cap in caps]
+
+
 def short_distribution(cell: Distribution) -> str | dict[str, Any]:
-    if cell.kind == "balance":
-        return "balance"
+    if cell.kind == "natural" and cell.n_max is not None:
+        return {"natural": {"n_max": cell.n_max}}
+    if cell.kind in _WHOLE:
+        return cell.kind
     return {cell.kind: cell.total if cell.kind == "uniform" else cell.mu}
 
 
 def long_tailed_test(value: Any) -> Distribution | None:
-    """``match`` for the profile of the training images, or one ``{exp: mu}``, ``{step: mu}``."""
+    """``match`` for that of the training images, ``natural``, ``{exp: mu}`` or ``{step: mu}``."""
     if value == "match":
         return None
+    if value == "natural":
+        return Distribution(kind="natural")
     if not isinstance(value, dict) or not {"exp", "step"} & set(value):
         raise problem(
-            f"{shown(value)} is not known; choose from match, {{exp: 0.1}}, {{step: 0.1}}"
+            f"{shown(value)} is not known; choose from match, natural, {{exp: 0.1}}, {{step: 0.1}}"
         )
     found = Problems()
     cells = list(_distributions(value, found))

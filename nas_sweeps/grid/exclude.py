@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, field_validator
+from pydantic import BeforeValidator, ValidationInfo, field_validator
 
 from nas_sweeps import methods
 from nas_sweeps.grid import axes
@@ -19,13 +19,13 @@ from nas_sweeps.trial import Distribution, Mu
 class Rule(Section):
     """One ``exclude`` rule: a cell is dropped if it matches every key that is given.
 
-    ``method`` is a search method, a published genotype, or ``published`` for all of these;
-    a published genotype's seed is its retrain seed.
+    ``method`` is a search method, a genotype that the grid names, or ``published`` for all of
+    these; such a genotype's seed is its retrain seed.
     """
 
     method: Annotated[tuple[str, ...] | None, BeforeValidator(axes.listed)] = None
     distribution: Annotated[
-        tuple[Literal["balance", "exp", "step", "uniform"], ...] | None,
+        tuple[Literal["balance", "exp", "step", "uniform", "natural"], ...] | None,
         BeforeValidator(axes.listed),
     ] = None
     mu: Annotated[tuple[Mu, ...] | None, BeforeValidator(axes.listed)] = None
@@ -33,8 +33,9 @@ class Rule(Section):
 
     @field_validator("method")
     @classmethod
-    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        choices = [*methods.names(), "published", *PUBLISHED]
+    def _known(cls, names: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        given = (info.context or {}).get("genotypes", [])
+        choices = dict.fromkeys([*methods.names(), "published", *PUBLISHED, *given])
         found = Problems()
         for index, name in enumerate(names or ()):
             if name not in choices:

@@ -26,6 +26,7 @@ from nas_sweeps.data.files import find_files
 from nas_sweeps.data.identity import fingerprint_of
 from nas_sweeps.grid import axes, source
 from nas_sweeps.grid.exclude import Exclusion, Rule
+from nas_sweeps.grid.genotypes import GivenGenotype
 from nas_sweeps.grid.messages import (
     MAX_TOLD,
     GridError,
@@ -105,13 +106,13 @@ class Grid(Section):
             if not drops((method.name,), distribution, seed)
         ]
 
-    def published(self) -> list[tuple[str, Distribution, int]]:
-        """Name, distribution and retrain seed of every published genotype to retrain."""
+    def published(self) -> list[tuple[GivenGenotype, Distribution, int]]:
+        """Genotype, distribution and retrain seed of every one that the grid names."""
         drops = Exclusion(self.exclude)
         return [
-            (name, distribution, seed)
-            for name, distribution, seed in self.retrain.published(self.search.distributions)
-            if not drops(("published", name), distribution, seed)
+            (given, distribution, seed)
+            for given, distribution, seed in self.retrain.published(self.search.distributions)
+            if not drops(("published", given.name), distribution, seed)
         ]
 
     @field_validator("name")
@@ -138,7 +139,9 @@ class Grid(Section):
             if searches + retrains > axes.MAX_TRIALS:
                 found.add(
                     f"{searches:,} searches and {retrains:,} retrains ({len(retrain.seeds):,} "
-                    f"seeds x {len(retrain.pretrain)} pretrain each); {axes.TOO_MANY}"
+                    f"seeds x {len(retrain.pretrain)} pretrain"
+                    + (f" x {len(retrain.recipes)} recipes" if retrain.recipes else "")
+                    + f" each); {axes.TOO_MANY}"
                 )
         found.check()
         return retrain
@@ -154,7 +157,7 @@ class Grid(Section):
         drops = Exclusion(rules)
         hits = [drops((method.name,), *rest) for method, *rest in search.cells()]
         published = retrain.published(search.distributions)
-        hits += [drops(("published", name), *rest) for name, *rest in published]
+        hits += [drops(("published", given.name), *rest) for given, *rest in published]
         used = reduce(or_, hits, 0)
         found = Problems()
         for index in range(len(rules)):
@@ -192,7 +195,8 @@ class Grid(Section):
         Args:
             tree: the sections.
             source: what messages call it, and its name unless it has one.
-            base: the folder that ``data.path`` is relative to; None: the current one.
+            base: the folder that ``data.path`` and files of genotypes are relative to; None: the
+                current one.
 
         Raises:
             GridError: with every mistake.
@@ -200,6 +204,11 @@ class Grid(Section):
         if not isinstance(tree, Mapping):
             raise GridError(f"{source}: holds sections: data, search, retrain, exclude")
         return _checked(tree, source, Path(source).stem, base or Path.cwd())
+
+
+def as_grid(grid: Grid | str | Path) -> Grid:
+    """The grid itself, or the one in the file of this path. Raises ``GridError`` as its reading."""
+    return grid if isinstance(grid, Grid) else load_grid(grid)
 
 
 def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
@@ -253,7 +262,7 @@ def _identified(grid: Grid, source: str) -> Grid:
     if grid.data.path is None or grid.data.fingerprint is not None:
         return grid
     try:
-        files = find_files(grid.data.path)
+        files = find_files(grid.data.path, grid.data.spec(0))
         content = fingerprint_of(files, grid.places)
     except (ValueError, OSError) as error:
         raise GridError(f"{source}: data.path: {error}") from None
@@ -317,6 +326,8 @@ _SETTINGS: dict[tuple[str, ...], list[str]] = {
 def _settings(place: Place) -> list[str]:
     """What may stand in a section, or in a part of it."""
     path = tuple(part for part in place if isinstance(part, str))
+    if path[:2] == ("retrain", "recipes"):
+        path = ("retrain", "recipe", *path[3:])
     if path in _SETTINGS:
         return _SETTINGS[path]
     kind: Any = _model(_added_phases())

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Le, Lt, MinLen
 from pydantic import (
@@ -22,23 +22,28 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from nas_sweeps import methods
 from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.files import find_files
-from nas_sweeps.grid import axes
+from nas_sweeps.grid import axes, data_forms
 from nas_sweeps.grid.choice import written
-from nas_sweeps.grid.messages import Problems, prepared, problem, unknown
+from nas_sweeps.grid.genotypes import GivenGenotype, check_names, given_genotype
+from nas_sweeps.grid.messages import Problems, prepared, problem
 from nas_sweeps.paths import user_path
 from nas_sweeps.recipes import complaints
-from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.trial import (
     Data,
     Distribution,
+    GroupBy,
+    Groups,
+    Labels,
     MethodSpec,
     Mu,
     Positive,
@@ -78,6 +83,10 @@ class DataSection(Section):
 
     dataset: Annotated[str, AfterValidator(axes.dataset)] | None = None
     fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    labels: Annotated[
+        Labels | None, PlainValidator(data_forms.labels), PlainSerializer(data_forms.short_labels)
+    ] = None
+    test_split: Literal["test", "validation"] = "test"
     path: str | None = Field(default=None, validate_default=True)
     label: str | None = None
     image_size: Annotated[int, Ge(8), Le(4096)] | None = None  # beyond, one image is 50 MB
@@ -91,11 +100,19 @@ class DataSection(Section):
         PlainValidator(axes.long_tailed_test),
         PlainSerializer(lambda cell: axes.short_distribution(cell) if cell else "match"),
     ] = None
+    group: Annotated[
+        GroupBy | None, PlainValidator(data_forms.group), PlainSerializer(data_forms.short_group)
+    ] = None
+    resize: Literal["crop", "stretch", "pad"] = "crop"
+    short_side: Annotated[int, Ge(8), Le(4096)] | None = None
+    groups: Annotated[
+        Groups | None, PlainValidator(data_forms.groups), PlainSerializer(data_forms.short_groups)
+    ] = None
 
     @field_validator("path")
     @classmethod
     def _exists(cls, path: str | None, info: ValidationInfo) -> str | None:
-        if "dataset" not in info.data or "fingerprint" not in info.data:
+        if not {"dataset", "fingerprint", "labels", "test_split"} <= set(info.data):
             return path
         custom = path is not None or info.data["fingerprint"] is not None
         if custom == (info.data["dataset"] is not None):
@@ -107,10 +124,34 @@ class DataSection(Section):
         path = os.path.abspath(Path(info.context["base"], _expanded(path)))
         if info.data["fingerprint"] is None:
             try:
-                find_files(path)
+                find_files(
+                    path,
+                    Data(
+                        dataset="custom",
+                        label="",
+                        labels=info.data["labels"],
+                        test_split=info.data["test_split"],
+                    ),
+                )
             except OSError as error:
                 raise problem(f"{path} cannot be read: {error.strerror}") from None
         return path
+
+    @model_validator(mode="after")
+    def _fits_its_source(self) -> Self:
+        found = Problems()
+        if self.dataset is not None:
+            for name in ("labels", "test_split"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    found.add("is of images at a data.path, and this data set has a name", name)
+            if self.group is not None and self.group.column is not None:
+                found.add("names a column, and a data set with a name has none", "group")
+        if self.image_size is None and (self.resize != "crop" or self.short_side):
+            found.add("resize and short_side need image_size, the size that is wanted")
+        if self.short_side and (self.resize != "crop" or self.short_side < (self.image_size or 0)):
+            found.add("must be at least image_size, and goes with resize: crop", "short_side")
+        found.check()
+        return self
 
     @property
     def follows_trial(self) -> bool:
@@ -132,6 +173,12 @@ class DataSection(Section):
             split_seed=split,
             class_order_seed=self.class_order_seed,
             long_tailed_test=self.long_tailed_test,
+            groups=self.groups,
+            labels=self.labels,
+            test_split=self.test_split,
+            group=self.group,
+            resize=self.resize,
+            short_side=self.short_side,
         )
 
 
@@ -183,16 +230,24 @@ class SearchSection(PhaseSection):
         yield from product(self.methods, self.distributions, dict.fromkeys(self.seeds))
 
 
+RetrainSettings = Annotated[
+    RetrainRecipe,
+    axes.recipe("retrain"),
+    BeforeValidator(axes.by_preset),
+    PlainSerializer(lambda r: {k: v for k, v in written(r).items() if k != "pretrain"}),
+]
+
+
 class RetrainSection(PhaseSection):
-    """``retrain``: which genotypes are trained from scratch, and how."""
+    """``retrain``: which genotypes are trained from scratch, and how.
+
+    Either one ``recipe``, or ``recipes`` by name: then every genotype is retrained under each.
+    """
 
     winners: Literal["each", "best_of_seeds", "none"] = "each"
     seeds: Seeds = (0,)
-    recipe: Annotated[
-        RetrainRecipe,
-        axes.recipe("retrain"),
-        PlainSerializer(lambda r: {k: v for k, v in written(r).items() if k != "pretrain"}),
-    ] = RetrainRecipe()
+    recipe: RetrainSettings = RetrainRecipe()
+    recipes: Annotated[dict[str, RetrainSettings], prepared(axes.recipes)] = {}
     pretrain: Annotated[
         tuple[Literal["by_method", "none", "barlow"], ...],
         MinLen(1),
@@ -201,31 +256,72 @@ class RetrainSection(PhaseSection):
     barlow: Annotated[Pretrain, prepared(axes.pretrain), PlainSerializer(axes.short_pretrain)] = (
         Pretrain()
     )
-    genotypes: Annotated[tuple[str, ...], BeforeValidator(axes.listed)] = ()
+    genotypes: Annotated[
+        tuple[
+            Annotated[
+                GivenGenotype,
+                PlainValidator(given_genotype),
+                PlainSerializer(GivenGenotype.to_json),
+            ],
+            ...,
+        ],
+        BeforeValidator(axes.listed),
+    ] = ()
+
+    @property
+    def named_recipes(self) -> dict[str, RetrainRecipe]:
+        """The recipes by name; the name of the one ``recipe`` is empty."""
+        return self.recipes or {"": self.recipe}
 
     def count(self, search: SearchSection) -> int:
         """How many retrains the grid leads to before ``exclude``, without making them."""
         cells = {"each": search.count, "best_of_seeds": search.count // len(set(search.seeds))}
         published = len(set(self.genotypes)) * len(search.distributions)
-        each = len(set(self.seeds)) * len(set(self.pretrain))
+        each = len(set(self.seeds)) * len(set(self.pretrain)) * len(self.named_recipes)
         return (cells.get(self.winners, 0) + published) * each
 
     def published(
         self, distributions: tuple[Distribution, ...]
-    ) -> Iterator[tuple[str, Distribution, int]]:
-        """Published genotypes on every distribution with every retrain seed."""
+    ) -> Iterator[tuple[GivenGenotype, Distribution, int]]:
+        """The genotypes of the grid on every distribution with every retrain seed."""
         yield from product(dict.fromkeys(self.genotypes), distributions, dict.fromkeys(self.seeds))
 
     @model_validator(mode="after")
+    def _one_way_to_say_recipes(self) -> Self:
+        if self.recipes and "recipe" in self.model_fields_set:
+            raise problem(
+                "give either retrain.recipe or retrain.recipes, not both: move the settings of "
+                "recipe into recipes, under a name"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _said_once(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = handler(self)
+        del said["recipe" if self.recipes else "recipes"]
+        return said
+
+    @field_validator("recipes")
+    @classmethod
+    def _differ(cls, recipes: dict[str, RetrainRecipe]) -> dict[str, RetrainRecipe]:
+        found, names = Problems(), dict[RetrainRecipe, str]()
+        for name, recipe in recipes.items():
+            if names.setdefault(recipe, name) != name:
+                found.add(f"has the same settings as '{names[recipe]}'; remove one", name)
+        found.check()
+        return recipes
+
+    @model_validator(mode="after")
     def _pretrainable(self) -> Self:
-        """The recipe with the pre-training that its trials may have."""
-        if self.pretrain != ("none",):
-            found = Problems()
-            alone = dict(complaints(self.recipe))
-            for setting, wrong in complaints(replace(self.recipe, pretrain=self.barlow)):
+        """Each recipe with the pre-training that its trials may have."""
+        found = Problems()
+        for name, recipe in self.named_recipes.items() if self.pretrain != ("none",) else ():
+            place = ("recipes", name) if name else ("recipe",)
+            alone = dict(complaints(recipe))
+            for setting, wrong in complaints(replace(recipe, pretrain=self.barlow)):
                 if setting not in alone:
-                    found.add(f"{setting} {wrong}", "recipe", *setting.split("."))
-            found.check()
+                    found.add(f"{setting} {wrong}", *place, *setting.split("."))
+        found.check()
         return self
 
     @field_validator("pretrain")
@@ -237,10 +333,6 @@ class RetrainSection(PhaseSection):
 
     @field_validator("genotypes")
     @classmethod
-    def _published(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        found = Problems()
-        for index, name in enumerate(names):
-            if name not in PUBLISHED:
-                found.add(unknown("genotype", name, PUBLISHED), index)
-        found.check()
-        return names
+    def _one_genotype_a_name(cls, given: tuple[GivenGenotype, ...]) -> tuple[GivenGenotype, ...]:
+        check_names(given)
+        return given

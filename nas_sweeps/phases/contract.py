@@ -35,6 +35,7 @@ class Labels(NamedTuple):
     method: str
     variant: str = ""
     pretrain: str = NO_PRETRAINING
+    recipe: str = ""  # the name that a grid gives it
 
 
 class Phase:
@@ -110,7 +111,8 @@ class Phase:
         asked = list(origins) or ([entry.origin] if entry.origin else [])
         method = joined(origin.method for origin in asked) or UNKNOWN
         pretrained = getattr(entry.recipe, "pretrained", NO_PRETRAINING)
-        return Labels(method, asked[0].variant if asked else "", pretrained)
+        recipe = joined(origin.recipe for origin in asked if origin.recipe)
+        return Labels(method, asked[0].variant if asked else "", pretrained, recipe)
 
     def make_run(
         self,
@@ -141,8 +143,7 @@ register = PHASES.register
 @cache
 def phase_named(name: str) -> Phase:
     """Raises ``ValueError`` naming the choices."""
-    phase: Phase = PHASES.get(name)()
-    return phase
+    return PHASES.build(name)
 
 
 def depth(name: str) -> int:

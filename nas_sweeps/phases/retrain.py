@@ -10,7 +10,6 @@ from nas_sweeps import methods
 from nas_sweeps.grid.expand import Entry, Slot
 from nas_sweeps.grid.sections import RetrainSection
 from nas_sweeps.phases.contract import Phase, register
-from nas_sweeps.space.published import published
 from nas_sweeps.trial import MethodSpec, Origin, RetrainRecipe, RetrainTrial
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 @register("retrain")
 class Retrain(Phase):
-    """Genotype x pre-training x retrain seed."""
+    """Genotype x recipe x pre-training x retrain seed."""
 
     spec, section, after = RetrainTrial, RetrainSection, "search"
 
@@ -62,8 +61,9 @@ def _winners(section: RetrainSection, searches: Iterable[Any]) -> Iterator[Slot]
         cells.setdefault(key, []).append(search)
     for cell in cells.values():
         first = cell[0]
-        origin = Origin(method=first.method.name, variant=methods.variant(first.method))
-        for recipe in _recipes(section, first.method):
+        method, variant = first.method.name, methods.variant(first.method)
+        for name, recipe in _recipes(section, first.method):
+            origin = Origin(method=method, variant=variant, recipe=name)
             for seed in dict.fromkeys(section.seeds):
                 yield Slot(
                     phase="retrain",
@@ -77,13 +77,13 @@ def _winners(section: RetrainSection, searches: Iterable[Any]) -> Iterator[Slot]
 
 
 def _published(section: RetrainSection, grid: Grid) -> Iterator[Slot]:
-    for name, distribution, seed in grid.published():
-        for recipe in _recipes(section, None):
+    for given, distribution, seed in grid.published():
+        for recipe_name, recipe in _recipes(section, None):
             yield Slot(
                 phase="retrain",
                 parents=(),
-                genotype=published(name),
-                origin=Origin(method=name),
+                genotype=given.genotype,
+                origin=Origin(method=given.name, recipe=recipe_name, file=given.file),
                 data=grid.data.spec(seed),
                 distribution=distribution,
                 recipe=recipe,
@@ -91,11 +91,12 @@ def _published(section: RetrainSection, grid: Grid) -> Iterator[Slot]:
             )
 
 
-def _recipes(section: RetrainSection, method: MethodSpec | None) -> list[RetrainRecipe]:
-    """One recipe for each choice of pre-training; by default the method's own choice."""
+def _recipes(section: RetrainSection, method: MethodSpec | None) -> list[tuple[str, RetrainRecipe]]:
+    """Each recipe, with its name, under each choice of pre-training; by default the method's."""
     own = method is not None and methods.get(method.name).pretrain
     barlow = [own if choice == "by_method" else choice == "barlow" for choice in section.pretrain]
     return [
-        replace(section.recipe, pretrain=section.barlow if choice else None)
+        (name, replace(recipe, pretrain=section.barlow if choice else None))
+        for name, recipe in section.named_recipes.items()
         for choice in dict.fromkeys(barlow)
     ]

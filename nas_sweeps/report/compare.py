@@ -15,6 +15,7 @@ from nas_sweeps.numerics import UNKNOWN
 from nas_sweeps.report.spread import interval
 from nas_sweeps.store.records import ACCURACIES, State
 from nas_sweeps.tables import Frames, attributed
+from nas_sweeps.tables.summary import recipe_names
 
 RESULTS = ("genotype_id", *ACCURACIES, "epochs", "num_params", "macs")
 ENVIRONMENT = (
@@ -22,7 +23,7 @@ ENVIRONMENT = (
     *("host", "device", *(name for name in NUMERICS if name != "torch_version")),
     "numerics_changed",
 )
-CELL = ["phase", "method", "variant", "pretrain", "dataset", "distribution", "mu", "total"]
+CELL = ["phase", "method", "variant", "pretrain", "dataset", *names.DISTRIBUTION]
 CELL += ["search_setting", "setting"]
 
 
@@ -41,9 +42,9 @@ class Comparison:
             name, result, a, b.
         only: trials that are in one store alone, or done in one alone: trial_id, name, store
             (A or B), state (there), other (the state elsewhere, or "absent").
-        cells: a row per cell that both hold: columns of ``CELL``, mean_a, mean_b, n_a, n_b,
-            difference (B - A), low, high (95 %, Student's t), pairs (seeds in both).
-        alone: cells that only one store has a result in: columns of ``CELL``, store, n.
+        cells: a row per cell that both hold: columns of ``CELL``, recipe, mean_a, mean_b, n_a,
+            n_b, difference (B - A), low, high (95 %, Student's t), pairs (seeds in both).
+        alone: cells that only one store has a result in: columns of ``CELL``, recipe, store, n.
         environment: what, a, b: the values in each store, joined.
     """
 
@@ -63,7 +64,7 @@ def compare(a: Frames, b: Frames, value: str = "accuracy_balanced") -> Compariso
     Equal ids are the same trial, so on a CPU their results should be equal to the last bit, if
     their numerics are equal too. Trials that differ in anything are compared by cell: method,
     knobs, pre-training, data set, distribution and settings, with differences of ``value`` paired
-    by seed.
+    by seed. What the grids of either store call a recipe is said of a cell and decides nothing.
 
     Raises:
         ValueError: ``value`` is no column of fractions.
@@ -75,6 +76,7 @@ def compare(a: Frames, b: Frames, value: str = "accuracy_balanced") -> Compariso
     numerics = _numerics(both)
     unlike = set(numerics["trial_id"])
     cells, alone = _cells(_units(a, value), _units(b, value))
+    cells, alone = (_with_recipes(rows, a, b) for rows in (cells, alone))
     return Comparison(
         shared=both["trial_id"].tolist(),
         alike=[trial_id for trial_id in both["trial_id"] if trial_id not in unlike],
@@ -89,11 +91,11 @@ def compare(a: Frames, b: Frames, value: str = "accuracy_balanced") -> Compariso
 
 def trial_name(row: Any, side: str = "") -> str:
     """A trial of a table in words."""
-    phase, method, kind, mu, total, seed = (
-        row[f"{key}{side}"] for key in ("phase", "method", "distribution", "mu", "total", "seed")
+    phase, method, recipe, seed = (
+        row[f"{key}{side}"] for key in ("phase", "method", "recipe", "seed")
     )
-    where = names.distribution_name(kind, mu, total)
-    return names.trial_name(phase, names.method_name(method), where, seed)
+    where = names.distribution_name(*(row[f"{key}{side}"] for key in names.DISTRIBUTION))
+    return names.trial_name(phase, names.method_name(method, recipe=recipe), where, seed)
 
 
 # Trial by trial
@@ -181,6 +183,16 @@ def _cells(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame
         pd.DataFrame(cells, columns=[*CELL, *columns]),
         pd.DataFrame(alone, columns=[*CELL, "store", "n"]),
     )
+
+
+def _with_recipes(cells: pd.DataFrame, a: Frames, b: Frames) -> pd.DataFrame:
+    """Cells with the names that the grids of both stores give to their recipes."""
+    columns = ["phase", "setting", "recipe"]
+    retrains = pd.concat([attributed(frames)[columns] for frames in (a, b)])
+    known = pd.concat([retrains, cells.assign(recipe=None)[columns]])
+    names = recipe_names(known).iloc[len(retrains) :]
+    names = names.where(cells["phase"].to_numpy(object) != "search")
+    return cells.assign(recipe=names.to_numpy(object))
 
 
 def _paired(rows: pd.DataFrame) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from nas_sweeps.names import UNKNOWN, distribution_name, method_name
+from nas_sweeps.names import DISTRIBUTION, UNKNOWN, distribution_name, method_name
 from nas_sweeps.store.records import State
 from nas_sweeps.tables import Frames, attributed
+from nas_sweeps.tables.summary import recipe_part
 
-KINDS = ("balance", "uniform", "exp", "step")
+KINDS = ("balance", "uniform", "natural", "exp", "step")
 
 
 def searches(frames: Frames) -> pd.DataFrame:
@@ -31,11 +32,12 @@ def retrains(frames: Frames) -> pd.DataFrame:
     """Retrain trials in any state, a row per trial and origin, with ``who``, ``where``, ``what``.
 
     How a network is pre-trained, and the setting of the search that found it, belong to ``who``:
-    they are what is compared. The setting of the retraining belongs to ``what``.
+    they are what is compared. The setting of the retraining belongs to ``what``, by the name that
+    a grid gives to its recipe, if that is one.
     """
     found = attributed(frames)
     parts = found["setting"].map(_parts, na_action="ignore")
-    own = parts.map(lambda p: _pretraining(p, False), na_action="ignore")
+    own = _named(found)
     before = parts.map(lambda p: _pretraining(p, True), na_action="ignore")
     details = [
         ", ".join(part for part in group if part)
@@ -44,6 +46,33 @@ def retrains(frames: Frames) -> pd.DataFrame:
     rows = zip(_methods(found), found["pretrain"], details, strict=True)
     who = [method_name(name, "", how) + (f" [{d}]" if d else "") for name, how, d in rows]
     return _labelled(frames, found, who, _joined(found["dataset"], _shortened(own)))
+
+
+def recipe_labels(found: pd.DataFrame) -> list[str]:
+    """How to call the recipe of each retrain: by its name, if that stands for no other settings.
+
+    Without a name it is what is not default in it, or ``default``.
+    """
+    settings = found["setting"].map(recipe_part, na_action="ignore")
+    several = settings.groupby(found["recipe"]).nunique() > 1
+    labels = []
+    for setting, name in zip(settings, found["recipe"], strict=True):
+        own = "" if pd.isna(setting) else str(setting)
+        if not pd.isna(name):
+            own = f"{name},{own}" if several[name] and own else str(name)
+        labels.append(own or "default")
+    return labels
+
+
+def _named(found: pd.DataFrame) -> list[str | None]:
+    """Settings of retrainings, the recipe by its label, then what is said of the images."""
+    named = []
+    for setting, label in zip(found["setting"], recipe_labels(found), strict=True):
+        parts = [] if pd.isna(setting) else _parts(setting)
+        images = [part for part in parts if part.startswith("data.")]
+        recipe = [] if label == "default" else [label]
+        named.append(None if pd.isna(setting) else ",".join([*recipe, *images]))
+    return named
 
 
 def done(trials: pd.DataFrame) -> pd.DataFrame:
@@ -112,14 +141,14 @@ def distributions(trials: pd.DataFrame) -> list[str]:
     )
 
 
-def _distribution_keys(trials: pd.DataFrame) -> list[tuple[Any, Any, Any]]:
-    return list(zip(trials["distribution"], trials["mu"], trials["total"], strict=True))
+def _distribution_keys(trials: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return list(zip(*(trials[name] for name in DISTRIBUTION), strict=True))
 
 
-def _rank(key: tuple[Any, Any, Any]) -> tuple[Any, ...]:
-    kind, mu, total = key
+def _rank(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    kind, *parts = key
     place = KINDS.index(kind) if kind in KINDS else len(KINDS)
-    return place, *(0 if pd.isna(part) else -part for part in (mu, total)), str(kind)
+    return place, *(0 if pd.isna(part) else -part for part in parts), str(kind)
 
 
 def _methods(found: pd.DataFrame) -> list[str]:

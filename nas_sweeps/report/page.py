@@ -30,6 +30,8 @@ _SUFFIXES = ("svg", "pdf", "csv")
 _LINKS = {
     "missing": "What is missing",
     "table1": "Table I",
+    "pairs": "Method against method",
+    "recipes": "Recipes",
     "paper": "Figures of the paper",
     "further": "Beyond the paper",
     "failures": "Failures",
@@ -126,6 +128,8 @@ def page(frames: Frames, grids: Sequence[KeptGrid], drawn: Sequence[Drawn]) -> s
         facts=sections.facts(frames, grids),
         missing=[sections.missing(grid) for grid in grids],
         comparison=sections.comparison(frames),
+        pairs=sections.pairs(frames),
+        recipes=sections.recipes(frames),
         figures={
             "paper": [by_name[entry.name] for entry in PAPER_FIGURES],
             "further": [by_name[entry.name] for entry in FURTHER_FIGURES],

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from nas_sweeps.names import distribution_name
+from nas_sweeps.names import DISTRIBUTION, distribution_name
+from nas_sweeps.report.agreement import agreement
 from nas_sweeps.report.html import Column, Table, data_table, percent
 from nas_sweeps.report.labels import caveats, done, retrains
+from nas_sweeps.report.pairs import method_pairs, win_matrix
 from nas_sweeps.report.planned import STATES, KeptGrid, shortfalls
 from nas_sweeps.report.table1 import table1
 from nas_sweeps.store.records import State
@@ -118,6 +121,53 @@ def _cautions(table: pd.DataFrame) -> list[str]:
     return said
 
 
+class Pairs(NamedTuple):
+    """Methods against each other: how often each wins, and what would settle the rest."""
+
+    matrix: Table
+    table: Table
+
+
+def pairs(frames: Frames) -> Pairs | None:
+    """None where fewer than two methods are retrained."""
+    found = method_pairs(frames)
+    if found.empty:
+        return None
+    wins = win_matrix(found)
+    named = wins.reset_index(names="method").astype(str)
+    several = [c for c in ("dataset", "what") if found[c].nunique() > 1]
+    columns = [
+        *(Column(c, "setting" if c == "what" else "data set") for c in several),
+        *(Column("where", "distribution"), Column("a", "A"), Column("b", "B")),
+        percent("difference", "A - B", sign=True),
+        percent("low", "95 % from", sign=True),
+        percent("high", "to", sign=True),
+        *(Column("pairs", "pairs of seeds"), Column("outcome", "of A")),
+        Column("more", "more seeds", digits=0),
+        Column("verdict", "in words"),
+    ]
+    shown = found.assign(more=found["more"].where(np.isfinite(found["more"])))
+    return Pairs(
+        data_table(named, [Column(str(c), str(c)) for c in named], "wins, ties and losses"),
+        data_table(shown, columns, "methods in pairs"),
+    )
+
+
+def recipes(frames: Frames) -> Table | None:
+    """How far rankings agree between recipes; None where there is one recipe."""
+    found = agreement(frames)
+    if found.empty:
+        return None
+    columns = [
+        *([Column("dataset", "data set")] if found["dataset"].nunique() > 1 else []),
+        *(Column("where", "distribution"), Column("of", "ranked")),
+        *(Column("recipe_a", "recipe"), Column("recipe_b", "and recipe"), Column("n", "n")),
+        *(Column("tau", "tau", digits=2), Column("low", "95 % from", digits=2)),
+        *(Column("high", "to", digits=2), Column("verdict", "in words")),
+    ]
+    return data_table(found, columns, "agreement of rankings between recipes")
+
+
 def failures(frames: Frames) -> Table | None:
     """Every failed trial with its cause."""
     trials = _named(frames.trials)
@@ -145,6 +195,7 @@ def trials(frames: Frames) -> Table | None:
     rows = rows.sort_values(["rank", "method", "where", "seed"], kind="stable")
     columns = [
         *(Column("phase", "phase"), Column("method", "method"), Column("where", "distribution")),
+        *([Column("recipe", "recipe")] if rows["recipe"].notna().any() else []),
         *(Column("seed", "seed"), Column("state", "state"), Column("epochs", "epochs")),
         percent("accuracy_balanced", "balanced %"),
         percent("accuracy_long_tailed", "long-tailed %"),
@@ -156,7 +207,7 @@ def trials(frames: Frames) -> Table | None:
 
 
 def _named(trials: pd.DataFrame) -> pd.DataFrame:
-    keys = zip(trials["distribution"], trials["mu"], trials["total"], strict=True)
+    keys = zip(*(trials[name] for name in DISTRIBUTION), strict=True)
     return trials.assign(where=[distribution_name(*key) for key in keys])
 
 

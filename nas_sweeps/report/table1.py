@@ -61,14 +61,23 @@ COLUMNS = [
 ]
 
 
-def _block(trials: pd.DataFrame, value: str, baseline: str) -> list[dict[str, Any]]:
-    several = (trials.groupby("who", observed=True)["search_seed"].nunique() > 1).any()
+def units(trials: pd.DataFrame, value: str) -> tuple[pd.Series[float], bool]:
+    """One value by method and independent seed, and whether that is the seed of the search.
+
+    Args:
+        trials: retrains of one block, with ``who``.
+    """
+    several = bool((trials.groupby("who", observed=True)["search_seed"].nunique() > 1).any())
     # A published genotype has no search: its retrain seed stands for both.
     seed = trials["search_seed"].fillna(trials["seed"]) if several else trials["seed"]
-    units = (  # a trial whose spec cannot be read has no seed: all such count as one
-        trials.assign(unit=seed).groupby(["who", "unit"], observed=True, dropna=False)[value].mean()
-    )
-    own = {str(who): rows.droplevel("who") for who, rows in units.groupby("who", observed=True)}
+    # A trial whose spec cannot be read has no seed: all such count as one.
+    cells = trials.assign(unit=seed).groupby(["who", "unit"], observed=True, dropna=False)
+    return cells[value].mean(), several
+
+
+def _block(trials: pd.DataFrame, value: str, baseline: str) -> list[dict[str, Any]]:
+    by_seed, several = units(trials, value)
+    own = {str(who): rows.droplevel("who") for who, rows in by_seed.groupby("who", observed=True)}
     against = own.get(baseline)
     out = []
     for who, rows in trials.groupby("who", observed=True):

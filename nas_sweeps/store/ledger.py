@@ -169,9 +169,9 @@ class Store:
         """Record that ``origin`` led to this retrain. Doing it again changes nothing."""
         files = self.layout.trial(trial_id)
         file = files.origin(origin.key)
-        if file.name in files.names and file.read_json() is not None:
+        if file.name in files.names and origin in read_origins(files):
             return
-        file.publish_json(asdict(origin))
+        file.publish_json(origin.to_json())
 
     def origins(self, retrain_id: str) -> tuple[Origin, ...]:
         """Everyone who asked for a retrain, in a fixed order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from datetime import datetime
 from math import isfinite, nan
 from typing import Any
@@ -229,9 +229,7 @@ def _genotype(files: TrialFiles, spec: Trial | None, result: Result | None) -> G
 
 def _spec_columns(spec: Trial) -> Row:
     row = {
-        "distribution": spec.distribution.kind,
-        "mu": spec.distribution.mu,
-        "total": spec.distribution.total,
+        **spec.distribution.columns,
         "seed": spec.seed,
         "dataset": spec.data.label,
         "setting": setting(spec),
@@ -247,9 +245,8 @@ def _columns_of_unknown(files: TrialFiles) -> Row:
     try:
         spec = (files.spec.read_json() or {})["spec"]
         known = Distribution(**spec["distribution"])
-        columns = {"distribution": known.kind, "mu": known.mu, "total": known.total}
-        columns |= {"dataset": spec["data"]["label"], "seed": spec["seed"], "phase": spec["phase"]}
-        return columns | {"setting": "", "spec": json.dumps(spec, sort_keys=True)}
+        columns = {"dataset": spec["data"]["label"], "seed": spec["seed"], "phase": spec["phase"]}
+        return known.columns | columns | {"setting": "", "spec": json.dumps(spec, sort_keys=True)}
     except (ValueError, KeyError, TypeError):
         return {}
 
@@ -259,7 +256,9 @@ def origin_columns(origins: tuple[Origin, ...]) -> Row:
         "method": _joined(o.method for o in origins) or None,
         "variant": _joined(o.variant for o in origins),
         "parents": sorted({o.search_id for o in origins if o.search_id is not None}),
-        "origins": json.dumps([asdict(o) for o in origins]),
+        "origins": json.dumps([o.to_json() for o in origins]),
+        "recipe": _joined(o.recipe for o in origins) or None,
+        "genotype_file": _joined(o.file for o in origins) or None,
     }
 
 

@@ -31,15 +31,16 @@ def _schema(*groups: tuple[pa.DataType, Iterable[str]]) -> pa.Schema:
 TRIALS = _schema(  # one row per trial, whatever its state
     (TEXT, ["trial_id", "phase", "method", "variant", "distribution"]),
     (NUMBER, ["mu"]),
-    (COUNT, ["total", "seed"]),  # total: images of a uniform distribution
+    (COUNT, ["total", "n_max", "seed"]),  # total: of uniform; n_max: of natural, of a class
     (TEXT, ["dataset", "setting"]),  # setting: recipe and data fields that are not default
     (TEXT, ["state"]),
     (COUNT, ["epochs"]),
     (NUMBER, ACCURACIES),  # accuracy_best is the best epoch's, for information
-    (TEXT, ["genotype_id"]),
+    (TEXT, ["genotype_id", "genotype_file"]),  # file: that a grid read it from
     (pa.list_(TEXT), ["parents"]),  # of a retrain: the searches that asked for it
     (TEXT, ["origins"]),  # of a retrain: JSON list of who asked for it
     (TEXT, ["pretrain"]),  # of a retrain: none, barlow_finetune, barlow_linear
+    (TEXT, ["recipe"]),  # of a retrain: the names that grids give its recipe; null: none
     (FLAG, ["fallback_used"]),
     (TEXT, ["discretisation_rule"]),
     (COUNT, ["num_params", "macs"]),

@@ -14,22 +14,33 @@ from nas_sweeps.store.records import State
 from nas_sweeps.tables.frames import Frames, require_columns
 
 # Averages over these would compare what does not compare: each gets rows, or for the size of a
-# uniform distribution columns, of its own as soon as one cell of the table would mix two values.
-_SPLIT_ROWS = ("dataset", "variant", "search_setting", "pretrain", "setting")
-_SPLIT_COLUMNS = ("total",)
+# distribution columns, of its own as soon as one cell of the table would mix two values.
+_SPLIT_ROWS = ("dataset", "variant", "search_setting", "pretrain", "recipe", "setting")
+_SPLIT_COLUMNS = ("total", "n_max")
 
 
 def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
-    """Trials of a phase that goes on from another, one row per trial and origin.
+    """Trials of a phase, one row per trial and origin; searches, which have none, as they are.
 
     The columns are those of ``frames.trials``, with ``method`` and ``variant`` of the one
     origin, and ``search_id``, ``search_seed`` and ``search_setting`` of the trial that it goes on
     from: of a retrain, its search (null for a published genotype). One that several led to counts
-    for each of them. One whose origins are lost has one row and no method.
+    for each of them. One whose origins are lost has one row and no method. ``recipe`` is what grids
+    call the settings of its recipe: all names that any grid of these tables gives them, joined.
+
+    Raises:
+        ValueError: there is no such phase.
     """
-    require_columns(frames.trials, "trials", "phase", "state", "origins", "parents", "setting")
+    require_columns(frames.trials, "trials", "phase", "state")
+    choices = dict.fromkeys([*in_order(), *sorted(set(frames.trials["phase"]))])
+    if phase not in choices:
+        hint = did_you_mean(phase, choices)
+        raise ValueError(f"phase '{phase}': choose from {', '.join(choices)}{hint}")
+    if phase == "search":
+        return frames.trials[frames.trials["phase"] == phase]
+    require_columns(frames.trials, "trials", "origins", "parents", "setting")
     retrains = frames.trials[frames.trials["phase"] == phase]
-    asked = [json.loads(text) or [{}] for text in retrains["origins"]]
+    asked = [_merged(json.loads(text)) or [{}] for text in retrains["origins"]]
     origins: list[dict[str, Any]] = [origin for group in asked for origin in group]
     position = [i for i, group in enumerate(asked) for _ in group]
     out = retrains.iloc[position].drop(columns=["origins", "parents"]).reset_index(drop=True)
@@ -39,7 +50,38 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
     out["search_seed"] = pd.array([o.get("seed") for o in origins], dtype="Int64")
     settings = frames.trials.set_index("trial_id")["setting"]
     out["search_setting"] = out["search_id"].map(settings)
+    out["recipe"] = recipe_names(out)
     return out
+
+
+def _merged(origins: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Origins but for names of recipes and of files: one trial is no two results."""
+    bare = [{k: v for k, v in o.items() if k not in ("recipe", "file")} for o in origins]
+    return [origin for i, origin in enumerate(bare) if origin not in bare[:i]]
+
+
+def recipe_names(trials: pd.DataFrame) -> pd.Series[Any]:
+    """What the grids of these trials call each trial's recipe; null where none names it.
+
+    A name stands for settings, so a trial also has the names that its settings have elsewhere.
+
+    Args:
+        trials: their columns ``setting`` and ``recipe``, the latter names joined by ``+``.
+    """
+    settings = trials["setting"].map(recipe_part, na_action="ignore")
+    named = pd.DataFrame({"setting": settings, "recipe": trials["recipe"]}).dropna()
+    names = named.groupby("setting")["recipe"].agg(_all_names)
+    return settings.map(names).astype(pd.Series([""]).dtype)
+
+
+def _all_names(joined: pd.Series[str]) -> str:
+    return "+".join(sorted({name for names in joined for name in names.split("+")}))
+
+
+def recipe_part(setting: str) -> str:
+    """What of a setting is of the recipe itself, not of the images nor of pre-training."""
+    parts = setting.split(",") if setting else []
+    return ",".join(part for part in parts if not part.startswith(("data.", "pretrain.")))
 
 
 def _text(values: list[str | None]) -> pd.Series[Any]:
@@ -58,9 +100,9 @@ def summarise(
     Args:
         value: a numeric column of the trials table.
         rows, columns: columns of ``attributed``. Data set, variant, pre-training and settings
-            become rows as well, and the size of a uniform distribution a column, where a
+            become rows as well, and the size of a uniform or natural distribution a column, where a
             cell would otherwise mix two values.
-        phase: retrain, or one that a package adds.
+        phase: search, retrain, or one that a package adds.
 
     Returns:
         One row per combination of ``rows`` (the index). The columns' levels are ``columns`` and
@@ -115,12 +157,9 @@ def learning_curves(
     5    ssf_nas  0.1      2  0.312 NaN  1
     """
     require_columns(frames.trials, "trials", "phase", "state")
-    choices = dict.fromkeys([*in_order(), *sorted(set(frames.trials["phase"]))])
-    if phase not in choices:
-        raise ValueError(f"phase '{phase}': choose from {', '.join(choices)}")
     require_columns(frames.epochs, "epochs", "epoch")
-    trials = frames.trials if phase == "search" else attributed(frames, phase)
-    trials = trials[(trials["phase"] == phase) & (trials["state"] == State.DONE)]
+    trials = attributed(frames, phase)
+    trials = trials[trials["state"] == State.DONE]
     _check_value(frames.epochs, value)
     _check_names(trials, by)
     by = [*by, *_splitting(trials, (*_SPLIT_ROWS, *_SPLIT_COLUMNS), by)]

@@ -40,10 +40,13 @@ def test_nothing_is_known_before_anything_was_measured() -> None:
     assert remaining_s(Scheduler(planned), Rates(), {}, {}, 1) is None
 
 
-def test_a_trial_without_epochs_takes_none() -> None:
+def test_a_trial_without_epochs_takes_what_is_beside_epochs() -> None:
     (untrained,) = ns.plan(grid_of(search__methods=["random"], search__distributions=["balance"]))
     assert isinstance(untrained, SearchTrial)
-    assert of_trial(Rates(), untrained) == 0.0
+    assert of_trial(Rates(), untrained) is None, "nothing like it was measured"
+    known = Rates(overhead_s={"search": 3.0})
+    assert of_trial(known, untrained) == 3.0
+    assert known.left_s(untrained, (), 0, 5.0) == 0.0
 
 
 def test_the_nearest_kind_that_was_measured_counts() -> None:

@@ -146,8 +146,9 @@ def test_labels_never_reach_the_weights_of_a_self_supervised_search() -> None:
     other.bundle = shuffled
     run.run_epoch()
     other.run_epoch()
+    theirs = other.model.state_dict()
     for name, value in run.model.state_dict().items():
-        same = torch.equal(value, other.model.state_dict()[name])
+        same = torch.equal(value, theirs[name])
         assert same != name.startswith("supernet.classifier."), name
     assert all(torch.equal(a, b) for a, b in zip(run.alphas, other.alphas, strict=True))
 
