@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, astuple, dataclass, field, fields, is_dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_type_hints
@@ -235,7 +234,7 @@ class Choice:
 Chosen = str | Choice
 
 
-def choose(registry: Registry[Any], name: str, knobs: Mapping[str, Any]) -> Chosen:
+def choose(registry: Registry[Any], name: str, knobs: dict[str, Any]) -> Chosen:
     """What a recipe holds for a registered thing with these knobs.
 
     Raises:

@@ -331,7 +331,7 @@ def _settings(place: Place) -> list[str]:
     """What may stand in a section, or in a part of it."""
     path = tuple(part for part in place if isinstance(part, str))
     if path[:2] == ("retrain", "recipes"):
-        path = ("retrain", "recipe")
+        path = ("retrain", "recipe", *path[3:])
     if path in _SETTINGS:
         return _SETTINGS[path]
     kind: Any = _model(_added_phases())
