@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
@@ -293,19 +293,17 @@ class RetrainTrial(Trial):
 class Origin:
     """The one who asked for a trial: a trial of the phase before, or a grid that names a genotype.
 
-    Never part of an identity: a trial may have several origins. ``method`` is the search
-    method's or the genotype's name, ``search_id`` and ``seed`` are those of the trial that it goes
-    on from (of a retrain: the search) and None for a published genotype. ``recipe`` is what the
-    grid calls the recipe of the retraining, empty where it gives it no name; ``file`` is where a
-    grid found a genotype that nas_sweeps does not know by name.
+    Never part of an identity: a trial may have several origins. ``method`` is the search method's
+    or the genotype's name, ``search_id`` and ``seed`` are those of the trial that it goes on from.
     """
 
     method: str
     variant: str = ""  # the method's knobs that are not defaults, e.g. "order=second"
     search_id: str | None = None
     seed: int | None = None
-    recipe: str = added("")
-    file: str = added("")
+    recipe: str = added("")  # what the grid calls the retraining's recipe, if anything
+    file: str = added("")  # that the grid read the genotype from
+    search_epoch: int | None = added(None)  # after which the search had the genotype; None: the end
 
     @property
     def key(self) -> str:
@@ -314,12 +312,8 @@ class Origin:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields; those that were added later only where they say something."""
-        absent = absent_values(Origin)
-        return {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in absent or value != absent[name]
-        }
+        values = ((f, getattr(self, f.name)) for f in fields(self))
+        return {f.name: value for f, value in values if not _left_out(f, value)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Origin:
@@ -328,12 +322,10 @@ class Origin:
             origin = cls(**value)
         except TypeError as error:
             raise ValueError(f"not an origin: {error}") from None
-        texts = all(
-            isinstance(text, str)
-            for text in (origin.method, origin.variant, origin.recipe, origin.file)
-        )
-        search = isinstance(origin.search_id, str | None) and isinstance(origin.seed, int | None)
-        if not (texts and search):
+        kinds = {"search_id": str | None, "seed": int | None, "search_epoch": int | None}
+        if not all(
+            isinstance(getattr(origin, f.name), kinds.get(f.name, str)) for f in fields(cls)
+        ):
             raise ValueError("not an origin: a value of another type than an origin's")
         return origin
 

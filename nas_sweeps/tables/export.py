@@ -19,7 +19,7 @@ SUFFIXES = (".parquet", ".csv")
 # What says which trial a row is of, put before the rows of every table that has only its id.
 WHOSE = (
     *("phase", "method", "variant", "distribution", "mu", "total", "seed", "dataset", "setting"),
-    *("pretrain", "recipe", "state"),
+    *("pretrain", "recipe", "search_epoch", "state"),
 )
 
 
