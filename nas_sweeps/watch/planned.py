@@ -28,6 +28,7 @@ class Planned:
         self.needs: Mapping[str, Resources] = dict.fromkeys(in_order(), Resources())
         self.counts: Counts | None = None
         self._plan: Plan | None = None
+        self._along = along(store)
         self._of: object = None  # whose plan it is
         self._counted: object = None
 
@@ -46,7 +47,7 @@ class Planned:
         state = self._of, self._plan is None, dict(outcomes), frozenset(running)
         if self._plan is not None and state != self._counted:
             self.scheduler = Scheduler(
-                self._plan, outcomes, self.chosen, elsewhere=running, along=along(self.store)
+                self._plan, outcomes, self.chosen, elsewhere=running, along=self._along
             )
             self.counts = self.scheduler.counts()
         self._counted = state
