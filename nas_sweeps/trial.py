@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
@@ -323,9 +323,7 @@ class Origin:
         except TypeError as error:
             raise ValueError(f"not an origin: {error}") from None
         kinds = {"search_id": str | None, "seed": int | None, "search_epoch": int | None}
-        if not all(
-            isinstance(getattr(origin, f.name), kinds.get(f.name, str)) for f in fields(cls)
-        ):
+        if not all(isinstance(v, kinds.get(k, str)) for k, v in asdict(origin).items()):
             raise ValueError("not an origin: a value of another type than an origin's")
         return origin
 
