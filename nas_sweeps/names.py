@@ -11,14 +11,20 @@ from typing import Any
 
 UNKNOWN = "unknown"  # of a trial whose own files cannot be read
 NO_PRETRAINING = "none"
+DISTRIBUTION = ("distribution", "mu", "total", "n_max")  # the columns that say which one it is
 
 
-def distribution_name(kind: Any, mu: Any = None, total: Any = None) -> str:
-    """``balance``, ``exp mu=0.1``, ``uniform 20431``; mu is the tail-to-head ratio of counts."""
+def distribution_name(kind: Any, mu: Any = None, total: Any = None, n_max: Any = None) -> str:
+    """``balance``, ``exp mu=0.1``, ``uniform 20431``, ``natural``, ``natural n_max=1000``.
+
+    The arguments are the columns ``DISTRIBUTION``; mu is the tail-to-head ratio of counts.
+    """
     if _missing(kind):
         return UNKNOWN
     if not _missing(total):
         return f"{kind} {int(total)}"
+    if not _missing(n_max):
+        return f"{kind} n_max={int(n_max)}"
     return str(kind) if _missing(mu) else f"{kind} mu={mu:g}"
 
 
@@ -54,10 +60,17 @@ def method_name(
     return called + (f" ({recipe})" if recipe and not _missing(recipe) else "")
 
 
-def trial_name(phase: Any, method: str, distribution: str, seed: Any) -> str:
-    """``search darts exp mu=0.1 s0``: the parts are those that the functions above give."""
+def trial_name(
+    phase: Any, method: str, distribution: str, seed: Any, before: Iterable[Any] = ()
+) -> str:
+    """``search darts exp mu=0.1 s0``: the parts are those that the functions above give.
+
+    Args:
+        before: seeds of the trials that it goes on from: ``retrain darts exp mu=0.1 s0 of s1``.
+    """
     parts = [str(phase), method, distribution, *([] if _missing(seed) else [f"s{seed}"])]
-    return " ".join(parts)
+    found = joined(f"s{of}" for of in before if not _missing(of))
+    return " ".join([*parts, *(["of", found] if found else [])])
 
 
 def joined(names: Iterable[str]) -> str:

@@ -12,11 +12,13 @@ group::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
+
+from nas_sweeps.hints import did_you_mean
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type[Any])
@@ -64,7 +66,10 @@ class Registry(Generic[T]):
         """The class registered under ``name``. Raises ``ValueError`` naming the choices."""
         known = self.names()
         if name not in known:
-            raise ValueError(f"unknown {self.what} '{name}'; choose from {', '.join(known)}")
+            raise ValueError(
+                f"unknown {self.what} '{name}'; choose from {', '.join(known)}"
+                f"{did_you_mean(name, known)}"
+            )
         return self.known[name]
 
     def build(self, name: str, knobs: Mapping[str, Any] | None = None) -> T:
@@ -74,7 +79,10 @@ class Registry(Generic[T]):
             ValueError: an unknown name.
             pydantic.ValidationError: an unknown knob, or a value of the wrong type or range.
         """
-        built: T = _adapter(self.get(name)).validate_python(dict(knobs or {}))
+        cls: type[Any] = self.get(name)
+        if not is_dataclass(cls):  # it has no knobs
+            return cls()  # type: ignore[no-any-return]
+        built: T = _adapter(cls).validate_python(dict(knobs or {}))
         return built
 
     def resolve(self, name: str, knobs: Mapping[str, Any]) -> dict[str, Any]:

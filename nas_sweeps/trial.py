@@ -16,15 +16,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, asdict, astuple, dataclass, field, fields, is_dataclass
 from functools import cache, lru_cache
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from nas_sweeps.names import distribution_name, pretrain_column
+from nas_sweeps.names import DISTRIBUTION, distribution_name, pretrain_column
 from nas_sweeps.phases.contract import PHASES
 from nas_sweeps.space.genotype import Genotype
+
+if TYPE_CHECKING:
+    from nas_sweeps.registry import Registry
 
 SCHEMA_VERSION = 1  # part of every identity: raise it when a spec's meaning changes
 _STRICT = {"extra": "forbid"}  # read by pydantic: unknown keys are errors
@@ -53,6 +57,7 @@ Count = Annotated[int, Ge(0)]
 Rate = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
+Share = Annotated[float, Gt(0), Le(1)]
 Mu = Annotated[float, Gt(0), Le(1)]
 
 
@@ -82,18 +87,79 @@ class DataPaths:
 class Distribution:
     """A label distribution over K classes (paper section IV-A).
 
-    ``balance`` keeps every image; ``exp`` and ``step`` follow the profile with ``mu``;
-    ``uniform`` keeps ``total // K`` images of each class, the control that separates
-    imbalance from data size.
+    ``exp`` and ``step`` follow the profile with ``mu``, a class keeping at most what it has;
+    ``uniform`` keeps ``total // K`` images of each class, the control that separates imbalance
+    from data size. ``natural`` keeps the counts that the data set comes with, of no class more
+    than ``n_max``. ``balance`` is for data sets with equal classes: it keeps ``data.n_max`` of
+    each class, and without it every image, like ``natural``.
     """
 
     __pydantic_config__: ClassVar[Any] = _STRICT
-    kind: Literal["balance", "exp", "step", "uniform"]
+    kind: Literal["balance", "exp", "step", "uniform", "natural"]
     mu: Mu | None = None
     total: Positive | None = None
+    n_max: Positive | None = added(None)  # of natural: images of a class at most; None: all
 
     def __str__(self) -> str:
-        return distribution_name(self.kind, self.mu, self.total)
+        return distribution_name(*self.columns.values())
+
+    @property
+    def columns(self) -> dict[str, str | float | None]:
+        """What tables say of it."""
+        return dict(zip(DISTRIBUTION, (self.kind, self.mu, self.total, self.n_max), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    """Which classes are head, medium and tail.
+
+    ``rank``: by size, K // 3 classes head and as many tail. ``shots``: by training images, more
+    than ``many`` head, fewer than ``few`` tail (OLTR, arXiv 1904.05160, on ImageNet-LT).
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    by: Literal["rank", "shots"]
+    many: Positive = 100
+    few: Positive = 20
+
+    def __str__(self) -> str:
+        return self.by if self.by == "rank" else f"{self.by} {self.many}/{self.few}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Where the labels of a custom data set stand, if not in the names of folders.
+
+    ``train`` and ``test`` are files below the data set's folder: CSV with a heading, or lines of
+    ``path label``. With one file for both, ``split`` is the column that says train or test. The
+    columns count for Parquet files too.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    train: str | None = None
+    test: str | None = None
+    image: str | None = None  # None: the first column of a name that is usual
+    label: str | None = None
+    split: str | None = None
+
+    def __str__(self) -> str:
+        return "/".join(value or "" for value in astuple(self)).rstrip("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupBy:
+    """Which training images belong together, so that no group is split between T and V.
+
+    By a ``column`` of the data set, or by what a ``pattern`` (a regular expression) finds in the
+    path of an image below its split: its parentheses, or the whole match where it has none.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    column: str | None = None
+    pattern: str | None = None
+
+    def __str__(self) -> str:
+        return self.column or str(self.pattern).replace(",", ";")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +181,14 @@ class Data:
     split_seed: Count = 0  # which half of a class goes to T and which to V
     class_order_seed: Count | None = None  # None: classes as labelled, class 0 is the head
     long_tailed_test: Distribution | None = None  # profile of the long-tailed test set
+    groups: Groups | None = added(None)  # None: the custom of the distribution, longtail.py
+    labels: Labels | None = added(None)  # of a custom data set
+    test_split: Literal["test", "validation"] = added("test")  # the split that is tested on
+    group: GroupBy | None = added(None)  # None: every image is a group of its own
+    # How an image becomes a square of image_size: scaled (bicubic) so that its shorter side has
+    # short_side (None: image_size) pixels and cropped about its centre, squeezed, or with borders.
+    resize: Literal["crop", "stretch", "pad"] = added("crop")
+    short_side: Annotated[int, Ge(8)] | None = added(None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +213,71 @@ class Pretrain:
     barlow: Barlow = field(default_factory=Barlow)
 
 
+Knob = bool | int | float | str | None | tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A registered loss or sampler, with those of its knobs that are not at their defaults.
+
+    Where all are, a recipe holds the bare name in its place. So a knob that a loss gets later
+    changes no identity, and the default of one never changes.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: str
+    knobs: tuple[tuple[str, Knob], ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}({','.join(f'{knob}={value}' for knob, value in self.knobs)})"
+
+
+Chosen = str | Choice
+
+
+def choose(registry: Registry[Any], name: str, knobs: Mapping[str, Any]) -> Chosen:
+    """What a recipe holds for a registered thing with these knobs.
+
+    Raises:
+        ValueError: an unknown name.
+        pydantic.ValidationError: an unknown knob, or a value of the wrong type or range.
+    """
+    defaults = {f.name: f.default for f in fields(registry.get(name))}
+    decided = registry.resolve(name, knobs).items()
+    other = tuple(sorted((knob, value) for knob, value in decided if value != defaults[knob]))
+    return Choice(name=name, knobs=other) if other else name
+
+
+def name_and_knobs(chosen: Chosen) -> tuple[str, dict[str, Knob]]:
+    """The arguments of ``Registry.build``."""
+    return (chosen, {}) if isinstance(chosen, str) else (chosen.name, dict(chosen.knobs))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierStage:
+    """Training of the classifier alone, on frozen features, after everything else.
+
+    Decoupling (Kang et al. 2020, arXiv 1910.09217): ``classifier`` begins anew and is trained
+    (cRT), ``scale`` learns a factor for the logit of each class and nothing else (LWS). With the
+    loss ``label_aware_smoothing`` it is the second stage of MiSLAS (arXiv 2104.00466).
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    epochs: Positive = 15
+    learn: Literal["classifier", "scale"] = "classifier"
+    loss: Chosen = "ce"
+    sampler: Chosen = "balanced"
+    lr: Rate | None = None  # cosine per epoch down to the recipe's lr_min; None: the recipe's lr
+
+    def __str__(self) -> str:
+        lr = "" if self.lr is None else f" lr={self.lr:g}"
+        return f"{self.epochs} epochs of {self.learn} {self.sampler} {self.loss}{lr}"
+
+
 Augment = Literal["crop_flip", "crop", "none"]
+Policy = Literal["none", "trivial_augment", "rand_augment"]
+Classifier = Literal["linear", "cosine", "etf"]  # what each means: losses/heads.py
+Schedule = Literal["cosine", "linear", "one_cycle"]  # of rates, by epoch: train/optimise.py
 Precision = Literal["fp32", "tf32", "bf16"]  # what each means: space/precision.py
 
 
@@ -158,8 +296,13 @@ class SearchRecipe:
     weight_decay: NonNegative = 3e-4  # paper
     grad_clip: Rate = 5.0  # DARTS --grad_clip; over the weights only
     augment: Augment = "crop_flip"  # DARTS utils.py: padding 4 at 32 pixels, scaled with size
-    loss: str = "ce"  # as registered; of the steps that read labels, with their class counts
-    sampler: str = added("shuffle")  # as registered; of weight steps on T
+    loss: Chosen = "ce"  # as registered; of the steps that read labels, with their class counts
+    sampler: Chosen = added("shuffle")  # as registered; of weight steps on T
+    classifier: Classifier | None = added(None)  # None: the one that the loss asks for
+    classifier_scale: Rate = added(30.0)  # of cosines, unless the loss has its own; LDAM's s
+    mixup: NonNegative = added(0.0)  # a of Beta(a, a), in weight steps on labels; 0 is off
+    cutmix: NonNegative = added(0.0)
+    mix_probability: Share = added(1.0)  # of a batch being mixed at all; CutMix CIFAR: 0.5
     bn_stats_in_arch_step: Literal["update", "freeze"] = "update"  # DARTS updates
     test_every: Positive = 1  # epochs between tests; the last epoch is always tested
     precision: Precision = "fp32"
@@ -185,8 +328,19 @@ class RetrainRecipe:
     drop_path: Fraction = 0.0  # final probability, rising linearly from 0; DARTS 0.2
     drop_path_on: Literal["edge", "node"] = "edge"  # DARTS edge, FairDARTS node
     images: Literal["full", "search_half"] = "full"  # train on T and V, or on T alone
-    loss: str = "ce"
-    sampler: str = added("shuffle")  # not of self-supervised pre-training
+    loss: Chosen = "ce"
+    sampler: Chosen = added("shuffle")  # not of self-supervised pre-training
+    classifier: Classifier | None = added(None)  # None: the one that the loss asks for
+    classifier_scale: Rate = added(30.0)  # of cosines, unless the loss has its own; LDAM's s
+    classifier_stage: ClassifierStage | None = added(None)
+    mixup: NonNegative = added(0.0)  # a of Beta(a, a); 0 is off; neither in pre-training
+    cutmix: NonNegative = added(0.0)  # nor in a classifier stage
+    mix_probability: Share = added(1.0)  # of a batch being mixed at all; CutMix CIFAR: 0.5
+    policy: Policy = added("none")  # of operations on images, after augment; data/policies.py
+    nesterov: bool = added(False)
+    warmup_epochs: Count = added(0)  # in which the rate rises linearly to lr
+    schedule: Schedule = added("cosine")
+    ema: Fraction = added(0.0)  # decay, by the step, of the averaged weights that are tested
     pretrain: Pretrain | None = None
     test_every: Positive = 1
     precision: Precision = "fp32"
@@ -195,9 +349,6 @@ class RetrainRecipe:
     def pretrained(self) -> str:
         """How networks are pre-trained, as the column ``pretrain`` says it."""
         return pretrain_column(self.pretrain.then if self.pretrain else None)
-
-
-Knob = bool | int | float | str | None | tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

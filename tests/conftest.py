@@ -4,6 +4,9 @@ Tensors as small as in tests are slower on two threads, and far slower on a busy
 Ray's workers would come after everything else. Without a GPU, Triton interprets its kernels, which
 it must know before it is imported. A session has one cache folder, for its processes and those that
 they start, so that the device is checked once and not before every first trial.
+
+Where Python may not keep bytecode beside sources, as in many containers, it is kept with pytest's
+cache: otherwise each of the hundreds of processes that tests start compiles torch's sources again.
 """
 
 from __future__ import annotations
@@ -18,8 +21,13 @@ from pathlib import Path
 
 import pytest
 
+BYTECODE = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
 os.environ.setdefault("RAY_worker_niceness", "0")
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(BYTECODE)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 sys.path.insert(0, str(Path(__file__).parent))

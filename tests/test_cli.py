@@ -184,7 +184,7 @@ def test_no_ray_cluster_at_the_address_is_one_message(tiny: Path, tmp_path: Path
     asked = process("run", tiny, "--store", tmp_path / "s", "--address", "127.0.0.1:1")
     _, complaint = asked.communicate(timeout=300)
     assert asked.returncode == 2
-    assert "--address 127.0.0.1:1" in complaint
+    assert "address 127.0.0.1:1" in complaint
     assert "Traceback" not in complaint
 
 

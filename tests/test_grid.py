@@ -52,6 +52,11 @@ def test_a_plan_of_ten_thousand_trials_takes_less_than_three_seconds() -> None:
     assert time.process_time() - start < 3
 
 
+def test_a_plan_takes_a_grid_or_the_path_of_its_file() -> None:
+    path = EXPERIMENTS / "quickstart.yaml"
+    assert plan(path) == plan(str(path)) == plan(load_grid(path))
+
+
 def test_search_is_the_product_of_methods_distributions_and_seeds_in_file_order() -> None:
     axes = {"distributions": ["balance", {"exp": 0.1}], "seeds": 2}
     of = grid(search={"methods": ["darts", "ssf_nas"]} | axes)

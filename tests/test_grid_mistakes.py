@@ -28,7 +28,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("data.subset_seed", "trail", "data.subset_seed: 'trail' is not a seed; write a whole number "
      "from 0 up, or trial"),
     ("data.long_tailed_test", "balance", "data.long_tailed_test: 'balance' is not known; choose "
-     "from match, {exp: 0.1}, {step: 0.1}"),
+     "from match, natural, {exp: 0.1}, {step: 0.1}"),
     ("search.methods", ["darts", "fair_dart", {"fairdarts": {"zeroone": "l1"}}],
      "search.methods[1]: unknown method 'fair_dart'; choose from beta_darts, darts, fairdarts, "
      "gdas, pc_darts, random, ssf_nas (did you mean fairdarts?)"),

@@ -110,7 +110,7 @@ def test_a_failed_retrain_blocks_nothing() -> None:
     scheduler.settle(next_task(scheduler).trial.trial_id, done())
     assert scheduler.finished
     assert scheduler.counts()["retrain"] == {
-        "done": 1, "failed": 1, "running": 0, "waiting": 0, "blocked": 0,
+        "done": 1, "failed": 1, "running": 0, "waiting": 0, "blocked": 0, "cancelled": 0,
     }  # fmt: skip
 
 
@@ -196,7 +196,7 @@ def test_a_finished_plan_starts_nothing() -> None:
     assert scheduler.finished
     assert scheduler.next_task() is None
     assert scheduler.counts() == {
-        phase: {"done": 1, "failed": 0, "running": 0, "waiting": 0, "blocked": 0}
+        phase: {"done": 1, "failed": 0, "running": 0, "waiting": 0, "blocked": 0, "cancelled": 0}
         for phase in ("search", "retrain")
     }
 

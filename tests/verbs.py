@@ -13,6 +13,7 @@ import pytest
 
 from nas_sweeps import cli as command_line
 from nas_sweeps.cli.options import err, out
+from nas_sweeps.sweep.stopping import SIGNALS
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Done:
 def cli(*arguments: object) -> Done:
     """``nas-sweeps ARGUMENTS`` on a screen of 100 columns. Raises what escapes ``main``."""
     said, complained = io.StringIO(), io.StringIO()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     with (
         pytest.MonkeyPatch.context() as patch,
         warnings.catch_warnings(),

@@ -10,6 +10,7 @@ import typer
 
 from nas_sweeps import __version__
 from nas_sweeps.bench.command import bench
+from nas_sweeps.cli.asking import cancel, pause, resume
 from nas_sweeps.cli.checking import doctor
 from nas_sweeps.cli.looking import (
     compare,
@@ -36,6 +37,9 @@ for verb in (
     plan,
     run,
     status,
+    pause,
+    resume,
+    cancel,
     failures,
     logs,
     table,

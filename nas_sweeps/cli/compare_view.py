@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nas_sweeps.names import distribution_name, method_name
+from nas_sweeps.names import DISTRIBUTION, distribution_name, method_name
 from nas_sweeps.report.compare import Comparison, compare
 from nas_sweeps.report.tables import is_fraction
 from nas_sweeps.store.records import State
@@ -152,7 +152,7 @@ def _who(row: dict[Any, Any]) -> str:
         _text(row, "phase"),
         method_name(method or None, variant, pretrain, recipe, row["search_epoch"]),
     ]
-    parts += [distribution_name(row["distribution"], row["mu"], row["total"])]
+    parts += [distribution_name(*(row[name] for name in DISTRIBUTION))]
     return " ".join(part for part in parts if part)
 
 

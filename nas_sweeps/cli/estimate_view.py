@@ -189,6 +189,16 @@ def work_text(found: Forecast, needs: Needs, gpus: bool) -> str:
     return f"{band_text(found.work())} of {_count(found.trials, 'trial')}; {held}"
 
 
+def left_text(found: Forecast, needs: Needs) -> str:
+    """What a run has left behind; of some of it, it may not be known what it takes."""
+    unknown = sum(line.unknown for line in found.lines)
+    gpus = any(need.gpus for need in needs.values())
+    if unknown == found.trials:
+        return f"{_count(unknown, 'trial')}; nothing like them was measured"
+    text = work_text(found, needs, gpus)
+    return text if not unknown else f"{text}, without {unknown} of which nothing was measured"
+
+
 def at_once_text(found: Forecast, needs: Needs, room: Room) -> str:
     """How many trials run together, by phase where that differs."""
     most = {line.phase: room.holds(needs[line.phase]) for line in found.lines}

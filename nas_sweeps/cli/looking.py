@@ -87,6 +87,9 @@ def table(
         TableFormat | None,
         typer.Option("--format", help="Plain lines to paste; without it, for this terminal."),
     ] = None,
+    phase: Annotated[
+        str, typer.Option(metavar="NAME", help="Whose trials: retrain, or a later phase.")
+    ] = "retrain",
 ) -> None:
     """Retrained networks, method by distribution: mean, standard deviation, number.
 
@@ -98,16 +101,16 @@ def table(
     if style is None:
         from nas_sweeps.cli.views import results_view
 
-        show(results_view(store, value, names(rows), names(columns)))
+        show(results_view(store, value, names(rows), names(columns), phase))
         return
     from nas_sweeps.report.labels import caveats
     from nas_sweeps.report.tables import table_text
     from nas_sweeps.tables import attributed, load
 
     frames = load(store)
-    sys.stdout.write(table_text(frames, names(rows), names(columns), value, style))
+    sys.stdout.write(table_text(frames, names(rows), names(columns), value, style, phase))
     sys.stdout.flush()
-    for line in caveats(attributed(frames)):
+    for line in caveats(attributed(frames, phase)):
         err.print(line, soft_wrap=True)
 
 

@@ -14,6 +14,7 @@ out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 
 USER_ERROR, NOT_ALL_DONE, INTERRUPTED = 2, 1, 130
+STOPPED = 143  # as by SIGTERM: in order, and nothing went wrong
 
 GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="The grid file (YAML).")]
 StoreName = Annotated[

@@ -15,6 +15,7 @@ from nas_sweeps.choices import TRACKERS, Retry, Tracker
 from nas_sweeps.cli.options import (
     INTERRUPTED,
     NOT_ALL_DONE,
+    STOPPED,
     GridFile,
     Overrides,
     StoreOption,
@@ -159,6 +160,27 @@ def run(
             "server, project and login from their own environment.",
         ),
     ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="Stop then, each running trial at a checkpoint, and start nothing before that is "
+            "not expected to end by then: 11h30m, 2026-11-27T08:00, or none. Without it, two "
+            "minutes before Slurm ends the job, in one.",
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HOURS",
+            help="Spend no more GPU-hours than so many in this run; CPU-hours where a grid asks "
+            "for no GPU.",
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="PRICE", help="Of such an hour: --budget is money."),
+    ] = None,
     source: SourceOption = None,
 ) -> None:
     """Run what is planned and not done. The same command starts, continues and extends a grid.
@@ -169,15 +191,22 @@ def run(
 
     nas-sweeps run grid.yaml --only "method == 'darts'" --set search.seeds=[0,1]
 
+    nas-sweeps run grid.yaml --deadline 11h30m --budget 30 --rate 2.5
+
     Exit code 0: all is done; 1: something failed; 2: a mistake in what was
-    asked; 130 and 143: stopped by Ctrl-C and by SIGTERM, every running trial
-    with a checkpoint.
+    asked; 130, 143 and 129: stopped by Ctrl-C, by SIGTERM and by a terminal
+    that closed, every running trial with a checkpoint; 143 also by --deadline
+    and --budget.
     """
     from nas_sweeps.cli.views import results_view
     from nas_sweeps.sweep.run import run as run_grid
+    from nas_sweeps.sweep.stopping import obeyed
 
     grid = _grid(grid_file, overrides)
-    signal.signal(signal.SIGTERM, _terminated)  # a batch system's way to stop
+    stops = obeyed()
+    for number in stops:  # also while nothing runs yet
+        if number != signal.SIGINT:
+            signal.signal(number, _terminated)
     try:
         summary = run_grid(
             grid,
@@ -193,9 +222,12 @@ def run(
             console=out,
             last_resort=os._exit,
             source=source,
+            deadline=deadline,
+            budget=budget,
+            rate=rate,
         )
     except KeyboardInterrupt as stopped:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stops:
             signal.signal(number, signal.SIG_IGN)  # it is ending already
         err.print("stopped; the same command goes on where the trials are now")
         raise typer.Exit(getattr(stopped, "exit_code", INTERRUPTED)) from None
@@ -209,11 +241,21 @@ def run(
     show([str(summary)])
     if summary.stopped is not None:
         err.print(f"stopped: {summary.stopped}", soft_wrap=True)
-    if not summary.complete:
+    if summary.left is not None and summary.left.trials:
+        from nas_sweeps.cli.estimate_view import left_text
+
+        needs = {phase: grid.resources(phase) for phase in grid.phases}
+        err.print(f"left: {left_text(summary.left, needs)}; the same command goes on with them")
+        raise typer.Exit(STOPPED)
+    if summary.complete:
+        return
+    if summary.cancelled:
+        err.print(f"{summary.cancelled} trials were cancelled; the same command takes them up")
+    if summary.failed or not summary.cancelled:
         name = shlex.quote(str(summary.store))
         err.print(f"not all done: `nas-sweeps failures {name}` says why", soft_wrap=True)
         err.print("--retry failed tries mistakes again, and with them the retrains that they block")
-        raise typer.Exit(NOT_ALL_DONE)
+    raise typer.Exit(NOT_ALL_DONE)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from nas_sweeps.cli.estimate_view import EstimateOptions, estimate_view, latest_text
-from nas_sweeps.data.profiles import known_counts
+from nas_sweeps.data.profiles import known_counts, known_remarks
 from nas_sweeps.grid import Entry, Grid, GridError, plan
 from nas_sweeps.grid.expand import method_of
 from nas_sweeps.grid.whole_batches import too_large_batches
@@ -47,6 +47,9 @@ def plan_view(
     waiting = (entry for entry, state in scheduler.states() if state == State.WAITING)
     for line in too_large_batches(waiting, known_counts):
         yield Text(line, style="red")
+    yield from dict.fromkeys(
+        note for entry in planned for note in known_remarks(entry.data, entry.distribution)
+    )
     held = "holds what is done" if store.exists() else "is not there yet"
     yield f"store {store} {held}"
     yield from estimate_view(grid, scheduler, store, question)
@@ -151,13 +154,14 @@ def results_view(
     value: str,
     rows: Sequence[str] = ("method",),
     columns: Sequence[str] = ("distribution", "mu"),
+    phase: str = "retrain",
 ) -> Iterator[RenderableType]:
     """Retrained networks: mean and standard deviation over trials, and their number.
 
     Accuracies are in percent. A retrain that several searches led to counts for each.
 
     Args:
-        rows, columns, value: as for ``summarise``.
+        rows, columns, value, phase: as for ``summarise``.
 
     Raises:
         ValueError: there is no store, or a name is no column.
@@ -167,13 +171,14 @@ def results_view(
     from nas_sweeps.tables import attributed, load, summarise
 
     frames = load(store)
-    found = summarise(frames, value, rows, columns)
+    found = summarise(frames, value, rows, columns, phase)
     if found.empty:
-        yield f"no retrain is done yet in {store}"
+        yield f"no {phase} is done yet in {store}"
         return
     percent = is_fraction(value)
     shown = "mean ± sd over trials, n" + (", in percent" if percent else "")
-    yield f"{value} of retrained networks: {shown}"
+    networks = "retrained networks" if phase == "retrain" else f"{phase} trials"
+    yield f"{value} of {networks}: {shown}"
     head, *body = entries(found, percent)
     table = Table()
     for i, heading in enumerate(head):
@@ -182,4 +187,4 @@ def results_view(
     for line in body:
         table.add_row(*line)
     yield table
-    yield from caveats(attributed(frames))
+    yield from caveats(attributed(frames, phase))

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from nas_sweeps import methods
 from nas_sweeps.cost.epochs import Kind, parts_of
-from nas_sweeps.cost.rates import Images, Rates, Sample, share_of, work_of
+from nas_sweeps.cost.rates import Images, Rates, Sample, pass_length, share_of, work_of
 from nas_sweeps.data.splits import DataSplits, prepare
 from nas_sweeps.grid import Entry, Grid, Slot
 from nas_sweeps.grid.expand import method_of
+from nas_sweeps.recipes import sampler_of
 from nas_sweeps.schedule import Scheduler
 from nas_sweeps.space.published import published
 from nas_sweeps.train.common import Run, choose_device
@@ -121,6 +122,9 @@ def _short_retrain(trial: RetrainTrial) -> RetrainTrial:
     recipe = _short(trial.recipe)
     if recipe.pretrain is not None:
         recipe = replace(recipe, pretrain=replace(recipe.pretrain, epochs=1 + REPEATS))
+    if recipe.classifier_stage is not None:
+        stage = replace(recipe.classifier_stage, epochs=1 + REPEATS)
+        recipe = replace(recipe, classifier_stage=stage)
     return replace(trial, recipe=recipe)
 
 
@@ -138,7 +142,9 @@ R = TypeVar("R", SearchRecipe, RetrainRecipe)
 
 
 def _short(recipe: R) -> R:
-    return replace(recipe, epochs=1 + REPEATS, test_every=1)
+    short = replace(recipe, epochs=1 + REPEATS, test_every=1)
+    # What its time does not depend on, and would not go with so few epochs.
+    return replace(short, warmup_epochs=0) if isinstance(short, RetrainRecipe) else short
 
 
 def _part(whole: DataSplits, batch: int, steps: int) -> DataSplits:
@@ -173,7 +179,7 @@ def _sample(
     return Sample(
         kind=kind,
         work=work_of(entry.data, entry.recipe),
-        images=len(whole.full_index) * share_of(entry.recipe),
+        images=_passed(entry, kind, whole, whole.full_index) * share_of(entry.recipe),
         epoch_s=image_s * _trained(entry, kind, whole) + tests * per_image * _tested(entry, whole),
         image_s=image_s,
         timed=True,
@@ -185,12 +191,19 @@ def _trained(entry: Entry, kind: Kind, bundle: DataSplits) -> int:
     batch: int = entry.recipe.batch_size
     if not isinstance(entry, SearchTrial):
         index = bundle.t_index if share_of(entry.recipe) < 1 else bundle.full_index
-        return _in_batches(len(index), batch, kind.stage == "pretrain")
+        return _in_batches(_passed(entry, kind, bundle, index), batch, kind.stage == "pretrain")
     whole = methods.build(entry.method).weight_loss.whole_batches
-    passed = _in_batches(len(bundle.t_index), batch, whole)
+    passed = _in_batches(_passed(entry, kind, bundle, bundle.t_index), batch, whole)
     if kind.stage == "warmup":  # which takes no batch of V
         return passed
     return passed + -(-passed // batch) * min(batch, len(bundle.v_index))
+
+
+def _passed(entry: Entry, kind: Kind, bundle: DataSplits, index: Tensor) -> int:
+    """Images of a pass over those at ``index``, as the stage's sampler has it."""
+    sampler = sampler_of(entry.recipe, kind.stage)
+    counts = bundle.labels[index].bincount().tolist()
+    return len(index) if sampler is None else pass_length(sampler, counts)
 
 
 def _in_batches(images: int, batch: int, whole: bool) -> int:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nas_sweeps.cost.epochs import parts_of
-from nas_sweeps.cost.rates import Images, Rates, Sample, share_of, work_of
+from nas_sweeps.cost.rates import Images, Rates, Sample, work_of
 from nas_sweeps.store import Store
 from nas_sweeps.store.records import AttemptState, State
 from nas_sweeps.tables import load
@@ -74,6 +74,7 @@ def measure(stores: Iterable[Store], needs: Mapping[str, Resources]) -> Measured
         of = trials[row["trial_id"]]
         rates.add(_sample(of["trial"], of["origins"], row, rates.images), row["trial_id"])
     used = {row["trial_id"]: trials[row["trial_id"]] for row in stages}
+    used |= {t: row for t, row in trials.items() if row["wall_s"] and not parts_of(row["trial"])}
     return Measured(
         rates,
         len(used),
@@ -162,11 +163,11 @@ def _sample(
     trial: Trial, origins: Iterable[Origin], stage: dict[str, Any], images: Images
 ) -> Sample:
     kinds = [kind for kind, _ in parts_of(trial, origins)]
-    there = images.of(trial.data, trial.distribution) or 0
+    there = images.in_epoch(trial.data, trial.distribution, trial.recipe, stage["stage"])
     return Sample(
         kind=kinds[0]._replace(stage=stage["stage"]),
         work=work_of(trial.data, trial.recipe),
-        images=there * share_of(trial.recipe),
+        images=there or 0.0,
         epoch_s=stage["epoch_s_mean"],
         image_s=stage["image_s_mean"] or 0.0,
     )
@@ -181,7 +182,9 @@ def _overhead(
         spent[row["trial_id"]] += row["epoch_s_sum"]
     found: dict[str, list[float]] = {row["trial"].phase: [] for row in trials.values()}
     for trial_id, row in trials.items():
-        if row["state"] == State.DONE and row["attempt"] == 1 and row["wall_s"] and spent[trial_id]:
+        if row["state"] != State.DONE or row["attempt"] != 1 or not row["wall_s"]:
+            continue
+        if spent[trial_id] or not parts_of(row["trial"]):
             found[row["trial"].phase].append(max(0.0, row["wall_s"] - spent[trial_id]))
     return {p: gap + (statistics.median(all_of) if all_of else 0.0) for p, all_of in found.items()}
 

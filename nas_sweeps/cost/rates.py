@@ -11,23 +11,28 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
 from nas_sweeps.cost.epochs import Kind, after, parts_of
+from nas_sweeps.data.samplers import SAMPLERS
 from nas_sweeps.grid import Entry
+from nas_sweeps.recipes import sampler_of
 from nas_sweeps.trial import (
+    Chosen,
     Data,
     Distribution,
     Origin,
     RetrainRecipe,
     SearchRecipe,
     Trial,
+    name_and_knobs,
 )
 
 # What an epoch's time does not depend on.
 FREE = {"epochs", "lr", "lr_min", "momentum", "weight_decay", "grad_clip", "label"}
+FREE |= {"nesterov", "warmup_epochs", "schedule"}
 FREE_SEEDS = {"subset_seed", "split_seed", "class_order_seed"}
 ASSUMED_SPREAD = 0.25  # of the logarithm of seconds, where one trial alone was measured
 HOW = ("of the same kind", "of other distributions", "of other methods", "of the same phase")
@@ -86,7 +91,9 @@ class Images:
     def add(self, data: Data, distribution: Distribution, largest: int, k: int, total: int) -> None:
         key = data_key(data)
         self.known[key, str(distribution)] = total
-        self.classes[key] = (min(largest, self.classes.get(key, (largest, k))[0]), k)
+        if distribution.kind in ("exp", "step") or total == largest * k:
+            # Else the largest class is that of the data set, and says nothing of other profiles.
+            self.classes[key] = (min(largest, self.classes.get(key, (largest, k))[0]), k)
 
     def of(self, data: Data, distribution: Distribution) -> int | None:
         """The number of training images; None where nothing of this data set was measured."""
@@ -97,6 +104,21 @@ class Images:
                 return None
             self.known[key] = sum(counts)
         return self.known[key]
+
+    def in_epoch(
+        self,
+        data: Data,
+        distribution: Distribution,
+        recipe: SearchRecipe | RetrainRecipe,
+        stage: str,
+    ) -> float | None:
+        """How many of them an epoch goes through; a sampler may make it shorter or longer."""
+        total, counts = self.of(data, distribution), self._counts(data, distribution)
+        sampler = sampler_of(recipe, stage)
+        if total is None or counts is None or sampler is None:
+            return None if total is None else total * share_of(recipe)
+        length = pass_length(sampler, counts)
+        return total * share_of(recipe) * length / sum(counts)
 
     def _counts(self, data: Data, distribution: Distribution) -> tuple[int, ...] | None:
         from nas_sweeps.data.profiles import class_counts, known_counts
@@ -134,6 +156,14 @@ def _without(value: object, free: set[str]) -> object:
 def share_of(recipe: SearchRecipe | RetrainRecipe) -> float:
     """The share of the training images that an epoch goes through."""
     return 0.5 if getattr(recipe, "images", "full") == "search_half" else 1.0
+
+
+def pass_length(sampler: Chosen, counts: Sequence[int]) -> int:
+    """Images of a pass; one of a sampler that is not known here is as long as without."""
+    try:
+        return SAMPLERS.build(*name_and_knobs(sampler)).length(counts)
+    except ValueError:
+        return sum(counts)
 
 
 _Group = tuple[int, str, tuple[str, ...]]  # a step, the work, and the beginning of a kind
@@ -203,8 +233,11 @@ class Rates:
         Args:
             since_s: for how long the next epoch has been under way.
         """
-        total, begun_s = 0.0, since_s
-        for kind, epochs in after(parts_of(trial, origins), epochs_done):
+        parts, total, begun_s = parts_of(trial, origins), 0.0, since_s
+        if not parts:  # it trains nothing
+            whole_s = self.overhead_s.get(trial.phase)
+            return None if whole_s is None else max(0.0, whole_s - since_s)
+        for kind, epochs in after(parts, epochs_done):
             found = self._epoch(trial, kind)
             if found is None:
                 return None
@@ -215,8 +248,7 @@ class Rates:
     def _epoch(self, entry: Entry | Trial, kind: Kind) -> Cost | None:
         key = kind, work_of(entry.data, entry.recipe)
         if key not in self._epochs:
-            images = self.images.of(entry.data, entry.distribution)
-            there = None if images is None else images * share_of(entry.recipe)
+            there = self.images.in_epoch(entry.data, entry.distribution, entry.recipe, kind.stage)
             self._epochs[key] = self._epoch_of(*key, there)
         return self._epochs[key]
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas_sweeps.data import color
-from nas_sweeps.trial import Augment
+from nas_sweeps.data.policies import augmented
+from nas_sweeps.trial import Augment, Policy
 
 Channels = tuple[float, float, float]
 
@@ -35,9 +36,14 @@ def training_batch(
     std: Channels,
     cutout_side: int,
     generator: torch.Generator,
+    policy: Policy = "none",
 ) -> Tensor:
-    """What a supervised training step sees: crop and flip, normalise, cut out (side 0: off)."""
-    x_B3SS = normalise(crop_flip(x_B3SS, kind, generator), mean, std)
+    """What a supervised training step sees: crop and flip, a policy, normalise, cut out.
+
+    A side of 0 cuts nothing out.
+    """
+    x_B3SS = augmented(crop_flip(x_B3SS, kind, generator), policy, generator)
+    x_B3SS = normalise(x_B3SS, mean, std)
     return cutout(x_B3SS, cutout_side, generator) if cutout_side else x_B3SS
 
 

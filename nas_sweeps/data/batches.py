@@ -36,7 +36,7 @@ def epoch_batches(
         )
     taken = index[order(generator)] if order else _shuffled(index, generator)
     batches = torch.split(taken, batch_size)
-    rest = len(index) % batch_size
+    rest = len(taken) % batch_size
     return batches[:-1] if rest and len(batches) > 1 and (drop_last or rest == 1) else batches
 
 

@@ -56,7 +56,8 @@ class Dataset(ABC):
     """A data set whose name is its identity: other images need another name.
 
     Attributes:
-        images_per_class: training images of each class, which are equally many.
+        images_per_class: training images of each class, if these are equally many; None: they are
+            not, and only the images can tell.
         num_classes: how many classes there are.
         normalisation: mean and standard deviation of the training images; None: measured.
         archive: what it is downloaded as; None: nothing is downloaded.
@@ -65,7 +66,7 @@ class Dataset(ABC):
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
-    images_per_class: ClassVar[int]
+    images_per_class: ClassVar[int | None]
     num_classes: ClassVar[int]
     normalisation: ClassVar[tuple[Statistics, Statistics] | None] = None
     archive: ClassVar[Archive | None] = None

@@ -1,12 +1,16 @@
 """Which files make up a custom data set. Torch-free.
 
-Two layouts are read:
+These layouts are read:
 
 - Parquet files, anywhere under the folder: those whose name begins with the word ``train`` or
   ``test`` (``data/train-00000-of-00002.parquet``), and those in a folder of that name
   (``default/train/0000.parquet``, the Hugging Face hub's conversion). All files of a split lie in
   one folder, and none of a numbered series may be missing.
 - Image folders: ``train/<class>/...`` and ``test/<class>/...``.
+- Images anywhere under the folder that label files name, where the data section has ``labels``.
+- One ``.npz`` file with arrays, as MedMNIST publishes them, in place of a folder.
+
+With ``test_split: validation`` the validation split is the one that is tested on.
 
 Hidden files and what systems put beside files of their own accord are not seen at all. What else
 is not read is kept as ``Files.left_out``, to be told.
@@ -17,15 +21,18 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from nas_sweeps.data.lists import Row, read_lists
 from nas_sweeps.data.nearmiss import near_misses
+from nas_sweeps.data.series import check_series
 from nas_sweeps.paths import user_path
+from nas_sweeps.trial import Data
 
-Layout = Literal["parquet", "folder"]
+Layout = Literal["parquet", "folder", "list", "npz"]
 # Suffixes of the formats that ``decode`` opens: all that torchvision's ImageFolder takes, and the
 # other names of the same formats.
 IMAGE_SUFFIXES = frozenset(
@@ -38,6 +45,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 LAYOUTS = "train*.parquet and test*.parquet, or train/<class>/ and test/<class>/ full of images"
 SPLITS = ("train", "test")
+_TEST_NAMES = {"test": ("test",), "validation": ("validation", "valid", "val", "dev")}
 
 # Made by systems and not by people, compared without case: Synology and QNAP, Windows, macOS's
 # archiver, ext4.
@@ -48,18 +56,16 @@ _NOT_DATA = frozenset(
         *("__macosx", "lost+found"),
     }
 )
-_SPLIT_WORD = re.compile(r"(train|test)(?![A-Za-z])")
-_SHARD = re.compile(r"(?P<series>.*?)-(?P<index>\d{5})-of-(?P<total>\d{5})(?:-.*)?")
-_NUMBER = re.compile(r"\d{4,5}")
-_NAMED = 3  # so many files a message names
+_SPLIT_WORD = re.compile(r"([a-z]+)(?![A-Za-z])")
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The files of a custom data set, each split sorted by path.
+    """The files of a custom data set, each split sorted by path, or in the order of its list.
 
     ``left_out`` are files that lie where images are looked for, or look like images or Parquet
-    data, and are not read.
+    data, and are not read. ``lists`` are label files, ``rows`` what they say of each image, by
+    column, and ``label_column`` is the one of its label.
     """
 
     layout: Layout
@@ -67,27 +73,48 @@ class Files:
     train: tuple[Path, ...]
     test: tuple[Path, ...]
     left_out: tuple[Path, ...] = ()
+    lists: tuple[Path, ...] = ()
+    rows: Mapping[Path, Row] = field(default_factory=dict, compare=False)
+    label_column: str = ""
+    unlisted: int = 0  # rows of label files that are of another split
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """Every file that says what the images and labels are."""
+        return self.train + self.test + self.lists
 
     def remark(self) -> str | None:
         """What is left out, counted, in one line; None where nothing is."""
+        rows = [f"{self.unlisted:,} rows of another split"] if self.unlisted else []
         if not self.left_out:
-            return None
+            return f"data path {self.root}: not read: {rows[0]}" if rows else None
         kinds = Counter(file.suffix.lower() or "no suffix" for file in self.left_out)
-        counted = ", ".join(f"{count:,} of {kind}" for kind, count in kinds.most_common(5))
+        counted = ", ".join(
+            [*rows, *(f"{count:,} of {kind}" for kind, count in kinds.most_common(5))]
+        )
         first = self.left_out[0].relative_to(self.root).as_posix()
-        read = "train and test Parquet files" if self.layout == "parquet" else "images of classes"
+        read = _READ.get(self.layout, "images of classes")
         return f"data path {self.root}: not read: {counted} ({first!r} first); read: {read}"
 
 
-def find_files(path: str | Path) -> Files:
+_READ = {"parquet": "train and test Parquet files", "list": "images that label files name"}
+
+
+def find_files(path: str | Path, source: Data | None = None) -> Files:
     """List what ``path`` holds.
 
+    Args:
+        source: what the data section says of labels and splits; None: nothing.
+
     Raises:
-        ValueError: ``path`` is missing, a file, empty, of neither layout, or lacks a split; a
-            Parquet split lies in two folders or lacks a file of its series; or a folder cannot
-            be read, or leads back to a folder that holds it.
+        ValueError: ``path`` is missing, a file, empty, of no layout, or lacks a split; a
+            Parquet split lies in two folders or lacks a file of its series; a label file is wrong,
+            as ``read_lists`` says; or a folder cannot be read, or leads back to a folder that
+            holds it.
     """
     root = user_path(path)
+    if root.is_file() and root.suffix.lower() == ".npz":
+        return Files("npz", root.parent, (root,), (root,))
     if not root.is_dir():
         problem = "is a file" if root.exists() else "does not exist"
         raise ValueError(f"data path {root} {problem}; name a folder with {LAYOUTS}")
@@ -95,23 +122,28 @@ def find_files(path: str | Path) -> Files:
     if not everything:
         raise ValueError(f"data path {root} is empty; it needs {LAYOUTS}")
     relative = [file.relative_to(root) for file in everything]
+    if source is not None and source.labels is not None and _has_lists(source):
+        return _listed(root, relative, source)
+    tested = _TEST_NAMES[source.test_split if source else "test"]
     by_layout: dict[Layout, tuple[list[Path], list[Path]]] = {
-        "parquet": _splits(_parquet_split, relative),
-        "folder": _splits(_folder_split, relative),
+        "parquet": _splits(lambda file: _parquet_split(file, tested), relative),
+        "folder": _splits(lambda file: _folder_split(file, tested), relative),
     }
     for layout, (train, test) in by_layout.items():
         if not (train and test):
             continue
         if layout == "parquet":
-            _check_series(root, "train", train)
-            _check_series(root, "test", test)
+            check_series(root, "train", train)
+            check_series(root, tested[0], test)
         left_out = _left_out(relative, {*train, *test})
-        splits = (tuple(root / file for file in of) for of in (train, test, left_out))
-        return Files(layout, root, *splits)
+        first, second, others = (
+            tuple(root / file for file in of) for of in (train, test, left_out)
+        )
+        return Files(layout, root, first, second, others)
     hint = near_misses(root, relative, IMAGE_SUFFIXES)
     for train, test in by_layout.values():
         if train or test:
-            found, lacking = ("train", "test") if train else ("test", "train")
+            found, lacking = ("train", tested[0]) if train else (tested[0], "train")
             raise ValueError(
                 f"data path {root} has {found} images but no {lacking}: add {LAYOUTS}{hint}"
             )
@@ -130,18 +162,49 @@ def _splits(
     return found["train"], found["test"]
 
 
-def _parquet_split(file: Path) -> str | None:
+def _split_of(word: str, tested: Collection[str]) -> str | None:
+    return "train" if word == "train" else "test" if word in tested else None
+
+
+def _parquet_split(file: Path, tested: Collection[str]) -> str | None:
     if file.suffix != ".parquet":
         return None
     word = _SPLIT_WORD.match(file.name)
-    if word:
-        return word[1]
-    return file.parent.name if file.parent.name in SPLITS else None
+    return (word and _split_of(word[1], tested)) or _split_of(file.parent.name, tested)
 
 
-def _folder_split(file: Path) -> str | None:
+def _folder_split(file: Path, tested: Collection[str]) -> str | None:
     is_image = len(file.parts) >= 3 and file.suffix.lower() in IMAGE_SUFFIXES
-    return file.parts[0] if is_image and file.parts[0] in SPLITS else None
+    return _split_of(file.parts[0], tested) if is_image else None
+
+
+def _has_lists(source: Data) -> bool:
+    return source.labels is not None and bool(source.labels.train or source.labels.test)
+
+
+def _listed(root: Path, relative: list[Path], source: Data) -> Files:
+    """The images that label files name. Raises ValueError."""
+    assert source.labels is not None, "asked before"
+    images = [file for file in relative if file.suffix.lower() in IMAGE_SUFFIXES]
+    found = read_lists(root, source.labels, images, source.test_split)
+    both = found.train.keys() & found.test.keys()
+    if both:
+        raise ValueError(
+            f"{root}: {len(both):,} images are listed in train and in {source.test_split}, "
+            f"'{min(both).relative_to(root).as_posix()}' for one; keep either line"
+        )
+    used = {image.relative_to(root) for rows in (found.train, found.test) for image in rows}
+    return Files(
+        "list",
+        root,
+        tuple(found.train),
+        tuple(found.test),
+        tuple(root / image for image in images if image not in used),
+        found.files,
+        found.train | found.test,
+        found.label,
+        found.unlisted,
+    )
 
 
 def _left_out(files: Iterable[Path], used: set[Path]) -> list[Path]:
@@ -156,73 +219,6 @@ def _left_out(files: Iterable[Path], used: set[Path]) -> list[Path]:
             or (len(file.parts) > 1 and file.suffix.lower() in IMAGE_SUFFIXES)
         )
     ]
-
-
-# Whole series of Parquet files
-
-
-def _check_series(root: Path, split: str, files: Sequence[Path]) -> None:
-    """Raises ValueError where images are missing or are there twice, as far as names tell."""
-    folders = list(dict.fromkeys(file.parent.as_posix() for file in files))
-    if len(folders) > 1:
-        raise ValueError(
-            f"data path {root}: Parquet files of {split} lie in {len(folders)} folders "
-            f"({_listed(folders)}), which may hold the same images; name the folder of one data "
-            "set as data.path, or put all files of the split into one folder"
-        )
-    where = root / folders[0]
-    shards: dict[str, list[tuple[int, int | None, str]]] = defaultdict(list)
-    for file in files:
-        shard = _SHARD.fullmatch(file.stem)
-        if shard:
-            index, total = int(shard["index"]), int(shard["total"])
-            shards[shard["series"]].append((index, total, file.name))
-        elif _NUMBER.fullmatch(file.stem):
-            shards[""].append((int(file.stem), None, file.name))
-    names = {file.name for file in files}
-    for series, found in shards.items():
-        if f"{series}.parquet" in names:
-            raise ValueError(
-                f"{where}: '{series}.parquet' and '{found[0][2]}' may hold the same images; keep "
-                "the one file or its parts"
-            )
-        _check_numbers(where, series, found)
-
-
-def _check_numbers(where: Path, series: str, found: Sequence[tuple[int, int | None, str]]) -> None:
-    """``found``: of each file its number, how many there should be if its name says so, its name.
-
-    Raises ValueError.
-    """
-    totals = {total for _, total, _ in found}
-    by_index: dict[int, str] = {}
-    for index, _, name in found:
-        if index in by_index or len(totals) > 1:
-            other = by_index.get(index, found[0][2] if name != found[0][2] else found[-1][2])
-            raise ValueError(
-                f"{where}: '{other}' and '{name}' are parts of two copies of one split; keep the "
-                "files of one copy"
-            )
-        by_index[index] = name
-    (told,) = totals
-    total = max(by_index) + 1 if told is None else told
-    missing = sorted(set(range(total)) - set(by_index))
-    if missing:
-        names = [
-            f"{index:0{len(Path(found[0][2]).stem)}}.parquet"
-            if told is None
-            else f"{series}-{index:05}-of-{total:05}"
-            for index in missing
-        ]
-        raise ValueError(
-            f"{where}: {len(missing)} of {total} Parquet files missing: {_listed(names)}; the "
-            "download may have stopped: fetch the rest"
-        )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = ", …" if len(names) > _NAMED else ""
-    return ", ".join(f"'{name}'" for name in names[:_NAMED]) + more
 
 
 # What is there

@@ -13,16 +13,20 @@ from pathlib import Path
 from nas_sweeps.data.cache import cache_folder
 from nas_sweeps.data.files import Files, find_files
 from nas_sweeps.publish import publish_text
-from nas_sweeps.trial import DataPaths
+from nas_sweeps.trial import Data, DataPaths
 
 
-def fingerprint(path: str | Path, places: DataPaths | None = None) -> str:
+def fingerprint(
+    path: str | Path, places: DataPaths | None = None, source: Data | None = None
+) -> str:
     """SHA-256 (64 hexadecimal digits) over the relative names and contents of a data set.
+
+    ``source`` says which files these are, as ``find_files`` takes it.
 
     Raises:
         ValueError: as ``find_files`` and ``fingerprint_of``.
     """
-    return fingerprint_of(find_files(path), places)
+    return fingerprint_of(find_files(path, source), places)
 
 
 def fingerprint_of(files: Files, places: DataPaths | None = None) -> str:
@@ -49,7 +53,7 @@ def fingerprint_of(files: Files, places: DataPaths | None = None) -> str:
 def _listing_key(files: Files) -> str:
     """Changes with every change of a file: a tool may keep a file's mtime, but not its ctime."""
     digest = hashlib.sha256()
-    for file in files.train + files.test:
+    for file in files.all:
         _check_name(file)
         try:
             found = file.stat()
@@ -83,7 +87,7 @@ def _check_name(file: Path) -> None:
 
 def _hash_contents(files: Files) -> str:
     digest = hashlib.sha256()
-    for file in files.train + files.test:
+    for file in files.all:
         try:
             with file.open("rb") as stream:
                 content = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,14 +13,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_sweeps.trial import Distribution
+from nas_sweeps.trial import Distribution, Groups
 
 Group = Literal["head", "medium", "tail"]
 Labels = NDArray[np.int64]
 
-# CIFAR-100-LT's custom since OLTR (Liu et al. 2019): many-, medium- and few-shot classes.
-MANY_SHOT, FEW_SHOT = 100, 20
-SHOT_CLASSES = 100  # data sets with fewer classes have no such custom: groups go by rank
+SHOT_CLASSES = 100  # drawn long tails of fewer classes have no custom of shots: they go by rank
+_BY_SHOTS, _BY_RANK = Groups(by="shots"), Groups(by="rank")
 LT_TEST_DEFAULT = Distribution(kind="exp", mu=0.1)  # where training itself is not long-tailed
 
 
@@ -82,19 +81,77 @@ def split_half(labels: Labels, index: Labels, seed: int) -> tuple[Labels, Labels
     return np.concatenate(halves[0]), np.concatenate(halves[1])
 
 
+def split_groups(labels: Labels, index: Labels, groups: Labels, seed: int) -> tuple[Labels, Labels]:
+    """Split ``index`` into T and V, every group of ``groups`` (one number an image) in one of them.
+
+    A greedy split that stays as stratified as groups allow. Groups are taken in turn, first those
+    that hold the largest share of a class, in random order where that is equal, and each goes
+    where it makes up for the most: with d_k the share of class k that T has more of than V so far,
+    to T if the sum of d_k times the group's share of class k is negative, else to V.
+
+    Raises:
+        ValueError: a class has all its images in one half.
+    """
+    random = np.random.RandomState(seed)
+    names, number_of = np.unique(groups[index], return_inverse=True)
+    shares = _shares(labels[index], number_of, len(names))
+    turns = random.permutation(len(names)).tolist()
+    turns.sort(key=lambda group: -max(shares[group].values()))
+    ahead = dict.fromkeys(np.unique(labels[index]).tolist(), 0.0)
+    in_t = np.zeros(len(names), bool)
+    ahead_in_all = 0.0
+    for group in turns:
+        balance = sum(ahead[label] * share for label, share in shares[group].items())
+        in_t[group] = balance < 0 or (balance == 0 and ahead_in_all <= 0)
+        for label, share in shares[group].items():
+            ahead[label] += share if in_t[group] else -share
+            ahead_in_all += share if in_t[group] else -share
+    if in_t[number_of].sum() * 2 < len(index):
+        in_t = ~in_t  # as of images by themselves, the odd one goes to T
+    halves = index[in_t[number_of]], index[~in_t[number_of]]
+    for label in ahead:
+        if not all((labels[half] == label).any() for half in halves):
+            count = sum(label in of_group for of_group in shares)
+            alone = "give it a second group, or remove it"
+            raise ValueError(
+                f"class {label} has images of {count} group{'s' * (count > 1)}, and no split of "
+                f"groups was found that gives some to T and some to V; "
+                f"{alone if count == 1 else 'try another data.split_seed'}"
+            )
+    return halves
+
+
+def _shares(labels: Labels, groups: Labels, num_groups: int) -> list[dict[int, float]]:
+    """Of each group, which share of a class's images it holds, by label."""
+    of_class = np.bincount(labels)
+    classes = len(of_class)
+    pairs, counts = np.unique(groups * classes + labels, return_counts=True)
+    shares: list[dict[int, float]] = [{} for _ in range(num_groups)]
+    for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        group, label = divmod(pair, classes)
+        shares[group][label] = count / int(of_class[label])
+    return shares
+
+
 def class_groups(
-    distribution: Distribution, counts: Sequence[int], order: Sequence[int] | None = None
+    distribution: Distribution,
+    counts: Sequence[int],
+    order: Sequence[int] | None = None,
+    chosen: Groups | None = None,
 ) -> tuple[Group, ...]:
     """The shot group of each label; ``counts`` are training images per label.
 
-    ``step``: head and tail halves. ``exp`` with 100 classes or more: over 100 images head,
-    under 20 tail (a group may be empty). Otherwise by rank of size, equal sizes in class
-    order: K // 3 head and as many tail (10 classes: 3, 4, 3), so that the groups of a balanced
-    run are those of the long-tailed runs beside it.
+    By training images (a group may be empty) or by rank of size, equal sizes in class order:
+    K // 3 head and as many tail (10 classes: 3, 4, 3), of ``step`` the two halves. Where nobody
+    has chosen: ``natural``, and ``exp`` with 100 classes or more, by training images, all else by
+    rank, so that the groups of a balanced run are those of the long-tailed runs beside it.
     """
     num_classes = len(counts)
-    if distribution.kind == "exp" and num_classes >= SHOT_CLASSES:
-        return tuple(_shot_group(count) for count in counts)
+    drawn = distribution.kind != "natural"
+    by_rank = drawn and (distribution.kind != "exp" or num_classes < SHOT_CLASSES)
+    rule = chosen or (_BY_RANK if by_rank else _BY_SHOTS)
+    if rule.by == "shots":
+        return tuple(_shot_group(count, rule) for count in counts)
     end = num_classes // 2 if distribution.kind == "step" else max(1, num_classes // 3)
     ranked = sorted(order or range(num_classes), key=lambda label: -counts[label])
     head, tail = set(ranked[:end]), set(ranked[-end:])
@@ -112,10 +169,23 @@ def lt_test_profile(distribution: Distribution, chosen: Distribution | None) -> 
     """
     if chosen is not None:
         return chosen
+    if distribution.kind == "natural":
+        return Distribution(kind="natural")
     return distribution if distribution.kind in ("exp", "step") else LT_TEST_DEFAULT
 
 
-def _shot_group(count: int) -> Group:
-    if count > MANY_SHOT:
+def natural_test_counts(test: Sequence[int], train: Sequence[int]) -> tuple[int, ...]:
+    """How many test images of each class make a test set that is as long-tailed as its data set.
+
+    All, where the classes of the test set are unequal: it is natural itself. Of a balanced one,
+    the share that a class has of the largest one's training images.
+    """
+    if len(set(test)) > 1:
+        return tuple(test)
+    return tuple(test[0] * count // max(train) for count in train)
+
+
+def _shot_group(count: int, rule: Groups) -> Group:
+    if count > rule.many:
         return "head"
-    return "tail" if count < FEW_SHOT else "medium"
+    return "tail" if count < rule.few else "medium"

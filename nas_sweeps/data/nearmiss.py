@@ -49,7 +49,7 @@ def _validation(data: Sequence[Path]) -> list[str]:
             if _VALIDATION.match(part):
                 return [
                     f"a validation split ('{part}'), which is not read: accuracies are those of a "
-                    "test split, so name it test if they are to be measured on it"
+                    "test split, so set data.test_split: validation if this is the one to test on"
                 ]
     return []
 

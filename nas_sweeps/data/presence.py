@@ -12,6 +12,11 @@ from nas_sweeps.data.identity import fingerprint_of
 from nas_sweeps.data.sources import cache_file, load_images
 from nas_sweeps.trial import Data, DataPaths
 
+_KIND = {
+    "parquet": "Parquet files",
+    "folder": "image files",
+    "list": "image files of label files",
+}
 SHOWN = 12  # digits of a hash that a person compares
 
 
@@ -35,7 +40,7 @@ def find_images(data: Data, places: DataPaths) -> str:
 def _custom(data: Data, places: DataPaths) -> str:
     if places.path is None:
         raise ValueError("data set 'custom' needs a path: name its folder as data.path")
-    files = find_files(places.path)
+    files = find_files(places.path, data)
     found = fingerprint_of(files, places)
     if data.fingerprint not in (None, found):
         raise ValueError(
@@ -43,8 +48,8 @@ def _custom(data: Data, places: DataPaths) -> str:
             "bring the old files back, or plan again"
         )
     count = len(files.train) + len(files.test)
-    kind = "Parquet files" if files.layout == "parquet" else "image files"
-    here = f"{data.label}, {count:,} {kind} in {places.path}, sha256 {found[:SHOWN]}"
+    held = "one .npz file" if files.layout == "npz" else f"{count:,} {_KIND[files.layout]}"
+    here = f"{data.label}, {held} in {places.path}, sha256 {found[:SHOWN]}"
     return f"{here}; {len(files.left_out):,} files not read" if files.left_out else here
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from nas_sweeps.data.identity import fingerprint
 from nas_sweeps.publish import publish
 from nas_sweeps.trial import Data, DataPaths
 
+_READ = ("labels", "test_split", "group", "resize", "short_side")
 CACHE_FORMAT = "v1"  # raise it when the same files decode to other tensors
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,8 @@ class Images:
     """A decoded data set. Images are uint8 (N, 3, S, S); labels int64 (N,), from 0.
 
     ``mean`` and ``std`` are per channel of the training images, in units of the full range.
+    ``train_groups`` numbers the groups of the training images, int64 (N,); None: they have none.
+    ``shared_groups`` counts those that have test images as well.
     """
 
     train_NCHW: Tensor
@@ -41,6 +46,8 @@ class Images:
     class_names: tuple[str, ...]
     mean: Statistics
     std: Statistics
+    train_groups: Tensor | None = None
+    shared_groups: int = 0
 
 
 def load_images(data: Data, places: DataPaths) -> Images:
@@ -56,7 +63,7 @@ def load_images(data: Data, places: DataPaths) -> Images:
             ``decode`` name; a download that fails.
     """
     if data.dataset == "custom":
-        key = data.fingerprint or fingerprint(_custom_path(places), places)
+        key = data.fingerprint or fingerprint(_custom_path(places), places, data)
         return _cached(key, data, places, _custom)
     if not DATASETS.build(data.dataset).cached:
         return _named(data, places)
@@ -73,9 +80,9 @@ def _named(data: Data, places: DataPaths) -> Images:
     count, size = len(raw.train_NHWC) + len(raw.test_NHWC), raw.train_NHWC.shape[1]
     check_memory(count, data.image_size or size)
     return _images(
-        to_NCHW(_resized_all(raw.train_NHWC, data.image_size)),
+        to_NCHW(_resized_all(raw.train_NHWC, data)),
         torch.as_tensor(raw.train_labels, dtype=torch.int64),
-        to_NCHW(_resized_all(raw.test_NHWC, data.image_size)),
+        to_NCHW(_resized_all(raw.test_NHWC, data)),
         torch.as_tensor(raw.test_labels, dtype=torch.int64),
         tuple(raw.class_names),
         source.normalisation,
@@ -96,15 +103,19 @@ def _downloaded(source: Dataset, data: Data, places: DataPaths) -> RawImages:
 
 def _custom(data: Data, places: DataPaths) -> Images:
     path = _custom_path(places)
-    if data.fingerprint not in (None, fingerprint(path, places)):
+    if data.fingerprint not in (None, fingerprint(path, places, data)):
         raise ValueError(
             f"data path {path}: the files are not those that were planned (fingerprint "
             f"{str(data.fingerprint)[:12]}...); plan again, or bring the old files back"
         )
-    train, test, names = read_custom(find_files(path))
-    train_NCHW, test_NCHW = decode((train, test), data.image_size)
-    labels = torch.from_numpy(train.labels), torch.from_numpy(test.labels)
-    return _images(train_NCHW, labels[0], test_NCHW, labels[1], names)
+    found = read_custom(find_files(path, data), data)
+    train_NCHW, test_NCHW = decode((found.train, found.test), data)
+    labels = torch.from_numpy(found.train.labels), torch.from_numpy(found.test.labels)
+    images = _images(train_NCHW, labels[0], test_NCHW, labels[1], found.class_names)
+    if found.train_groups is None:
+        return images
+    groups = torch.from_numpy(found.train_groups)
+    return replace(images, train_groups=groups, shared_groups=found.shared_groups)
 
 
 def _custom_path(places: DataPaths) -> str:
@@ -145,12 +156,12 @@ def _statistics(images_NCHW: Tensor) -> tuple[Statistics, Statistics]:
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
-def _resized_all(pixels_NHWC: Pixels, size: int | None) -> Pixels:
+def _resized_all(pixels_NHWC: Pixels, data: Data) -> Pixels:
     from PIL import Image
 
-    if size in (None, pixels_NHWC.shape[1]):
+    if data.short_side is None and data.image_size in (None, pixels_NHWC.shape[1]):
         return pixels_NHWC
-    return np.stack([np.asarray(resized(Image.fromarray(image), size)) for image in pixels_NHWC])
+    return np.stack([np.asarray(resized(Image.fromarray(image), data)) for image in pixels_NHWC])
 
 
 def _cached(
@@ -178,8 +189,15 @@ def _cached(
 
 
 def cache_file(key: str, data: Data, places: DataPaths) -> Path:
-    """Where decoded images are kept, by their name or the fingerprint of their content."""
-    return cache_folder(places) / "images" / f"{key}-{data.image_size or 'own'}-{CACHE_FORMAT}.pt"
+    """Where decoded images are kept, by their name or the fingerprint of their content.
+
+    And by whatever else of ``data`` decides what is read and how it is made square.
+    """
+    read, default = asdict(data), asdict(Data(dataset="", label=""))
+    chosen = {name: read[name] for name in _READ if read[name] != default[name]}
+    more = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:12]
+    name = "-".join([key, str(data.image_size or "own"), *([more] if chosen else []), CACHE_FORMAT])
+    return cache_folder(places) / "images" / f"{name}.pt"
 
 
 def _read(file: Path) -> Images | None:
@@ -187,7 +205,8 @@ def _read(file: Path) -> Images | None:
         return None
     try:
         stored: dict[str, Any] = torch.load(file, mmap=True, weights_only=True)
-        return Images(**{field.name: stored[field.name] for field in fields(Images)})
+        named = (f.name for f in fields(Images) if f.name in stored or f.default is MISSING)
+        return Images(**{name: stored[name] for name in named})
     except Exception as error:  # whatever is wrong with a cache file, the remedy is the same
         log.warning("cache file %s cannot be read (%s); decoding the images again", file, error)
         return None

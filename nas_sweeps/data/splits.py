@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,10 +19,12 @@ from nas_sweeps.data.longtail import (
     class_order,
     draw_subset,
     lt_test_profile,
+    natural_test_counts,
+    split_groups,
     split_half,
 )
-from nas_sweeps.data.profiles import class_counts
-from nas_sweeps.data.sources import load_images
+from nas_sweeps.data.profiles import class_counts, kept_counts, remarks
+from nas_sweeps.data.sources import Images, load_images
 from nas_sweeps.trial import Data, DataPaths, Distribution
 
 
@@ -32,7 +35,8 @@ class DataSplits:
     ``full_index`` is the long-tailed training set, ``t_index`` and ``v_index`` its stratified
     halves; all three index ``images``. Counts and groups are per label. ``lt_test_counts`` are
     the weights of the exact long-tailed test accuracy (the expectation over subsamples), and
-    ``lt_test_index`` is one such subsample of ``test_images``.
+    ``lt_test_index`` is one such subsample of ``test_images``. ``notes`` say what a person should
+    know of how the training images were drawn.
     """
 
     images: Tensor
@@ -53,6 +57,7 @@ class DataSplits:
     mean: Statistics
     std: Statistics
     image_size: int
+    notes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -70,10 +75,12 @@ def prepare(
     labels = images.train_labels.numpy()
     counts = _train_counts(data, distribution, labels, order, names)
     full = draw_subset(labels, counts, data.subset_seed, order)
-    t_index, v_index = split_half(labels, full, data.split_seed)
+    t_index, v_index, split_notes = _halves(data, images, full)
     kept = _test_index(data, images.test_labels.numpy(), names)
     test_labels = images.test_labels.numpy()[kept]
-    lt_counts = _lt_test_counts(data, distribution, test_labels, len(names))
+    available = tuple(_count(labels, len(names))[label] for label in order)
+    tested = tuple(_count(test_labels, len(names))[label] for label in order)
+    lt_counts = _lt_test_counts(data, distribution, tested, available)
     lt_index = draw_subset(test_labels, lt_counts, data.subset_seed, order)
     train_counts = by_label(counts, order)
 
@@ -96,10 +103,11 @@ def prepare(
         t_counts=_count(labels[t_index], len(names)),
         v_counts=_count(labels[v_index], len(names)),
         lt_test_counts=by_label(lt_counts, order),
-        groups=class_groups(distribution, train_counts, order),
+        groups=class_groups(distribution, train_counts, order, data.groups),
         mean=images.mean,
         std=images.std,
         image_size=images.train_NCHW.shape[-1],
+        notes=(*remarks(distribution, data.n_max, available), *split_notes),
     )  # fmt: skip
 
 
@@ -110,24 +118,51 @@ def _train_counts(
     order: Sequence[int],
     names: Sequence[str],
 ) -> tuple[int, ...]:
-    """Images per rank. ``n_max`` None: as many as the smallest class has, but all for balance."""
+    """Images per rank, as ``kept_counts``, none of them more than there are or fewer than two."""
     available = _count(labels, len(names))
-    if distribution.kind == "balance" and data.n_max is None:
-        counts = tuple(available[label] for label in order)
-    else:
-        counts = class_counts(distribution, data.n_max or min(available), len(names))
+    counts = kept_counts(distribution, data.n_max, [available[label] for label in order])
     for label, count in zip(order, counts, strict=True):
         if count > available[label]:
             raise ValueError(
                 f"{distribution}: class '{names[label]}' should keep {count} training images and "
-                f"has {available[label]}; lower data.n_max"
+                f"has {available[label]}; lower data.n_max, or keep what there is by natural"
             )
         if count < 2:
             raise ValueError(
                 f"{distribution}: class '{names[label]}' would keep {count} training images and "
-                f"needs 2, one for each half of the search; raise mu, total or data.n_max"
+                f"needs 2, one for each half of the search; {_more(distribution)}"
             )
     return counts
+
+
+def _halves(data: Data, images: Images, full: Labels) -> tuple[Labels, Labels, tuple[str, ...]]:
+    """T and V, and how far they are stratified where groups keep together."""
+    labels = images.train_labels.numpy()
+    if images.train_groups is None:
+        return *split_half(labels, full, data.split_seed), ()
+    groups = images.train_groups.numpy()
+    try:
+        halves = split_groups(labels, full, groups, data.split_seed)
+    except ValueError as error:
+        raise ValueError(_named_class(str(error), images.class_names)) from None
+    in_t, of_all = (_count(labels[part], len(images.class_names)) for part in (halves[0], full))
+    shares = [t / n for t, n in zip(in_t, of_all, strict=True)]
+    worst = max(range(len(shares)), key=lambda k: abs(shares[k] - 0.5))
+    notes = [
+        f"T and V by {len(np.unique(groups[full])):,} groups: T has {100 * min(shares):.0f} to "
+        f"{100 * max(shares):.0f} % of a class's images ('{images.class_names[worst]}' at worst: "
+        f"{in_t[worst]:,} of {of_all[worst]:,})"
+    ]
+    if images.shared_groups:
+        notes.append(
+            f"{images.shared_groups:,} groups have test images too: accuracies may be too good"
+        )
+    return *halves, tuple(notes)
+
+
+def _named_class(text: str, names: Sequence[str]) -> str:
+    """``class 3 has …`` with the name of the class."""
+    return re.sub(r"^class (\d+)", lambda found: f"class '{names[int(found[1])]}'", text)
 
 
 def _test_index(data: Data, test_labels: Labels, names: Sequence[str]) -> Labels:
@@ -145,12 +180,25 @@ def _test_index(data: Data, test_labels: Labels, names: Sequence[str]) -> Labels
 
 
 def _lt_test_counts(
-    data: Data, distribution: Distribution, test_labels: Labels, num_classes: int
+    data: Data, distribution: Distribution, tested: Sequence[int], available: Sequence[int]
 ) -> tuple[int, ...]:
-    """Test images per rank; small test sets keep one image where the profile says less."""
-    n_max = min(_count(test_labels, num_classes))
+    """Test images per rank; small test sets keep one image where the profile says less.
+
+    ``tested`` and ``available`` are test and training images per rank.
+    """
     profile = lt_test_profile(distribution, data.long_tailed_test)
-    return tuple(max(1, count) for count in class_counts(profile, n_max, num_classes))
+    if profile.kind == "natural":
+        counts = natural_test_counts(tested, available)
+    else:
+        counts = class_counts(profile, min(tested), len(tested))
+    return tuple(max(1, count) for count in counts)
+
+
+def _more(distribution: Distribution) -> str:
+    """What to do for more images of a class."""
+    if distribution.kind == "natural":
+        return "add images of it, or remove the class"
+    return "raise mu, total or data.n_max"
 
 
 def _count(labels: Labels, num_classes: int) -> tuple[int, ...]:

@@ -7,26 +7,35 @@ where pydantic's own message will do. ``short`` functions are the way back.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from pydantic import ValidationError, ValidationInfo, WrapValidator
+from pydantic import ValidationInfo, WrapValidator
 
 from nas_sweeps import methods
 from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.samplers import SAMPLERS
+from nas_sweeps.grid.choice import chosen, named
 from nas_sweeps.grid.messages import (
     Problems,
-    describe,
+    checked,
     number_meant,
-    prepared,
     problem,
     shown,
     unknown,
 )
 from nas_sweeps.losses import LOSSES
-from nas_sweeps.trial import Barlow, Distribution, MethodSpec, Pretrain
+from nas_sweeps.recipes import complaints
+from nas_sweeps.registry import Registry
+from nas_sweeps.trial import (
+    Barlow,
+    Distribution,
+    MethodSpec,
+    Pretrain,
+    RetrainRecipe,
+    SearchRecipe,
+)
 
 # Of one grid. A plan is held in memory and hashed, 0.05 ms and 1 KiB a trial; a hundred thousand
 # folders are also about what a shared file system lists in bearable time.
@@ -35,8 +44,12 @@ TOO_MANY = (
     f"a grid holds at most {MAX_TRIALS:,} trials: split it into several files, by search.seeds "
     "say, and run them into one --store"
 )
-KINDS = ("balance", "exp", "step", "uniform")
-_FORMS = "balance, exp, step, {exp: 0.1}, {step: [0.1, 0.01]}, {uniform: 20431}"
+KINDS = ("balance", "exp", "step", "uniform", "natural")
+_WHOLE = ("balance", "natural")  # those that need no number
+_FORMS = (
+    "balance, natural, exp, step, {exp: 0.1}, {step: [0.1, 0.01]}, {uniform: 20431}, "
+    "{natural: {n_max: 1000}}"
+)
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "search": {
@@ -56,6 +69,27 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "cutout": 16,
             "auxiliary": 0.4,
             "drop_path": 0.2,
+        },
+        # For accuracy on long tails; experiments/ablation.yaml takes its parts away one by one.
+        "strong": {
+            "channels": 36,  # as DARTS: 3.3 million weights of DARTS_V2
+            "layers": 20,
+            "auxiliary": 0.4,
+            "drop_path": 0.2,
+            "epochs": 400,  # strong augmentation learns slowly: DARTS has 600, TrivialAugment 200
+            "batch_size": 128,
+            "lr": 0.05,  # DARTS' 0.025 at 96, times nearly as much as Nesterov and warm-up allow
+            "lr_min": 0.0,
+            "nesterov": True,  # with warm-up, of TrivialAugment's training, arXiv 2103.10158
+            "warmup_epochs": 5,  # LDAM-DRW cifar_train.py too
+            "weight_decay": 5e-4,  # more than DARTS: it evens classes out, arXiv 2203.14197
+            "ema": 0.999,  # arXiv 1703.01780
+            "policy": "trivial_augment",  # arXiv 2103.10158: as good as searched policies
+            "cutmix": 1.0,  # arXiv 1905.04899, its settings for CIFAR; in cutout's place
+            "mix_probability": 0.5,
+            "loss": "logit_adjust",  # arXiv 2007.07314: consistent for the balanced error
+            "precision": "bf16",  # a third faster than tf32 on an H200
+            "test_every": 10,
         },
     },
 }
@@ -122,14 +156,29 @@ def recipe(phase: str) -> WrapValidator:
             found.add(
                 "is not part of a recipe: set retrain.pretrain and retrain.barlow", "pretrain"
             )
-        for setting, registry in (("loss", LOSSES), ("sampler", SAMPLERS)):
-            name = value.get(setting)
-            if isinstance(name, str) and name not in registry.names():
-                found.add(unknown(setting, name, registry.names()), setting)
         own = {key: value[key] for key in value if key not in ("preset", "pretrain")}
-        return presets[preset] | own
+        settings = _chosen(presets[preset] | own, found)
+        stage = settings.get("classifier_stage")
+        if isinstance(stage, dict):
+            settings["classifier_stage"] = _chosen(stage, found, "classifier_stage")
+        return settings
 
-    return prepared(unfold)
+    return checked(unfold, _complain)
+
+
+def _complain(made: SearchRecipe | RetrainRecipe, found: Problems) -> None:
+    for setting, wrong in complaints(made):
+        found.add(f"{setting.rpartition('.')[2]} {wrong}", *setting.split("."))
+
+
+def _chosen(settings: dict[str, Any], found: Problems, *place: str) -> dict[str, Any]:
+    """The settings, with the losses and samplers among them as recipes hold them."""
+    registries: dict[str, Registry[Any]] = {"loss": LOSSES, "sampler": SAMPLERS}
+    return settings | {
+        name: chosen(registry, settings[name], found, *place, name)
+        for name, registry in registries.items()
+        if name in settings
+    }
 
 
 WINNERS = ("each", "best_of_seeds", "none")
@@ -205,43 +254,9 @@ def method_specs(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return value
     found = Problems()
-    specs = [_method(entry, found, index) for index, entry in enumerate(value)]
+    given = [named(methods.METHODS, entry, found, index) for index, entry in enumerate(value)]
     found.check()
-    return tuple(dict.fromkeys(spec for spec in specs if spec))
-
-
-def _method(entry: Any, found: Problems, index: int) -> MethodSpec | None:
-    if isinstance(entry, str):
-        entry = {entry: {}}
-    if not isinstance(entry, dict) or len(entry) != 1:
-        found.add(f"write a method's name or {{name: {{knob: value}}}}, not {shown(entry)}", index)
-        return None
-    [(name, knobs)] = entry.items()
-    if name not in methods.names():
-        found.add(unknown("method", name, methods.names()), index)
-    elif not isinstance(section(knobs), dict):
-        found.add(f"must hold knobs, `knob: value`, not {shown(knobs)}", index, name)
-    else:
-        return _resolved(name, section(knobs), found, index)
-    return None
-
-
-def _resolved(
-    name: str, knobs: Mapping[str, Any], found: Problems, index: int
-) -> MethodSpec | None:
-    try:
-        spec = methods.resolve(name, knobs)
-    except ValidationError as error:
-        known = [knob for knob, _ in methods.resolve(name, {}).knobs]
-        for details in error.errors():
-            found.add(describe(details, lambda _: known), index, name, *details["loc"])
-        return None
-    for knob, value in spec.knobs:  # pydantic would read true as 1 and "3" as 3
-        given = knobs.get(knob)
-        if isinstance(given, (bool, str)) and type(given) is not type(value):
-            meant = number_meant(given)
-            found.add(f"{shown(given)} is not a number{meant}", index, name, knob)
-    return spec
+    return tuple(dict.fromkeys(methods.resolve(*one) for one in given if one))
 
 
 def dataset(name: str) -> str:
@@ -277,13 +292,15 @@ def distributions(value: Any, info: ValidationInfo) -> Any:
 
 
 def _distributions(entry: Any, found: Problems, *place: str | int) -> Iterable[Distribution]:
-    if entry == "balance":
-        return [Distribution(kind="balance")]
+    if entry in _WHOLE:
+        return [Distribution(kind=entry)]
     kind, values = next(iter(entry.items())) if isinstance(entry, dict) and entry else (entry, ())
     if kind not in KINDS:
         found.add(unknown("distribution", kind, KINDS), *place)
     elif not isinstance(entry, dict) or len(entry) != 1 or kind == "balance":
         found.add(f"{shown(entry)} is not a distribution; write one of {_FORMS}", *place)
+    elif kind == "natural":
+        return _capped(values, found, *place, kind)
     else:
         many = isinstance(values, (list, tuple))
         return [
@@ -313,19 +330,33 @@ def _one(kind: Any, value: Any, found: Problems, *place: str | int) -> Distribut
     return None
 
 
+def _capped(value: Any, found: Problems, *place: str | int) -> list[Distribution]:
+    """``{n_max: 1000}``, or a list of numbers in it: the natural counts, and no class above."""
+    caps = listed(value["n_max"]) if isinstance(value, dict) and [*value] == ["n_max"] else None
+    if not isinstance(caps, tuple) or not all(type(cap) is int and cap > 0 for cap in caps):
+        form = "{natural: {n_max: 1000}}, the most images that a class keeps, or natural"
+        found.add(f"{shown(value)} is not known here; write {form}", *place)
+        return []
+    return [Distribution(kind="natural", n_max=cap) for cap in caps]
+
+
 def short_distribution(cell: Distribution) -> str | dict[str, Any]:
-    if cell.kind == "balance":
-        return "balance"
+    if cell.kind == "natural" and cell.n_max is not None:
+        return {"natural": {"n_max": cell.n_max}}
+    if cell.kind in _WHOLE:
+        return cell.kind
     return {cell.kind: cell.total if cell.kind == "uniform" else cell.mu}
 
 
 def long_tailed_test(value: Any) -> Distribution | None:
-    """``match`` for the profile of the training images, or one ``{exp: mu}``, ``{step: mu}``."""
+    """``match`` for that of the training images, ``natural``, ``{exp: mu}`` or ``{step: mu}``."""
     if value == "match":
         return None
+    if value == "natural":
+        return Distribution(kind="natural")
     if not isinstance(value, dict) or not {"exp", "step"} & set(value):
         raise problem(
-            f"{shown(value)} is not known; choose from match, {{exp: 0.1}}, {{step: 0.1}}"
+            f"{shown(value)} is not known; choose from match, natural, {{exp: 0.1}}, {{step: 0.1}}"
         )
     found = Problems()
     cells = list(_distributions(value, found))

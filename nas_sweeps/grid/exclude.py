@@ -25,7 +25,7 @@ class Rule(Section):
 
     method: Annotated[tuple[str, ...] | None, BeforeValidator(axes.listed)] = None
     distribution: Annotated[
-        tuple[Literal["balance", "exp", "step", "uniform"], ...] | None,
+        tuple[Literal["balance", "exp", "step", "uniform", "natural"], ...] | None,
         BeforeValidator(axes.listed),
     ] = None
     mu: Annotated[tuple[Mu, ...] | None, BeforeValidator(axes.listed)] = None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nas_sweeps.grid.axes import MAX_TRIALS, TOO_MANY
 from nas_sweeps.grid.messages import GridError
-from nas_sweeps.grid.model import Grid
+from nas_sweeps.grid.model import Grid, as_grid
 from nas_sweeps.names import method_name
 from nas_sweeps.phases import phase_named
 from nas_sweeps.space.genotype import Genotype
@@ -73,12 +74,16 @@ class Plan:
             yield from entries
 
 
-def plan(grid: Grid) -> Plan:
-    """Expand a grid: about 0.1 ms a trial, no I/O.
+def plan(grid: Grid | str | Path) -> Plan:
+    """Expand a grid: about 0.1 ms a trial, no I/O beside reading a file that is named.
+
+    Args:
+        grid: from ``load_grid``, or the path of its file.
 
     Raises:
-        GridError: it has more trials than a grid may have.
+        GridError: it has more trials than a grid may have, or its file holds mistakes.
     """
+    grid = as_grid(grid)
     planned: dict[str, tuple[Entry, ...]] = {}
     for name in grid.phases:
         phase = phase_named(name)

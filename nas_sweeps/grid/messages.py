@@ -93,6 +93,14 @@ class Problems:
 def prepared(prepare: Callable[[Any, Problems], Any]) -> WrapValidator:
     """Unfold a section before pydantic checks it, and report what both find together."""
 
+    return checked(prepare, lambda made, found: None)
+
+
+def checked(
+    prepare: Callable[[Any, Problems], Any], complain: Callable[[Any, Problems], None]
+) -> WrapValidator:
+    """``prepared``, and of what pydantic finds sound, what does not go together."""
+
     def run(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         found = Problems()
         made = None
@@ -100,6 +108,8 @@ def prepared(prepare: Callable[[Any, Problems], Any]) -> WrapValidator:
             made = handler(prepare(value, found))
         except ValidationError as error:
             found.merge(error)
+        found.check()
+        complain(made, found)
         found.check()
         return made
 

@@ -49,6 +49,7 @@ from nas_sweeps.paths import user_path
 from nas_sweeps.phases import PHASES, Phase, in_order, phase_named
 from nas_sweeps.trial import (
     Barlow,
+    ClassifierStage,
     DataPaths,
     Distribution,
     Resources,
@@ -213,6 +214,11 @@ class Grid(Section):
         return _checked(tree, source, Path(source).stem, base or Path.cwd())
 
 
+def as_grid(grid: Grid | str | Path) -> Grid:
+    """The grid itself, or the one in the file of this path. Raises ``GridError`` as its reading."""
+    return grid if isinstance(grid, Grid) else load_grid(grid)
+
+
 def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
     """Read and check a grid file, with ``section.setting=value`` overrides on top.
 
@@ -264,7 +270,7 @@ def _identified(grid: Grid, source: str) -> Grid:
     if grid.data.path is None or grid.data.fingerprint is not None:
         return grid
     try:
-        files = find_files(grid.data.path)
+        files = find_files(grid.data.path, grid.data.spec(0))
         content = fingerprint_of(files, grid.places)
     except (ValueError, OSError) as error:
         raise GridError(f"{source}: data.path: {error}") from None
@@ -319,6 +325,7 @@ _SETTINGS: dict[tuple[str, ...], list[str]] = {
         "preset",
         *(name for name in _names(RetrainRecipe) if name != "pretrain"),
     ],
+    ("retrain", "recipe", "classifier_stage"): _names(ClassifierStage),
     ("retrain", "barlow"): ["epochs", "then", *_names(Barlow)],
     ("exclude",): list(Rule.model_fields),
 }

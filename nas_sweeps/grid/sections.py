@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -32,13 +32,18 @@ from pydantic import (
 from nas_sweeps import methods
 from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.files import find_files
-from nas_sweeps.grid import axes
+from nas_sweeps.grid import axes, data_forms
+from nas_sweeps.grid.choice import written
 from nas_sweeps.grid.genotypes import GivenGenotype, check_names, given_genotype
 from nas_sweeps.grid.messages import Problems, prepared, problem
 from nas_sweeps.paths import user_path
+from nas_sweeps.recipes import complaints
 from nas_sweeps.trial import (
     Data,
     Distribution,
+    GroupBy,
+    Groups,
+    Labels,
     MethodSpec,
     Mu,
     Positive,
@@ -78,6 +83,10 @@ class DataSection(Section):
 
     dataset: Annotated[str, AfterValidator(axes.dataset)] | None = None
     fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    labels: Annotated[
+        Labels | None, PlainValidator(data_forms.labels), PlainSerializer(data_forms.short_labels)
+    ] = None
+    test_split: Literal["test", "validation"] = "test"
     path: str | None = Field(default=None, validate_default=True)
     label: str | None = None
     image_size: Annotated[int, Ge(8), Le(4096)] | None = None  # beyond, one image is 50 MB
@@ -91,11 +100,19 @@ class DataSection(Section):
         PlainValidator(axes.long_tailed_test),
         PlainSerializer(lambda cell: axes.short_distribution(cell) if cell else "match"),
     ] = None
+    group: Annotated[
+        GroupBy | None, PlainValidator(data_forms.group), PlainSerializer(data_forms.short_group)
+    ] = None
+    resize: Literal["crop", "stretch", "pad"] = "crop"
+    short_side: Annotated[int, Ge(8), Le(4096)] | None = None
+    groups: Annotated[
+        Groups | None, PlainValidator(data_forms.groups), PlainSerializer(data_forms.short_groups)
+    ] = None
 
     @field_validator("path")
     @classmethod
     def _exists(cls, path: str | None, info: ValidationInfo) -> str | None:
-        if "dataset" not in info.data or "fingerprint" not in info.data:
+        if not {"dataset", "fingerprint", "labels", "test_split"} <= set(info.data):
             return path
         custom = path is not None or info.data["fingerprint"] is not None
         if custom == (info.data["dataset"] is not None):
@@ -107,10 +124,34 @@ class DataSection(Section):
         path = os.path.abspath(Path(info.context["base"], _expanded(path)))
         if info.data["fingerprint"] is None:
             try:
-                find_files(path)
+                find_files(
+                    path,
+                    Data(
+                        dataset="custom",
+                        label="",
+                        labels=info.data["labels"],
+                        test_split=info.data["test_split"],
+                    ),
+                )
             except OSError as error:
                 raise problem(f"{path} cannot be read: {error.strerror}") from None
         return path
+
+    @model_validator(mode="after")
+    def _fits_its_source(self) -> Self:
+        found = Problems()
+        if self.dataset is not None:
+            for name in ("labels", "test_split"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    found.add("is of images at a data.path, and this data set has a name", name)
+            if self.group is not None and self.group.column is not None:
+                found.add("names a column, and a data set with a name has none", "group")
+        if self.image_size is None and (self.resize != "crop" or self.short_side):
+            found.add("resize and short_side need image_size, the size that is wanted")
+        if self.short_side and (self.resize != "crop" or self.short_side < (self.image_size or 0)):
+            found.add("must be at least image_size, and goes with resize: crop", "short_side")
+        found.check()
+        return self
 
     @property
     def follows_trial(self) -> bool:
@@ -132,6 +173,12 @@ class DataSection(Section):
             split_seed=split,
             class_order_seed=self.class_order_seed,
             long_tailed_test=self.long_tailed_test,
+            groups=self.groups,
+            labels=self.labels,
+            test_split=self.test_split,
+            group=self.group,
+            resize=self.resize,
+            short_side=self.short_side,
         )
 
 
@@ -149,7 +196,9 @@ class SearchSection(PhaseSection):
         BeforeValidator(axes.distributions),
     ]
     seeds: Seeds = (0,)
-    recipe: Annotated[SearchRecipe, axes.recipe("search")] = SearchRecipe()
+    recipe: Annotated[SearchRecipe, axes.recipe("search"), PlainSerializer(written)] = (
+        SearchRecipe()
+    )
 
     @model_validator(mode="after")
     def _searchable(self) -> Self:
@@ -185,7 +234,7 @@ RetrainSettings = Annotated[
     RetrainRecipe,
     axes.recipe("retrain"),
     BeforeValidator(axes.by_preset),
-    PlainSerializer(lambda r: {k: v for k, v in asdict(r).items() if k != "pretrain"}),
+    PlainSerializer(lambda r: {k: v for k, v in written(r).items() if k != "pretrain"}),
 ]
 
 
@@ -276,6 +325,19 @@ class RetrainSection(PhaseSection):
                 found.add(f"has the same settings as '{names[recipe]}'; remove one", name)
         found.check()
         return recipes
+
+    @model_validator(mode="after")
+    def _pretrainable(self) -> Self:
+        """Each recipe with the pre-training that its trials may have."""
+        found = Problems()
+        for name, recipe in self.named_recipes.items() if self.pretrain != ("none",) else ():
+            place = ("recipes", name) if name else ("recipe",)
+            alone = dict(complaints(recipe))
+            for setting, wrong in complaints(replace(recipe, pretrain=self.barlow)):
+                if setting not in alone:
+                    found.add(f"{setting} {wrong}", *place, *setting.split("."))
+        found.check()
+        return self
 
     @field_validator("pretrain")
     @classmethod

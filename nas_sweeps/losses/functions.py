@@ -1,4 +1,4 @@
-"""The losses' formulas, classifiers that suit them, and Barlow Twins with its projector.
+"""The losses' formulas, and Barlow Twins with its projector.
 
 Shapes: B batch, K classes, F features, N batch of views, D projector outputs.
 """
@@ -13,30 +13,75 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_sweeps.losses.contract import Head
+from nas_sweeps.losses.constants import EFFECTIVE_BETA, FOCAL_GAMMA, LDAM_MARGIN, LDAM_SCALE
+from nas_sweeps.progress import Progress
 from nas_sweeps.trial import Barlow
 
 OnLogits = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) to a scalar
 
-EFFECTIVE_BETA = 0.9999  # LDAM cifar_train.py; Cui et al. 2019, arXiv 1901.05555
-FOCAL_GAMMA = 1.0  # LDAM losses.py; Lin et al. 2017 prefer 2 for detection
 GHM_BINS = 10  # Li et al. 2019, arXiv 1811.05181: the released GHM-C
-LDAM_MARGIN = 0.5  # LDAM losses.py: the margin of the rarest class
-LDAM_SCALE = 30.0  # LDAM losses.py: s
 
 
-def class_weights(name: str, counts: Sequence[int]) -> list[float]:
+def class_weights(name: str, counts: Sequence[int], beta: float = EFFECTIVE_BETA) -> list[float]:
     """Class weights that sum to K: ``inv_freq``, ``inv_sqrt`` or ``effective`` (number)."""
     if name == "effective":  # (1 - beta) / (1 - beta^n), Cui et al. 2019
-        raw = [(1 - EFFECTIVE_BETA) / -math.expm1(n * math.log(EFFECTIVE_BETA)) for n in counts]
+        raw = [(1 - beta) / -math.expm1(n * math.log(beta)) for n in counts]
     else:
         raw = [n ** {"inv_freq": -1.0, "inv_sqrt": -0.5}[name] for n in counts]
     return [w * len(counts) / sum(raw) for w in raw]
 
 
-def ldam_margins(counts: Sequence[int]) -> list[float]:
-    """Margins proportional to n^(-1/4), the largest being 0.5 (LDAM losses.py)."""
-    return [LDAM_MARGIN * (min(counts) / n) ** 0.25 for n in counts]
+def deferred(weights: Sequence[float], after: float) -> Callable[[Tensor, Progress], Tensor]:
+    """Ones (K,) until a share of the epochs is over, then the weights, like a given tensor.
+
+    DRW: Cao et al. 2019, arXiv 1906.07413, whose cifar_train.py changes the weights at epoch 160
+    of 200.
+    """
+    weights_K = constant(weights)
+
+    def at(like: Tensor, progress: Progress) -> Tensor:
+        late = progress.epoch >= after * progress.epochs
+        return torch.where(late, weights_K(like), 1.0)
+
+    return at
+
+
+def ldam_margins(counts: Sequence[int], largest: float = LDAM_MARGIN) -> list[float]:
+    """Margins proportional to n^(-1/4), the largest being that of the rarest class."""
+    return [largest * (min(counts) / n) ** 0.25 for n in counts]
+
+
+def smoothing_by_label(counts: Sequence[int], head: float, tail: float, shape: str) -> list[float]:
+    """How much of a label each class gives away: ``head`` the largest one, ``tail`` the smallest.
+
+    With r = (n - n_min) / (n_max - n_min) and d = head - tail: concave tail + d sin(r pi/2),
+    linear tail + d r, convex head + d sin((3 + r) pi/2) (Zhong et al. 2021, arXiv 2104.00466, Eq
+    4 and 5, and MiSLAS methods.py). Equal counts have r = 0.
+    """
+    span = max(max(counts) - min(counts), 1)
+    shares = [(n - min(counts)) / span for n in counts]
+    rise: Callable[[float], float] = {
+        "concave": lambda r: math.sin(r * math.pi / 2),
+        "linear": lambda r: r,
+        "convex": lambda r: 1 + math.sin((3 + r) * math.pi / 2),
+    }[shape]
+    return [tail + (head - tail) * rise(r) for r in shares]
+
+
+def label_aware_smoothed(smoothing: Sequence[float]) -> OnLogits:
+    """Mean of (1 - e_y) times cross-entropy plus e_y times that with uniform labels.
+
+    MiSLAS methods.py; Eq 3 of arXiv 2104.00466 shares e_y among the other K - 1 classes instead.
+    """
+    smoothing_K = constant(smoothing)
+
+    def loss(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+        log_p_BK = logits_BK.log_softmax(1)
+        given_B = smoothing_K(logits_BK)[labels_B]
+        own_B = log_p_BK.gather(1, labels_B[:, None]).squeeze(1)
+        return -torch.lerp(own_B, log_p_BK.mean(1), given_B).mean()
+
+    return loss
 
 
 def weighted(weights: Sequence[float]) -> OnLogits:
@@ -45,21 +90,23 @@ def weighted(weights: Sequence[float]) -> OnLogits:
     return lambda logits_BK, labels_B: F.cross_entropy(logits_BK, labels_B, weights_K(logits_BK))
 
 
-def ldam(margins: Sequence[float]) -> OnLogits:
-    """Cross-entropy of scaled cosines, that of the own class less its margin (LDAM losses.py)."""
+def ldam_logits(
+    margins: Sequence[float], scale: float = LDAM_SCALE
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Scaled cosines, that of the own class less its margin (LDAM losses.py)."""
     margins_K = constant(margins)
 
-    def loss(cosines_BK: Tensor, labels_B: Tensor) -> Tensor:
+    def logits(cosines_BK: Tensor, labels_B: Tensor) -> Tensor:
         classes_K = torch.arange(cosines_BK.shape[1], device=labels_B.device)
         own_BK = (labels_B[:, None] == classes_K) * margins_K(cosines_BK)
-        return F.cross_entropy(LDAM_SCALE * (cosines_BK - own_BK), labels_B)
+        return scale * (cosines_BK - own_BK)
 
-    return loss
+    return logits
 
 
-def logit_adjusted(counts: Sequence[int]) -> OnLogits:
-    """Logits plus log priors: Menon et al. 2021, arXiv 2007.07314, at tau = 1."""
-    priors_K = constant([math.log(n / sum(counts)) for n in counts])
+def logit_adjusted(counts: Sequence[int], tau: float = 1.0) -> OnLogits:
+    """Logits plus tau times log priors: Menon et al. 2021, arXiv 2007.07314, Eq 10."""
+    priors_K = constant([tau * math.log(n / sum(counts)) for n in counts])
     return lambda logits_BK, labels_B: F.cross_entropy(logits_BK + priors_K(logits_BK), labels_B)
 
 
@@ -92,26 +139,6 @@ def ghm(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
     member_BM = bins_B[:, None] == torch.arange(GHM_BINS, device=bins_B.device)
     filled_M = member_BM.sum(0)
     return (ce_B / filled_M[bins_B]).sum() / (filled_M > 0).sum()
-
-
-class CosineClassifier(nn.Linear):
-    """Cosines between features (B, F) and class vectors (LDAM resnet_cifar.py, NormedLinear)."""
-
-    def forward(self, features_BF: Tensor) -> Tensor:
-        """Logits (B, K) in [-1, 1]."""
-        return F.linear(F.normalize(features_BF), F.normalize(self.weight))
-
-
-def cosine_classifier(classifier: nn.Linear) -> CosineClassifier:
-    """A classifier of the same size whose logits suit ``ldam``: no bias, the same weights."""
-    cosine = CosineClassifier(classifier.in_features, classifier.out_features, bias=False)
-    cosine.weight = classifier.weight
-    return cosine
-
-
-def make_head(kind: Head, classifier: nn.Linear) -> nn.Linear:
-    """The classifier that a loss needs, of the same size as ``classifier``."""
-    return cosine_classifier(classifier) if kind == "cosine" else classifier
 
 
 class Projector(nn.Sequential):

@@ -159,6 +159,11 @@ class Method(ABC):
                 f"takes a finite difference for its second order, which precision "
                 f"{recipe.precision} rounds away; use fp32, or hvp: exact"
             )
+        if recipe.classifier == "etf" and not self.weight_loss.reads_labels:
+            raise ValueError(
+                "trains its weights without labels, so that the classifier alone learns from them, "
+                "and classifier etf is fixed; choose another classifier"
+            )
         if self.warmup_epochs >= recipe.epochs:
             raise ValueError(
                 f"trains the weights alone for {self.warmup_epochs} epochs and the recipe has "

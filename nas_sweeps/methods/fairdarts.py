@@ -60,7 +60,7 @@ class FairDARTS(Method):
         """Zeros: every gate half open (FairDARTS model_search.py)."""
         import torch
 
-        shape, on = (edges, self.num_operations), generator.device
+        shape, on = (edges, len(self.operations)), generator.device
         return {cell: torch.zeros(shape, device=on) for cell in ("normal", "reduce")}
 
     def edge_weights(self, parameters: Parameters, progress: Progress) -> EdgeWeights:
@@ -76,8 +76,8 @@ class FairDARTS(Method):
         return -self.zero_one_weight / sum(w.numel() for w in weights) * total
 
     def discretise(self, normal: Rows, reduce: Rows) -> Discretised:
-        """The genotype by ``rule``, over the seven operations that compute something."""
-        real = OPERATIONS[1:]
+        """The genotype by ``rule``, over the operations that compute something."""
+        real = [name for name in self.operations if name != "none"]
         normal, reduce = ([r[-len(real) :] for r in w] for w in (normal, reduce))
         return discretise(
             normal,

@@ -146,8 +146,7 @@ register = PHASES.register
 @cache
 def phase_named(name: str) -> Phase:
     """Raises ``ValueError`` naming the choices."""
-    phase: Phase = PHASES.get(name)()
-    return phase
+    return PHASES.build(name)
 
 
 def depth(name: str) -> int:

@@ -33,9 +33,12 @@ class Retrain(Phase):
 
     def stages(self, entry: Any) -> Sequence[tuple[str, int]]:
         recipe, pretrain = entry.recipe, entry.recipe.pretrain
-        if pretrain is None:
-            return (("train", recipe.epochs),)
-        return ("pretrain", pretrain.epochs), ("finetune", recipe.epochs)
+        stages = [("train", recipe.epochs)]
+        if pretrain is not None:
+            stages = [("pretrain", pretrain.epochs), ("finetune", recipe.epochs)]
+        if recipe.classifier_stage is not None:
+            stages.append(("classifier", recipe.classifier_stage.epochs))
+        return stages
 
     def make_run(
         self,

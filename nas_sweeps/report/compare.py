@@ -23,7 +23,7 @@ ENVIRONMENT = (
     *("host", "device", *(name for name in NUMERICS if name != "torch_version")),
     "numerics_changed",
 )
-CELL = ["phase", "method", "variant", "pretrain", "dataset", "distribution", "mu", "total"]
+CELL = ["phase", "method", "variant", "pretrain", "dataset", *names.DISTRIBUTION]
 CELL += ["search_setting", "search_epoch", "setting"]
 
 
@@ -91,11 +91,10 @@ def compare(a: Frames, b: Frames, value: str = "accuracy_balanced") -> Compariso
 
 def trial_name(row: Any, side: str = "") -> str:
     """A trial of a table in words."""
-    phase, method, recipe, kind, mu, total, seed = (
-        row[f"{key}{side}"]
-        for key in ("phase", "method", "recipe", "distribution", "mu", "total", "seed")
+    phase, method, recipe, seed = (
+        row[f"{key}{side}"] for key in ("phase", "method", "recipe", "seed")
     )
-    where = names.distribution_name(kind, mu, total)
+    where = names.distribution_name(*(row[f"{key}{side}"] for key in names.DISTRIBUTION))
     return names.trial_name(phase, names.method_name(method, recipe=recipe), where, seed)
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from nas_sweeps.names import UNKNOWN, distribution_name, method_name
+from nas_sweeps.names import DISTRIBUTION, UNKNOWN, distribution_name, method_name
 from nas_sweeps.store.records import State
 from nas_sweeps.tables import Frames, attributed
 from nas_sweeps.tables.summary import recipe_part
 
-KINDS = ("balance", "uniform", "exp", "step")
+KINDS = ("balance", "uniform", "natural", "exp", "step")
 
 
 def searches(frames: Frames) -> pd.DataFrame:
@@ -141,14 +141,14 @@ def distributions(trials: pd.DataFrame) -> list[str]:
     )
 
 
-def _distribution_keys(trials: pd.DataFrame) -> list[tuple[Any, Any, Any]]:
-    return list(zip(trials["distribution"], trials["mu"], trials["total"], strict=True))
+def _distribution_keys(trials: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return list(zip(*(trials[name] for name in DISTRIBUTION), strict=True))
 
 
-def _rank(key: tuple[Any, Any, Any]) -> tuple[Any, ...]:
-    kind, mu, total = key
+def _rank(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    kind, *parts = key
     place = KINDS.index(kind) if kind in KINDS else len(KINDS)
-    return place, *(0 if pd.isna(part) else -part for part in (mu, total)), str(kind)
+    return place, *(0 if pd.isna(part) else -part for part in parts), str(kind)
 
 
 def _methods(found: pd.DataFrame) -> list[str]:

@@ -15,7 +15,8 @@ from nas_sweeps.schedule import replay
 from nas_sweeps.store import Store
 from nas_sweeps.store.records import State
 
-STATES = tuple(state for state in State if state != State.RUNNING)  # a report waits for none
+_OF_A_RUN = (State.RUNNING, State.CANCELLED)  # a report waits for none
+STATES = tuple(state for state in State if state not in _OF_A_RUN)
 COLUMNS = ["phase", "method", "distribution", "planned", *STATES]
 
 

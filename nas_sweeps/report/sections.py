@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nas_sweeps.names import distribution_name
+from nas_sweeps.names import DISTRIBUTION, distribution_name
 from nas_sweeps.report.agreement import agreement
 from nas_sweeps.report.html import Column, Table, data_table, percent
 from nas_sweeps.report.labels import caveats, done, retrains
@@ -207,7 +207,7 @@ def trials(frames: Frames) -> Table | None:
 
 
 def _named(trials: pd.DataFrame) -> pd.DataFrame:
-    keys = zip(trials["distribution"], trials["mu"], trials["total"], strict=True)
+    keys = zip(*(trials[name] for name in DISTRIBUTION), strict=True)
     return trials.assign(where=[distribution_name(*key) for key in keys])
 
 

@@ -35,13 +35,14 @@ def table_text(
     columns: Sequence[str] = ("distribution", "mu"),
     value: str = "accuracy_balanced",
     format: TableFormat = "text",
+    phase: str = "retrain",
 ) -> str:
-    """The retrains that are done, as mean ± sample standard deviation (number of retrains).
+    """The trials of a phase that are done, as mean ± sample standard deviation (their number).
 
     Accuracies are in percent, but in ``csv`` every number is in full and as it is stored.
 
     Args:
-        rows, columns, value: as for ``summarise``.
+        rows, columns, value, phase: as for ``summarise``.
         format: ``latex`` needs no package; each line of ``csv`` is a row of the table.
 
     Raises:
@@ -50,7 +51,7 @@ def table_text(
     """
     if format not in TABLE_FORMATS:
         raise ValueError(f"format '{format}': choose from {', '.join(TABLE_FORMATS)}")
-    table = summarise(frames, value, rows, columns)
+    table = summarise(frames, value, rows, columns, phase)
     if format == "csv":
         return _csv(table)
     head, *body = entries(table, is_fraction(value))

@@ -71,6 +71,7 @@ class Scheduler:
         self._trials: dict[str, Trial] = {}  # that entries were resolved to, by id
         self._origins: dict[str, list[Origin]] = {}  # of those, by id
         self._queued: set[str] = set()  # ids of trials that are ready or were
+        self._cancelled: set[int] = set()  # entries
         latest_first = sorted(self._phases, key=depth, reverse=True)
         self._ready: dict[str, deque[Trial]] = {phase: deque() for phase in latest_first}
         followed = {phase_named(phase).after for phase in self._phases}
@@ -84,13 +85,44 @@ class Scheduler:
 
     def next_task(self) -> Task | None:
         """The next trial to run, which is live from now on; None if none is ready now."""
+        task = self.peek()
+        if task is not None:
+            self._ready[task.phase].popleft()
+            self._live[task.trial.trial_id] = task.trial
+        return task
+
+    def peek(self) -> Task | None:
+        """What ``next_task`` would hand out."""
         ready = next(filter(None, self._ready.values()), None)
         if ready is None:
             return None
-        trial = ready.popleft()
-        trial_id = trial.trial_id
-        self._live[trial_id] = trial
-        return Task(trial=trial, origins=tuple(self._origins.get(trial_id, ())))
+        return Task(trial=ready[0], origins=tuple(self._origins.get(ready[0].trial_id, ())))
+
+    def drop(self, trial_id: str) -> None:
+        """A live trial has ended without an outcome and is left: it waits, and is not ready."""
+        del self._live[trial_id]
+        self._queued.discard(trial_id)
+
+    def cancel(self, meant: Callable[[Entry], bool]) -> set[str]:
+        """Leave a part of the chosen trials; what could only follow them waits.
+
+        Returns:
+            Ids of live trials that nothing wants any more.
+        """
+        entries = enumerate(self._entries)
+        self._cancelled |= {n for n, entry in entries if self._chosen(entry) and meant(entry)}
+        for phase, ready in self._ready.items():
+            left = [trial.trial_id for trial in ready if not self.wants(trial.trial_id)]
+            self._queued.difference_update(left)
+            self._ready[phase] = deque(t for t in ready if t.trial_id in self._queued)
+        return {trial_id for trial_id in self._live if not self.wants(trial_id)}
+
+    def wants(self, trial_id: str) -> bool:
+        """Whether a trial is asked for by a chosen entry that was not cancelled."""
+        return any(
+            number not in self._cancelled and self._chosen(self._entries[number])
+            for number in self._entries_of[trial_id]
+        )
 
     def settle(self, trial_id: str, outcome: Outcome) -> None:
         """A live trial has ended: release or block what waited for it."""
@@ -157,7 +189,9 @@ class Scheduler:
         for number, entry in enumerate(self._entries):
             if self._chosen(entry):
                 to = self._resolved.get(number, "")
-                yield entry, State.BLOCKED if to is None else self._state(to)
+                state = State.BLOCKED if to is None else self._state(to)
+                left = state == State.WAITING and number in self._cancelled
+                yield entry, State.CANCELLED if left else state
 
     def left(self) -> Iterator[tuple[Entry, str | None]]:
         """Chosen trials that are waiting, each once, with their ids.
@@ -169,6 +203,8 @@ class Scheduler:
         for number, entry in enumerate(self._entries):
             to = self._resolved.get(number, "")
             if to is None or to in seen or not self._chosen(entry):
+                continue
+            if number in self._cancelled:
                 continue
             if self._state(to) != State.WAITING:
                 continue
@@ -209,7 +245,8 @@ class Scheduler:
         trial_id = trial.trial_id
         self._resolved[number] = trial_id
         self._entries_of.setdefault(trial_id, []).append(number)
-        if trial_id not in self._queued and trial_id not in self._settled and self._chosen(entry):
+        known = trial_id in self._queued or trial_id in self._settled or trial_id in self._live
+        if not known and self._chosen(entry) and number not in self._cancelled:
             self._queued.add(trial_id)
             self._ready[trial.phase].append(trial)
         origins = self._origins.setdefault(trial_id, [])

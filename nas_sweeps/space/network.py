@@ -128,7 +128,7 @@ class AuxiliaryHead(nn.Module):
         self.reduce_norm = nn.BatchNorm2d(128)
         self.flatten = nn.Conv2d(128, 768, 2, bias=False)
         self.flatten_norm = nn.BatchNorm2d(768)
-        self.classifier = nn.Linear(768, num_classes)
+        self.classifier: nn.Module = nn.Linear(768, num_classes)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         height, width = x_BCHW.shape[2:]
@@ -184,7 +184,7 @@ class Network(nn.Module):
         plans, self.feature_dim = stack_cells(channels, layers, *widths)
         self.stem = build_stem(in_channels, plans[0].last)
         self.cells = nn.ModuleList(Cell(genotype, plan, drop_path_on) for plan in plans)
-        self.classifier = nn.Linear(self.feature_dim, num_classes)
+        self.classifier: nn.Module = nn.Linear(self.feature_dim, num_classes)
         self.auxiliary: AuxiliaryHead | None = None
         self.auxiliary_at = reductions(layers)[1]
         if auxiliary:

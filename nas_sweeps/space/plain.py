@@ -153,7 +153,7 @@ class PlainSupernet(nn.Module):
         self.cells = nn.ModuleList(
             SearchCell(plan, self.operations, partial_channels) for plan in plans
         )
-        self.classifier = nn.Linear(self.feature_dim, num_classes)
+        self.classifier: nn.Module = nn.Linear(self.feature_dim, num_classes)
 
     def features(
         self, x_BCHW: Tensor, weights_normal_EO: Tensor, weights_reduce_EO: Tensor

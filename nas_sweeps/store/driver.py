@@ -46,7 +46,18 @@ class Driver:
         return (
             f"a run of grid '{r.get('doing')}' works on it: host {r.get('host')}, process "
             f"{r.get('pid')}, last heartbeat {self.age_s:.0f} s ago, since {r.get('since')}"
+            f"{', paused' if self.paused else ''}"
         )
+
+    @property
+    def paused(self) -> bool:
+        """Whether it starts nothing until somebody has it go on."""
+        return self.record.get("paused") is True
+
+    @property
+    def cancelled(self) -> tuple[str, ...]:
+        """The queries for trials that it was asked to leave."""
+        return tuple(map(str, self.record.get("cancelled") or ()))
 
 
 class Heartbeat:

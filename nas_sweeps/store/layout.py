@@ -9,6 +9,7 @@ locks and without renames.
     store.json                             that this is a store, and its version
     grids/<digest>.json                    grids that were run into it, resolved
     drivers/0001-3f9a2c.json               who runs it now
+    requests/0001-3f9a2c.0001-77aa10.json  what a person asks of that driver
     estimates/0001-3f9a2c.json             what that run was estimated at, and what it took
     trials/<trial_id>/
         trial.json                         what was asked
@@ -31,7 +32,7 @@ from typing import Any
 
 from nas_sweeps.store.files import NOTHING_KNOWN, File, Files
 
-FOLDERS = ("tables", "trials", "grids", "drivers", "estimates")
+FOLDERS = ("tables", "trials", "grids", "drivers", "requests", "estimates")
 _WRITER = re.compile(r"(\d{4,})-([0-9a-f]{6})")
 _TRIAL = re.compile(r"[a-z]+-")  # the prefix of a phase; nothing else that lies there counts
 _CHECKPOINT = re.compile(r"(\d{4,})-([0-9a-f]{16})\.checkpoint\.pt")
@@ -207,6 +208,15 @@ class Layout:
         """Oldest first."""
         found = (Writer.of(name) for name in self.files.names("drivers"))
         return sorted(writer for writer in found if writer is not None)
+
+    def request(self, driver: Writer, writer: Writer) -> File:
+        """What somebody asks of a driver."""
+        return File(self.files, f"requests/{driver}.{writer}.json")
+
+    def requests(self) -> list[tuple[Writer, Writer]]:
+        """Drivers of whom something is asked, and the writers who ask; the oldest first."""
+        found = (map(Writer.of, name.split(".")[:2]) for name in self.files.names("requests"))
+        return sorted((d, w) for d, w in found if d is not None and w is not None)
 
     def estimate(self, writer: Writer) -> File:
         """The estimate of a driver's run; it stays when the driver leaves."""

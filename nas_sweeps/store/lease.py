@@ -42,6 +42,7 @@ class Lease:
     def __init__(self, layout: Layout, doing: str, **facts: Any) -> None:
         self.layout = layout
         self.writer: Writer | None = None
+        self.found_paused = False  # the run before, which is dead, had been paused
         self.lost = False  # another driver took the store over: this one was thought dead
         self._record: dict[str, Any] = facts | {
             "host": socket.gethostname(),
@@ -51,6 +52,7 @@ class Lease:
             "held": False,  # until it is known that nobody else runs the store
             "stop": False,
         }
+        self._lock = threading.Lock()  # so that of two records the later one stays
         self._wake = threading.Event()
         self._end = False
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
@@ -91,6 +93,16 @@ class Lease:
         self._record["stop"] = True
         self._wake.set()
 
+    def tell(self, **facts: Any) -> None:
+        """Have workers and those who look on know more, before this returns.
+
+        ``halted`` are ids of trials whose workers are to publish a checkpoint and end. Raises
+        OSError.
+        """
+        self._record.update(facts)  # in one go: ``stop`` may come from a signal handler
+        with self._lock:
+            self._publish()
+
     def _take(self) -> Driver | None:
         """Publish a record; the other driver that lives, if there is one, and then no record."""
         seen = self.layout.drivers()
@@ -107,6 +119,7 @@ class Lease:
                 if other.record and other.lives:
                     mine.remove()
                     return other
+                self.found_paused |= other.paused
             self.layout.driver(writer).remove()
         self._record["held"] = True
         self._publish()
@@ -119,7 +132,8 @@ class Lease:
             # A beat that fails is made up for by the next: workers wait for twelve.
             with suppress(OSError):
                 if self.holds() and not self._end:
-                    self._publish()
+                    with self._lock:
+                        self._publish()
 
     def holds(self) -> bool:
         """Whether the store is still this driver's. Raises OSError."""
@@ -140,12 +154,12 @@ class Lease:
 
 
 class Watch:
-    """A worker's eye on its driver. Asking is cheap: it looks once in ``every_s``."""
+    """The eye of a trial's worker on its driver. Asking is cheap: it looks once in ``every_s``."""
 
-    def __init__(self, layout: Layout, key: str, every_s: float = 1.0) -> None:
+    def __init__(self, layout: Layout, key: str, trial_id: str, every_s: float = 1.0) -> None:
         writer = Writer.of(key)
         assert writer is not None, f"'{key}' names no driver"
-        self.every_s = every_s
+        self.trial_id, self.every_s = trial_id, every_s
         self._heartbeat = Heartbeat(layout.driver(writer))
         self._looked = -math.inf
         self._why: str | None = None
@@ -165,7 +179,7 @@ class Watch:
             return "its driver has left"
         except OSError:  # a file system that fails for a while is no reason to stop
             driver = self._heartbeat.last()
-        if driver.record.get("stop") is True:
+        if driver.record.get("stop") is True or self.trial_id in driver.record.get("halted", ()):
             return "its driver asked it to stop"
         return None if driver.lives else "its driver is dead"
 

@@ -169,7 +169,7 @@ class Store:
         """Record that ``origin`` led to this retrain. Doing it again changes nothing."""
         files = self.layout.trial(trial_id)
         file = files.origin(origin.key)
-        if file.name in files.names and file.read_json() is not None:
+        if file.name in files.names and origin in read_origins(files):
             return
         file.publish_json(origin.to_json())
 

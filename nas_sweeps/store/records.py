@@ -38,7 +38,8 @@ class State(enum.StrEnum):
     """How far a trial is, in the order in which states are shown.
 
     ``blocked`` is a retrain whose search failed. It has no genotype and so no folder: a plan
-    can tell, a store cannot, and the store never answers it.
+    can tell, a store cannot, and the store never answers it. ``cancelled`` is one that a person
+    took out of a run while it worked: that run can tell, and for the next it is waiting.
     """
 
     DONE = "done"
@@ -46,6 +47,7 @@ class State(enum.StrEnum):
     RUNNING = "running"
     WAITING = "waiting"
     BLOCKED = "blocked"
+    CANCELLED = "cancelled"
 
     @property
     def settled(self) -> bool:

@@ -10,7 +10,7 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -222,15 +222,24 @@ def _grid(grid: Grid) -> Iterator[Finding]:
 
 
 def drawn(planned: Plan, places: DataPaths) -> str:
-    """That every training set of the plan can be drawn, and holds a batch.
+    """That every training set of the plan can be drawn, and holds a batch; and how it came about.
 
     Raises ValueError as ``prepare`` and ``require_whole_batches``.
     """
-    sizes: dict[str, int] = {}
+    sizes: dict[str, str] = {}
+    notes: list[str] = []
     counts: dict[tuple[Data, Distribution], tuple[int, ...]] = {}
     for data, distribution in dict.fromkeys((e.data, e.distribution) for e in planned):
         bundle = prepare(data, distribution, places, "cpu")
-        sizes[str(distribution)] = len(bundle.full_index)
+        sizes[str(distribution)] = _size(distribution, bundle.train_counts)
+        notes += bundle.notes
         counts[data, distribution] = bundle.train_counts
     require_whole_batches(planned, lambda *key: counts[key])
-    return "training images: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+    told = "training images: " + ", ".join(f"{name} {size}" for name, size in sizes.items())
+    return "; ".join([told, *dict.fromkeys(notes)])
+
+
+def _size(distribution: Distribution, counts: Sequence[int]) -> str:
+    """How many images, and of natural counts how unequal they are."""
+    natural = distribution.kind == "natural"
+    return f"{sum(counts):,}" + (f" ({min(counts):,} to {max(counts):,} a class)" * natural)

@@ -18,6 +18,7 @@ from nas_sweeps.store import Store
 from nas_sweeps.store.lease import Watch
 from nas_sweeps.sweep.executor import Given
 from nas_sweeps.sweep.own_classes import unpack
+from nas_sweeps.sweep.stopping import obeyed
 from nas_sweeps.sweep.worker import never, run_trial
 from nas_sweeps.trial import DataPaths, Resources
 
@@ -42,7 +43,7 @@ def run_in_worker(
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     unpack(given.own)
     here = Store(store).require()
-    watched = Watch(here.layout, given.driver).stop_reason if given.driver else never
+    watched = Watch(here.layout, given.driver, trial_id).stop_reason if given.driver else never
     run_trial(
         here.spec(trial_id),
         here,
@@ -53,7 +54,7 @@ def run_in_worker(
 
 
 def main() -> None:
-    """A worker as a process. SIGINT and SIGTERM end it after the step that it is in.
+    """A worker as a process. SIGINT, SIGTERM and SIGHUP end it after the step that it is in.
 
     Exit code 0: what there is to say stands in the store; 1: it could not be written there; 2: the
     store, as it is seen here, holds no such trial.
@@ -69,7 +70,7 @@ def main() -> None:
         parser.add_argument(f"--{place}")
     asked = parser.parse_args()
     came: list[str] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in obeyed():
         signal.signal(number, lambda number, _: came.append(signal.Signals(number).name))
     given = Given(
         places=DataPaths(path=asked.path, downloads=asked.downloads, cache=asked.cache),

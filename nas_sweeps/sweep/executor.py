@@ -11,7 +11,7 @@ import base64
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -94,6 +94,9 @@ class Setting:
     driver: str  # the key of its lease, which workers watch
     needs: tuple[Resources, ...] = ()  # of every phase of which a trial may run
     own: tuple[Used, ...] = ()  # what trials name that no worker can import
+    # For a pool whose ``ended`` computes a trial: to be called between steps, so that limits and
+    # requests are seen meanwhile. It returns at once.
+    look: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def given(self) -> Given:
         """For workers in other processes. Raises ValueError where a class cannot be sent."""
@@ -194,7 +197,10 @@ def executor_of(named: Executor | str, address: str | None = None) -> Executor:
             raise ValueError(
                 f"--address: the {name} executor uses no cluster; leave one of the two out"
             )
-        options["address"] = address
+        if options.setdefault("address", address) != address:
+            raise ValueError(
+                f"--address {address}: --executor names {options['address']}; leave one of them out"
+            )
     try:
         return EXECUTORS.build(name, options)
     except ValidationError as error:

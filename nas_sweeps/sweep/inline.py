@@ -28,7 +28,7 @@ class InlinePool(Pool):
     where = WHERE
 
     def __init__(self, setting: Setting) -> None:
-        self.setting, self.watch = setting, Watch(setting.store.layout, setting.driver)
+        self.setting = setting
         self.started: list[tuple[str, Resources]] = []
 
     def room(self) -> Room:
@@ -43,13 +43,19 @@ class InlinePool(Pool):
             time.sleep(timeout_s)
             return []
         (trial_id, resources), store = self.started.pop(), self.setting.store
+        watch = Watch(store.layout, self.setting.driver, trial_id)
+
+        def stop_reason() -> str | None:
+            self.setting.look()
+            return watch.stop_reason()
+
         try:
             run_trial(
                 store.spec(trial_id),
                 store,
                 self.setting.places,
                 resources,
-                stop_reason=self.watch.stop_reason,
+                stop_reason=stop_reason,
             )
         except OSError as error:
             return [Ended(trial_id, f"could not write to the store ({error})")]

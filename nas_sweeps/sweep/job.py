@@ -6,19 +6,25 @@ again and when, and why a run stops.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nas_sweeps.cost.simulate import Floor, Room
+from nas_sweeps.grid import Entry
 from nas_sweeps.schedule import Scheduler, Task, outcome_of
 from nas_sweeps.store import Result, State, Store
 from nas_sweeps.store.lease import Lease
+from nas_sweeps.store.requests import Inbox, Request
 from nas_sweeps.sweep.executor import Pool, require_room
 from nas_sweeps.sweep.failures import ALIKE, all_alike
+from nas_sweeps.sweep.limits import Limiter
 from nas_sweeps.trial import Resources, Trial
 
 MAX_RETRIES = 3
@@ -35,6 +41,10 @@ class Watcher:
     def started(self, work: Task) -> None: ...
     def again(self, trial: Trial, why: str) -> None: ...
     def settled(self, trial: Trial, result: Result) -> None: ...
+    def told(self, text: str) -> None:
+        """Something that a person should know of the run itself."""
+
+    def paused(self, is_paused: bool) -> None: ...
     def stopping(self, how: str) -> None:
         """Called by a signal handler: see ``announce``."""
 
@@ -45,6 +55,9 @@ class Job:
 
     A trial that ended for no fault of its own (its worker died, no memory, no space) is handed
     out again, ``max_retries`` times.
+
+    Args:
+        reads: a query for planned trials, as ``chosen_by`` reads it; ValueError where it cannot.
     """
 
     scheduler: Scheduler
@@ -56,11 +69,24 @@ class Job:
     slots: int | None = None  # at most so many trials at once
     max_retries: int = MAX_RETRIES
     fail_fast: bool = False
+    limiter: Limiter | None = None
+    inbox: Inbox | None = None  # what is asked from elsewhere while this works
+    reads: Callable[[str], Callable[[Entry], bool]] = lambda query: lambda entry: False
     started: int = field(default=0, init=False)
     stopping: str | None = field(default=None, init=False)  # why nothing more is handed out
+    limited: bool = field(default=False, init=False)  # that was by a limit
+    paused: bool = field(default=False, init=False)
     _again: list[tuple[float, Task]] = field(default_factory=list, init=False)  # from when on
     _tries: Counter[str] = field(default_factory=Counter, init=False)
     _live: dict[str, Task] = field(default_factory=dict, init=False)
+    _known: set[str] = field(default_factory=set, init=False)  # that were handed out before
+    # What no limit allows, by phase, what should take the shortest time first.
+    _held: dict[str, list[tuple[float, int, Task]]] = field(default_factory=dict, init=False)
+    _order: Iterable[int] = field(default_factory=itertools.count, init=False)
+    _halted: set[str] = field(default_factory=set, init=False)  # asked to end, and alive
+    _cancelled: list[str] = field(default_factory=list, init=False)  # queries
+    _stale: bool = field(default=False, init=False)  # workers know of more that is halted
+    _mentioned: set[str] = field(default_factory=set, init=False)  # kinds that nobody measured
     _results: list[Result] = field(default_factory=list, init=False)
     _problem: OSError | None = field(default=None, init=False)
 
@@ -75,7 +101,8 @@ class Job:
         """Whether nothing runs and nothing will be handed out any more."""
         if self._live:
             return False
-        return self.stopping is not None or (not self._again and self.scheduler.next_phase is None)
+        waits = self._again or any(self._held.values()) or self.scheduler.next_phase
+        return self.stopping is not None or not waits
 
     # The loop
 
@@ -92,8 +119,11 @@ class Job:
         room = self._room(pool)
         require_room({phase: self.resources(phase) for phase in self.phases}, room, pool.where)
         self._tell(lambda watcher: watcher.begin(room))
+        for line in self.limiter.begin() if self.limiter else ():
+            self._say(line)
         told = False
         while not self.over:
+            self.look()
             if self.stopping is None:
                 self._guarded(self._fill, pool)
             elif not told:
@@ -101,25 +131,28 @@ class Job:
                 pool.stop()
             for end in pool.ended(LOOK_S):
                 self._guarded(self.ended, end.trial_id, end.died)
+        for work in [w for _, w in self._again] + [w for h in self._held.values() for _, _, w in h]:
+            self.scheduler.drop(work.trial.trial_id)
         if self._problem is not None:
             raise self._problem
 
     def _fill(self, pool: Pool) -> None:
         """Start trials as long as the next one fits beside those that run."""
-        if self.next_phase is None:
+        if self.paused or self._choose() is None:
             return
+        if self._stale:
+            self._tell_workers()
         floor = Floor(self._room(pool))
-        for work in self._live.values():
-            if floor.place(self.resources(work.phase)) is None:
+        for running in self._live.values():
+            if floor.place(self.resources(running.phase)) is None:
                 return  # a node has left: trials that were on it are going to end
         while self.stopping is None:
-            due = self._due()  # once: another may come due in between
-            phase = due.phase if due else self.scheduler.next_phase
-            if phase is None or floor.place(self.resources(phase)) is None:
+            work = self._choose()
+            if work is None or floor.place(self.resources(work.phase)) is None:
                 return
-            work = self._hand_out(due)
+            self._hand_out(work)
             try:
-                pool.start(work.trial.trial_id, self.resources(phase))
+                pool.start(work.trial.trial_id, self.resources(work.phase))
             except OSError as error:
                 self.ended(work.trial.trial_id, f"could not be started ({error})")
 
@@ -139,31 +172,80 @@ class Job:
         for watcher in self.watchers:
             what(watcher)
 
+    def _say(self, text: str) -> None:
+        self._tell(lambda watcher: watcher.told(text))
+
     # What it decides
 
     @property
     def next_phase(self) -> str | None:
         """The phase of the trial that ``hand_out`` would give now; None for none."""
-        if self.stopping is not None:
-            return None
-        again = self._due()
-        return again.phase if again else self.scheduler.next_phase
+        work = None if self.stopping is not None or self.paused else self._choose()
+        return None if work is None else work.phase
 
     def hand_out(self) -> Task:
         """The next trial, of ``next_phase``, written down in the store before anything runs."""
-        return self._hand_out(self._due())
+        work = self._choose()
+        assert work is not None, "nothing is ready"
+        return self._hand_out(work)
 
-    def _hand_out(self, due: Task | None) -> Task:
-        """A retry that is due, or the scheduler's next trial."""
-        work = due
-        if work is not None:
+    def _choose(self) -> Task | None:
+        """A retry that is due, the scheduler's next trial, or the shortest that was held back.
+
+        Where only what no limit allows is left, and nothing runs that could change that, the run
+        is over.
+        """
+        while (work := self._due() or self.scheduler.peek()) is not None:
+            expected_s = self._too_long(work)
+            if expected_s is None:
+                return work
+            self._take(work)
+            held = self._held.setdefault(work.phase, [])
+            heapq.heappush(held, (expected_s, next(iter(self._order)), work))
+        for held in filter(None, self._held.values()):
+            if self._too_long(held[0][2]) is None:
+                return held[0][2]
+        if any(self._held.values()) and not self._live and not self._again:
+            self.limited = True
+            self.stop("nothing that is left is expected to end within the limits")
+        return None
+
+    def _too_long(self, work: Task) -> float | None:
+        """The seconds that a trial should take, where no limit allows them; None: it may start."""
+        if self.limiter is None:
+            return None
+        expected_s = self.limiter.expected_s(work)
+        if expected_s is not None:
+            return None if self.limiter.allows(work, expected_s) else expected_s
+        phase = work.phase
+        if phase not in self._mentioned:
+            self._mentioned.add(phase)
+            self._say(
+                f"nothing like some {phase} trials was measured: they start, though nobody can say "
+                "whether they end within the limits"
+            )
+        return None
+
+    def _take(self, work: Task) -> None:
+        """It waits no longer, wherever it did."""
+        held = self._held.get(work.phase)
+        if held and held[0][2] is work:
+            heapq.heappop(held)
+        elif any(waiting is work for _, waiting in self._again):
             self._again = [(when, w) for when, w in self._again if w is not work]
         else:
-            work = self.scheduler.next_task()
-            assert work is not None, "nothing is ready"
+            self.scheduler.next_task()
+
+    def _hand_out(self, work: Task) -> Task:
+        self._take(work)
+        trial_id = work.trial.trial_id
+        if trial_id not in self._known:
+            self._known.add(trial_id)
             self.started += 1
             self._write_down(work)
-        self._live[work.trial.trial_id] = work
+        self._live[trial_id] = work
+        if self.limiter is not None:
+            self.limiter.started(work)
         self._tell(lambda watcher: watcher.started(work))
         return work
 
@@ -175,10 +257,19 @@ class Job:
         """
         work = self._live.pop(trial_id)
         trial, result = work.trial, self.store.result(trial_id)
+        halted = trial_id in self._halted
+        self._halted.discard(trial_id)
+        self._stale |= halted
+        if self.limiter is not None:
+            self.limiter.ended(work, result)
         if result is None and not self.lease.holds():
             self.stop("another run has taken this store over: it thought this one dead")
-        if result is None and self.stopping is not None:
+        if result is None and (self.stopping is not None or not self.scheduler.wants(trial_id)):
+            self.scheduler.drop(trial_id)
             return  # the next run goes on with it
+        if result is None and halted:
+            self._again.append((time.monotonic(), work))
+            return
         died = died or "ended although nobody asked it to"
         retried = self._tries[trial_id]
         if (result is None or result.transient) and retried < self.max_retries:
@@ -208,6 +299,64 @@ class Job:
         """Hand out nothing more, and have what runs publish where it is and end."""
         self.stopping = self.stopping or why
         self.lease.stop()
+
+    # Limits, and what is asked from elsewhere
+
+    def look(self) -> None:
+        """See what limits and requests say now. Cheap, also between the steps of a trial."""
+        self._guarded(self._look)
+
+    def _look(self) -> None:
+        if self.limiter is not None and self.stopping is None:
+            why = self.limiter.reached()
+            if why is not None:
+                self.limited = True
+                self.stop(why)
+                self.say(f"stopping after the steps that are running: {why}")
+        if self.inbox is None or self.stopping is not None:
+            return  # whoever asks sees that the run ends
+        for request, file in self.inbox.poll():
+            self._obey(request)
+            with suppress(OSError):
+                file.remove()
+
+    def _obey(self, request: Request) -> None:
+        """Do what a person asks. Raises OSError."""
+        if request.what == "cancel":
+            self._cancel(str(request.only))
+            return
+        self.paused = request.what == "pause"
+        if self.paused:
+            self._halted |= self._live.keys()
+        self._tell_workers()
+        self._tell(lambda watcher: watcher.paused(self.paused))
+
+    def _cancel(self, query: str) -> None:
+        try:
+            unwanted = self.scheduler.cancel(self.reads(query))
+        except ValueError as error:
+            self._say(f"what was asked to be cancelled cannot be read: {error}")
+            return
+        for trial_id in unwanted - self._live.keys():  # they wait, to be tried again or held back
+            self.scheduler.drop(trial_id)
+        self._again = [(when, w) for when, w in self._again if w.trial.trial_id not in unwanted]
+        for phase, held in self._held.items():
+            self._held[phase] = [one for one in held if one[2].trial.trial_id not in unwanted]
+            heapq.heapify(self._held[phase])
+        self._halted |= unwanted & self._live.keys()
+        self._cancelled.append(query)
+        self._tell_workers()
+        self._say(f"cancelled: {query}")
+
+    def _tell_workers(self) -> None:
+        """Publish who is to end, so that a worker that starts from now on does not read of it.
+
+        Raises OSError.
+        """
+        self.lease.tell(
+            halted=sorted(self._halted), paused=self.paused, cancelled=list(self._cancelled)
+        )
+        self._stale = False
 
     def say(self, how: str) -> None:
         """For a signal handler: the run is being stopped."""

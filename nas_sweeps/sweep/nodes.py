@@ -18,7 +18,7 @@ from nas_sweeps.sweep.doctor import probed
 from nas_sweeps.sweep.executor import needs_of, require_room
 from nas_sweeps.sweep.finding import Finding, checked
 from nas_sweeps.sweep.ray_session import WHERE, alive_nodes, room_now, session
-from nas_sweeps.trial import DataPaths
+from nas_sweeps.trial import Data, DataPaths
 
 ANSWER_S = 120.0  # where there are GPUs a worker imports torch first, from a slow disk perhaps
 SAME = ("python", "nas_sweeps", "torch", "ray")  # versions that all nodes share
@@ -31,13 +31,13 @@ class Asked:
     store: str | None = None  # its root
     token: str = ""  # in the store's probe
     places: DataPaths = field(default_factory=DataPaths)
-    content: str | None = None  # the fingerprint of a custom data set
+    data: Data | None = None  # a custom data set
 
     @classmethod
     def of(cls, grid: Grid | None, store: Store | None, token: str) -> Asked:
         if grid is None or grid.data.path is None:
             return cls(store.root if store else None, token)
-        return cls(store.root if store else None, token, grid.places, grid.data.fingerprint)
+        return cls(store.root if store else None, token, grid.places, grid.data.spec(0))
 
 
 def looked_at(address: str | None, grid: Grid | None, store: Store | None) -> Iterator[Finding]:
@@ -145,9 +145,9 @@ def _look_at_store(asked: Asked) -> list[str]:
 
 
 def _look_at_images(asked: Asked) -> list[str]:
-    if asked.places.path is None:
+    if asked.places.path is None or asked.data is None:
         return []
-    found = fingerprint(asked.places.path, asked.places)
-    if found != asked.content:
+    found = fingerprint(asked.places.path, asked.places, asked.data)
+    if found != asked.data.fingerprint:
         raise ValueError(f"data.path {asked.places.path} holds other images there than here")
     return ["it has the images"]

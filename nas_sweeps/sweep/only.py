@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 
 from nas_sweeps.grid import Entry, Plan
+from nas_sweeps.names import DISTRIBUTION
 from nas_sweeps.phases import phase_named
 
 COLUMNS = (
-    *("phase", "method", "variant", "distribution", "mu", "total", "seed", "pretrain"),
+    *("phase", "method", "variant", *DISTRIBUTION, "seed", "pretrain"),
     *("recipe", "search_epoch"),  # the name that the grid gives it; of a genotype along the way
 )
 
@@ -47,7 +48,5 @@ def _frame(entries: Iterable[Entry]) -> pd.DataFrame:
 
 
 def _row(entry: Entry) -> dict[str, object]:
-    where = entry.distribution
-    row: dict[str, object] = {"mu": where.mu, "total": where.total, "distribution": where.kind}
-    row |= {"seed": entry.seed, "phase": entry.phase}
-    return row | phase_named(entry.phase).labels(entry)._asdict()
+    row: dict[str, object] = {**entry.distribution.columns, "seed": entry.seed}
+    return row | {"phase": entry.phase} | phase_named(entry.phase).labels(entry)._asdict()

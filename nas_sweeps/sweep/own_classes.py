@@ -1,8 +1,8 @@
 """Classes that a person registers in a script or a notebook, brought to workers.
 
 A worker imports nas_sweeps and what installed packages offer through entry points. It cannot
-import the script that the run was started from, so the methods, losses, samplers and data sets that
-are defined there are sent to it by value.
+import the script that the run was started from, so the methods, losses, samplers, data sets and
+phases that are defined there are sent to it by value.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from nas_sweeps.data.samplers import SAMPLERS
 from nas_sweeps.grid import Entry
 from nas_sweeps.losses import LOSSES
 from nas_sweeps.methods import METHODS
+from nas_sweeps.phases import PHASES, Phase
 from nas_sweeps.registry import Registry
-from nas_sweeps.trial import Knob, SearchTrial
+from nas_sweeps.trial import Knob, SearchTrial, name_and_knobs
 
 # Known by identity, so a copy would be taken for a default value.
 copyreg.pickle(type(dataclasses.MISSING), lambda _: "MISSING")
 
 REGISTRIES: dict[str, Registry[Any]] = {
-    registry.group: registry for registry in (METHODS, LOSSES, SAMPLERS, DATASETS)
+    registry.group: registry for registry in (METHODS, LOSSES, SAMPLERS, DATASETS, PHASES)
 }
 
 
@@ -69,9 +70,11 @@ def own_of(entries: Iterable[Entry]) -> tuple[Used, ...]:
 
 
 def _named_by(entry: Entry) -> Iterator[Used]:
+    yield Used(PHASES.group, entry.phase)
     yield Used(DATASETS.group, entry.data.dataset)
-    yield Used(LOSSES.group, entry.recipe.loss)
-    yield Used(SAMPLERS.group, entry.recipe.sampler)
+    for registry, chosen in ((LOSSES, entry.recipe.loss), (SAMPLERS, entry.recipe.sampler)):
+        name, knobs = name_and_knobs(chosen)
+        yield Used(registry.group, name, tuple(knobs.items()))
     if isinstance(entry, SearchTrial):
         yield Used(METHODS.group, entry.method.name, entry.method.knobs)
 
@@ -87,7 +90,7 @@ def pack(own: Iterable[Used]) -> bytes:
     with _by_value({cls.__module__ for cls in classes.values()}):
         for used, cls in classes.items():
             try:
-                _resolve_annotations(cls)
+                _resolve_annotations(cls.spec if issubclass(cls, Phase) else cls)
                 packed[used.group, used.name] = cloudpickle.dumps(cls)
             except Exception as error:  # whatever keeps a class from being pickled
                 raise ValueError(

@@ -19,6 +19,7 @@ from nas_sweeps.watch.showing import Showing
 from nas_sweeps.watch.trackers import Tracking
 
 STARTING = ("the executor is starting",)  # Ray takes some ten seconds
+PAUSED = "paused: nothing starts until `nas-sweeps resume` has it go on"
 EVERY_S = {False: 1.0, True: 5.0}  # between two looks; where each is a request that costs money
 ENDING_S = 3.0  # for a look that is under way when the run ends
 
@@ -38,6 +39,7 @@ class Progress(Watcher):
         self._handed_out: dict[str, None] = {}
         self._settled: list[str] = []
         self._again: list[tuple[str, str]] = []  # trials, and why
+        self._told: list[str] = []
         self._over = Event()
         self._thread = Thread(target=self._follow, name="progress", daemon=True)
 
@@ -68,6 +70,13 @@ class Progress(Watcher):
     def settled(self, trial: Trial, result: Result) -> None:
         self._settled.append(trial.trial_id)
 
+    def told(self, text: str) -> None:
+        self._told.append(text)
+
+    def paused(self, is_paused: bool) -> None:
+        self._told.append(PAUSED if is_paused else "it goes on")
+        self.notes = (PAUSED,) if is_paused else ()
+
     def stopping(self, how: str) -> None:
         if self.showing.display is not None and self.showing.display.moves:
             self.notes = (how,)  # drawn by another thread: a line in between would tear the view
@@ -82,6 +91,8 @@ class Progress(Watcher):
     def _look(self) -> None:
         """What happened to the trials in the store, then what the driver did about it."""
         settled, again = len(self._settled), len(self._again)
+        while self._told and self.showing.display is not None:
+            self.showing.display.say(self._told.pop(0), "yellow")
         try:
             news = self.showing.look(list(self._handed_out))
             if news is None:

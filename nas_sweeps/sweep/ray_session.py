@@ -46,7 +46,12 @@ import psutil  # noqa: E402
 import ray  # noqa: E402
 
 from nas_sweeps.cost.simulate import Room  # noqa: E402
-from nas_sweeps.sweep.stopping import Interrupted, kill, signals_kept  # noqa: E402
+from nas_sweeps.sweep.stopping import (  # noqa: E402
+    Interrupted,
+    hangup_held_back,
+    kill,
+    signals_kept,
+)
 
 WHERE = "this Ray cluster"
 
@@ -76,15 +81,15 @@ def _start(address: str | None) -> None:
     """Raises ValueError where there is no Ray to be had, Interrupted at a SIGTERM."""
     if "://" in (address or ""):
         raise ValueError(
-            f"--address {address}: Ray's client protocol is not supported; run on a "
-            "node of the cluster with --address auto"
+            f"Ray's address {address}: Ray's client protocol is not supported; run on a "
+            "node of the cluster with the address auto"
         )
     options: dict[str, Any] = {"address": address or "local"}
     if address is None:
         options["include_dashboard"] = False
     try:
         _knock(address)
-        with signals_kept():  # ray.init takes SIGTERM
+        with signals_kept(), hangup_held_back():  # ray.init takes SIGTERM
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except SystemExit:  # Ray's answer to SIGTERM while it starts
         raise Interrupted(signal.SIGTERM) from None
@@ -93,12 +98,12 @@ def _start(address: str | None) -> None:
             raise ValueError(f"Ray did not start here ({error}): {remedy(error)}") from None
         if not isinstance(error, OSError):
             raise ValueError(
-                f"--address {address}: this cluster cannot be joined ({error}); give all "
+                f"Ray's address {address}: this cluster cannot be joined ({error}); give all "
                 "nodes one environment"
             ) from None
         raise ValueError(
-            f"--address {address}: no Ray cluster answers there ({error}); "
-            "start one with `ray start --head`, or leave --address out; a cluster that asks "
+            f"Ray's address {address}: no Ray cluster answers there ({error}); "
+            "start one with `ray start --head`, or leave the address out; a cluster that asks "
             "for a token wants it here too, in ~/.ray/auth_token"
         ) from None
 

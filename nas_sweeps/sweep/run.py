@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +12,10 @@ from rich.console import Console
 
 from nas_sweeps import methods
 from nas_sweeps.choices import Retry, Tracker
+from nas_sweeps.cost.forecast import Forecast
 from nas_sweeps.data.splits import prepare
 from nas_sweeps.grid import Entry, Grid, Plan, plan
+from nas_sweeps.grid.model import as_grid
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
 from nas_sweeps.schedule import Scheduler, replay
@@ -20,9 +23,11 @@ from nas_sweeps.store import State, Store
 from nas_sweeps.store.index import read_index
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import grid_digest
+from nas_sweeps.store.requests import Inbox
 from nas_sweeps.sweep.estimate import EstimateRecorder
 from nas_sweeps.sweep.executor import Executor, Setting, executor_of
 from nas_sweeps.sweep.job import MAX_RETRIES, Job
+from nas_sweeps.sweep.limits import Limiter, Limits
 from nas_sweeps.sweep.only import chosen_by
 from nas_sweeps.sweep.own_classes import own_of
 from nas_sweeps.sweep.progress import Progress, Silence
@@ -44,11 +49,21 @@ class Summary:
     counts: dict[str, dict[State, int]]
     started: int
     stopped: str | None = None  # why it handed out nothing more, if it did not come to its end
+    left: Forecast | None = None  # where a limit stopped it: what the same command would do now
 
     @property
     def complete(self) -> bool:
         """Every trial that was to run is done."""
         return all(sum(of.values()) == of[State.DONE] for of in self.counts.values())
+
+    @property
+    def failed(self) -> int:
+        return sum(of[State.FAILED] for of in self.counts.values())
+
+    @property
+    def cancelled(self) -> int:
+        """Trials that somebody took out of the run while it worked."""
+        return sum(of[State.CANCELLED] for of in self.counts.values())
 
     def __str__(self) -> str:
         parts = [
@@ -61,7 +76,7 @@ class Summary:
 
 
 def run(
-    grid: Grid,
+    grid: Grid | str | Path,
     store: str | Path | None = None,
     *,
     executor: Executor | str = "ray",
@@ -72,6 +87,9 @@ def run(
     only: str | None = None,
     fail_fast: bool = False,
     track: Sequence[Tracker] = (),
+    deadline: str | datetime | timedelta | None = None,
+    budget: float | None = None,
+    rate: float | None = None,
     console: Console | Literal["none"] | None = None,
     last_resort: Callable[[int], None] | None = None,
     source: str | Path | None = None,
@@ -79,7 +97,7 @@ def run(
     """Run the rest of a grid: everything planned that the store does not hold as done.
 
     Args:
-        grid: from ``load_grid``.
+        grid: from ``load_grid``, or the path of its file.
         store: a folder, made if absent, or a URI such as ``s3://bucket/folder``; None:
             ``runs/<name of the grid>``.
         executor: ``ray`` (Ray Tune, on ``address`` or a session of its own), ``inline``, or another
@@ -92,6 +110,11 @@ def run(
         only: limits the run to a part of the grid, see ``nas_sweeps.sweep.only``.
         fail_fast: stop at the first trial that fails.
         track: tensorboard, wandb, mlflow: told of every epoch.
+        deadline: when to stop, each running trial at a checkpoint: a duration such as ``11h30m``,
+            or an instant. None: shortly before Slurm ends the job, in one; ``none``: never.
+        budget: what to spend at most, in GPU-hours; in CPU-hours where the grid asks for no GPU.
+            Neither limit starts a trial that is not expected to end within it.
+        rate: the price of an hour, which makes money of ``budget``.
         console: where progress goes; None: standard output, ``none``: nowhere.
         last_resort: see ``stopped_by_signals``.
         source: another store with measured trials, to estimate from what this run will take.
@@ -101,10 +124,12 @@ def run(
             store; the message says what to do.
         Interrupted: by a signal; a KeyboardInterrupt that knows its exit code.
     """
+    grid = as_grid(grid)
     if slots is not None and slots < 1:
         raise ValueError(f"slots: {slots} trials at once are none; leave it out, or give 1 or more")
     if max_retries < 0:
         raise ValueError(f"max_retries: {max_retries} is less than 0, which tries nothing again")
+    limits = Limits.of(deadline, budget, rate)
     keeper = Store(store if store is not None else grid.default_store)
     reader = Store(keeper.root, remember=True)  # until the trials start: reads each result once
     where = executor_of(executor, address)
@@ -118,10 +143,14 @@ def run(
     resolved = grid.to_json()
     digest = grid_digest(resolved)
     with Lease(keeper.layout, grid.name, grid=digest, only=only) as lease:
+        assert lease.writer is not None
         keeper.clean_up()
+        inbox = Inbox(keeper.layout, lease.writer)
+        inbox.clean_up()
         start = _start(planned, reader, retry, chosen)
         scheduler = start.scheduler
-        assert lease.writer is not None
+        needs = {phase: grid.resources(phase) for phase in grid.phases}
+        limiter = Limiter(limits, needs, keeper, measured) if limits else None
         recorder = EstimateRecorder(grid, scheduler, keeper, lease.writer, digest, measured)
         seen: Progress | Silence = Silence()
         if not scheduler.finished and (track or console != "none"):
@@ -138,7 +167,12 @@ def run(
             slots=slots,
             max_retries=max_retries,
             fail_fast=fail_fast,
+            limiter=limiter,
+            inbox=inbox,
+            reads=lambda query: chosen_by(query, planned),
         )
+        if lease.found_paused:
+            seen.told("the run before was paused when it died; this one is not")
         keeper.keep_grid(resolved)
         known = len(start.linked)
         _link(scheduler, keeper, start.linked, start.trials.__contains__)
@@ -153,7 +187,8 @@ def run(
                 _link(scheduler, keeper, start.linked, keeper.asked)
                 if job.started or len(start.linked) > known or not start.compacted:
                     compact(keeper if job.started else reader)
-    return Summary(keeper, scheduler.counts(), job.started, job.stopping)
+        left = limiter.left(scheduler) if limiter and job.limited else None
+    return Summary(keeper, scheduler.counts(), job.started, job.stopping, left)
 
 
 def _progress(
@@ -173,6 +208,7 @@ def _setting(job: Job, grid: Grid) -> Setting:
         driver=job.lease.key,
         needs=tuple(grid.resources(phase) for phase in job.phases),
         own=own_of(waiting),
+        look=job.look,
     )
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: running trials publish where they are, and the process ends within 10 s.
+"""Ctrl-C, SIGTERM and SIGHUP: running trials publish where they are, and the process ends in 10 s.
 
 The first signal asks every worker to end after the step it is in; the run then winds down as if
 nothing were left to do. What has not ended after ``GRACE_S``, or at a second signal, is given up:
@@ -19,7 +19,7 @@ import psutil
 
 GRACE_S = 6.0  # for the steps that are running, and the checkpoints after them
 STUCK_S = 3.0  # more for the executor; after that only ``last_resort`` helps
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -37,6 +37,12 @@ def announce(text: str) -> None:
     """
     with suppress(OSError):  # the terminal may be gone
         os.write(2, f"{text}\n".encode())
+
+
+def obeyed() -> tuple[signal.Signals, ...]:
+    """The signals that stop a run. Under ``nohup``, which has SIGHUP ignored, it stays ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return tuple(s for s in SIGNALS if s != signal.SIGHUP or not ignored)
 
 
 @contextmanager
@@ -75,6 +81,8 @@ def stopped_by_signals(
             last_resort(128 + first[0])
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if first and number == signal.SIGHUP:
+            return  # a terminal that closes sends it twice: itself, and by its shell
         if first:
             raise Interrupted(first[0])
         first.append(number)
@@ -82,7 +90,7 @@ def stopped_by_signals(
         stop(f"{signal.Signals(number).name} came")
         threading.Thread(target=hurry, name="hurry", daemon=True).start()
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    before = {number: signal.signal(number, handle) for number in obeyed()}
     try:
         yield
     except KeyboardInterrupt:
@@ -102,6 +110,20 @@ def kill(processes: Sequence[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+@contextmanager
+def hangup_held_back() -> Iterator[None]:
+    """Processes that this thread starts inside never get SIGHUP.
+
+    A terminal that closes would send it to all of them, and so kill workers before their
+    checkpoint. One that comes to this process is handled at the end if not before.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

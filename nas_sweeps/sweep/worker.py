@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from nas_sweeps.data.cache import arithmetic_folder
-from nas_sweeps.data.splits import prepare
+from nas_sweeps.data.splits import DataSplits, prepare
 from nas_sweeps.names import tested
 from nas_sweeps.numerics import Numerics, changes
 from nas_sweeps.space.verified import verify
@@ -248,7 +248,7 @@ class _Worker:
         self.notes.append(note)
 
     def _mention(self, text: str) -> None:
-        """Something that takes a while, and is no reason to worry."""
+        """Something that is to stand in the log and in the attempts table, and is no trouble."""
         self.log.info("%s", text)
         self.notes.append(text)
 
@@ -344,7 +344,14 @@ class _Worker:
         torch.manual_seed(stream(trial.seed, "global"))
         data = trial.data, trial.distribution, self.places, self.device
         left = partial(state_of, self.attempt.store)
-        return run_kind(trial).make(trial, lambda: prepare(*data), self.device, left)
+
+        def images() -> DataSplits:
+            bundle = prepare(*data)
+            for note in bundle.notes:
+                self._mention(note)
+            return bundle
+
+        return run_kind(trial).make(trial, images, self.device, left)
 
 
 def _after(run: Run) -> str:

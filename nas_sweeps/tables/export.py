@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from nas_sweeps.hints import did_you_mean
+from nas_sweeps.names import DISTRIBUTION
 from nas_sweeps.paths import user_path
 from nas_sweeps.publish import publish, require_writable
 from nas_sweeps.store.ledger import Store
@@ -18,7 +19,7 @@ from nas_sweeps.tables.schemas import SCHEMAS
 SUFFIXES = (".parquet", ".csv")
 # What says which trial a row is of, put before the rows of every table that has only its id.
 WHOSE = (
-    *("phase", "method", "variant", "distribution", "mu", "total", "seed", "dataset", "setting"),
+    *("phase", "method", "variant", *DISTRIBUTION, "seed", "dataset", "setting"),
     *("pretrain", "recipe", "search_epoch", "state"),
 )
 

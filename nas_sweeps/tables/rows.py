@@ -205,7 +205,7 @@ def _differences(value: Any, prefix: str = "") -> Iterator[str]:
         default = _default(field)
         if default is MISSING or item == default or field.name.endswith(("seed", "then")):
             continue
-        if isinstance(item, Distribution) or not is_dataclass(item):
+        if not is_dataclass(item) or "__str__" in vars(type(item)):
             # Eight digits of a fingerprint tell two versions of a data set apart.
             text = str(item)[: 8 if field.name == "fingerprint" else None]
             yield f"{prefix}{field.name.rstrip('_')}={text}"
@@ -234,9 +234,7 @@ def _genotype(files: TrialFiles, spec: Trial | None, result: Result | None) -> G
 
 def _spec_columns(spec: Trial) -> Row:
     row = {
-        "distribution": spec.distribution.kind,
-        "mu": spec.distribution.mu,
-        "total": spec.distribution.total,
+        **spec.distribution.columns,
         "seed": spec.seed,
         "dataset": spec.data.label,
         "setting": setting(spec),
@@ -252,9 +250,8 @@ def _columns_of_unknown(files: TrialFiles) -> Row:
     try:
         spec = (files.spec.read_json() or {})["spec"]
         known = Distribution(**spec["distribution"])
-        columns = {"distribution": known.kind, "mu": known.mu, "total": known.total}
-        columns |= {"dataset": spec["data"]["label"], "seed": spec["seed"], "phase": spec["phase"]}
-        return columns | {"setting": "", "spec": json.dumps(spec, sort_keys=True)}
+        columns = {"dataset": spec["data"]["label"], "seed": spec["seed"], "phase": spec["phase"]}
+        return known.columns | columns | {"setting": "", "spec": json.dumps(spec, sort_keys=True)}
     except (ValueError, KeyError, TypeError):
         return {}
 

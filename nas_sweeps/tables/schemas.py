@@ -31,7 +31,7 @@ def _schema(*groups: tuple[pa.DataType, Iterable[str]]) -> pa.Schema:
 TRIALS = _schema(  # one row per trial, whatever its state
     (TEXT, ["trial_id", "phase", "method", "variant", "distribution"]),
     (NUMBER, ["mu"]),
-    (COUNT, ["total", "seed"]),  # total: images of a uniform distribution
+    (COUNT, ["total", "n_max", "seed"]),  # total: of uniform; n_max: of natural, of a class
     (TEXT, ["dataset", "setting"]),  # setting: recipe and data fields that are not default
     (TEXT, ["state"]),
     (COUNT, ["epochs"]),

@@ -14,15 +14,15 @@ from nas_sweeps.store.records import State
 from nas_sweeps.tables.frames import Frames, require_columns
 
 # Averages over these would compare what does not compare: each gets rows, or for the size of a
-# uniform distribution columns, of its own as soon as one cell of the table would mix two values.
+# distribution columns, of its own as soon as one cell of the table would mix two values.
 _SPLIT_ROWS = (
     *("dataset", "variant", "search_setting", "search_epoch", "pretrain", "recipe", "setting"),
 )
-_SPLIT_COLUMNS = ("total",)
+_SPLIT_COLUMNS = ("total", "n_max")
 
 
 def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
-    """Trials of a phase that goes on from another, one row per trial and origin.
+    """Trials of a phase, one row per trial and origin; searches, which have none, as they are.
 
     The columns are those of ``frames.trials``, with ``method``, ``variant`` and ``search_epoch``
     of the one origin, and ``search_id``, ``search_seed`` and ``search_setting`` of the trial that
@@ -30,8 +30,18 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
     to counts for each of them. One whose origins are lost has one row and no method. ``recipe`` is
     what grids call the settings of its recipe: all names that any grid of these tables gives them,
     joined.
+
+    Raises:
+        ValueError: there is no such phase.
     """
-    require_columns(frames.trials, "trials", "phase", "state", "origins", "parents", "setting")
+    require_columns(frames.trials, "trials", "phase", "state")
+    choices = dict.fromkeys([*in_order(), *sorted(set(frames.trials["phase"]))])
+    if phase not in choices:
+        hint = did_you_mean(phase, choices)
+        raise ValueError(f"phase '{phase}': choose from {', '.join(choices)}{hint}")
+    if phase == "search":
+        return frames.trials[frames.trials["phase"] == phase]
+    require_columns(frames.trials, "trials", "origins", "parents", "setting")
     retrains = frames.trials[frames.trials["phase"] == phase]
     asked = [_merged(json.loads(text)) or [{}] for text in retrains["origins"]]
     origins: list[dict[str, Any]] = [origin for group in asked for origin in group]
@@ -104,9 +114,9 @@ def summarise(
     Args:
         value: a numeric column of the trials table.
         rows, columns: columns of ``attributed``. Data set, variant, pre-training and settings
-            become rows as well, and the size of a uniform distribution a column, where a
+            become rows as well, and the size of a uniform or natural distribution a column, where a
             cell would otherwise mix two values.
-        phase: retrain, or one that a package adds.
+        phase: search, retrain, or one that a package adds.
 
     Returns:
         One row per combination of ``rows`` (the index). The columns' levels are ``columns`` and
@@ -161,12 +171,9 @@ def learning_curves(
     5    ssf_nas  0.1      2  0.312 NaN  1
     """
     require_columns(frames.trials, "trials", "phase", "state")
-    choices = dict.fromkeys([*in_order(), *sorted(set(frames.trials["phase"]))])
-    if phase not in choices:
-        raise ValueError(f"phase '{phase}': choose from {', '.join(choices)}")
     require_columns(frames.epochs, "epochs", "epoch")
-    trials = frames.trials if phase == "search" else attributed(frames, phase)
-    trials = trials[(trials["phase"] == phase) & (trials["state"] == State.DONE)]
+    trials = attributed(frames, phase)
+    trials = trials[trials["state"] == State.DONE]
     _check_value(frames.epochs, value)
     _check_names(trials, by)
     by = [*by, *_splitting(trials, (*_SPLIT_ROWS, *_SPLIT_COLUMNS), by)]

@@ -25,7 +25,7 @@ from nas_sweeps.data.samplers import SAMPLERS
 from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.train.metrics import confusion, summarise
-from nas_sweeps.trial import Resources
+from nas_sweeps.trial import Chosen, Resources, name_and_knobs
 
 Row = dict[str, Any]
 EPOCH_ACCURACIES = (  # those of a test that every epoch's row carries
@@ -97,9 +97,9 @@ def generator(seed: int, name: str, device: torch.device) -> torch.Generator:
     return torch.Generator(device=device).manual_seed(stream(seed, name))
 
 
-def sampled(sampler: str, labels_N: Tensor) -> Order:
+def sampled(sampler: Chosen, labels_N: Tensor) -> Order:
     """The order that a recipe names, over images with these labels. Raises ``ValueError``."""
-    return partial(SAMPLERS.build(sampler).order, labels_N)
+    return partial(SAMPLERS.build(*name_and_knobs(sampler)).order, labels_N)
 
 
 @contextmanager

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from nas_sweeps.data.augment import barlow_views, training_batch
+from nas_sweeps.data.mixing import Mixing, on_pairs, partner_of
 from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.losses import Head, Seen, StepLoss
-from nas_sweeps.losses.functions import make_head
+from nas_sweeps.losses.heads import make_head
 from nas_sweeps.space.supernet import Supernet
-from nas_sweeps.trial import Augment
+from nas_sweeps.trial import Augment, Policy
 
 OnLogits = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) to a scalar
 
@@ -24,11 +25,22 @@ class Batch(NamedTuple):
     images: tuple[Tensor, ...]  # (B, 3, H, W) once
     views: tuple[Tensor, ...]  # (B, 3, H, W) twice
     labels_B: Tensor
-    supervised: OnLogits  # with the class counts of the images it was drawn from
+    # With the class counts of the images it was drawn from; of mixed images by their shares.
+    supervised: OnLogits
+    share: Tensor | None = None  # of mixed images, that of their own labels
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         return self.images + self.views
+
+    def accuracy(self, logits_BK: Tensor) -> Tensor:
+        """The share of right predictions; of a mixed image both labels count by their shares."""
+        called_B = logits_BK.detach().argmax(1)
+        right = (called_B == self.labels_B).double().mean()
+        if self.share is None:
+            return right
+        other = (called_B == partner_of(self.labels_B)).double().mean()
+        return torch.lerp(other, right, self.share.double())
 
 
 def make_batch(
@@ -39,13 +51,19 @@ def make_batch(
     augment: Augment,
     draws: torch.Generator,
     cutout: int = 0,
+    mixing: Mixing | None = None,
+    policy: Policy = "none",
 ) -> Batch:
-    """Augment the training images at ``index`` for a loss."""
+    """Augment the training images at ``index`` for a loss; views are never mixed."""
     raw, mean, std = bundle.images[index], bundle.mean, bundle.std
     images: tuple[Tensor, ...] = ()
     views: tuple[Tensor, ...] = ()
     if loss.reads_images:
-        images = (training_batch(raw, augment, mean, std, cutout, draws),)
+        images = (training_batch(raw, augment, mean, std, cutout, draws, policy),)
+    share = None
+    if images and mixing is not None:
+        mixed, share = mixing(images[0], draws)
+        images, supervised = (mixed,), on_pairs(supervised, share)
     if loss.reads_views:
         views = barlow_views(raw, mean, std, draws)
     return Batch(
@@ -53,6 +71,7 @@ def make_batch(
         tuple(x.to(memory_format=torch.channels_last) for x in views),
         bundle.labels[index],
         supervised,
+        share,
     )
 
 

@@ -2,24 +2,27 @@
 
 A recipe without ``pretrain`` is one stage, ``train``. With it there are two: ``pretrain``
 (Barlow Twins on the same images, unlabelled) and ``finetune`` (labels; all weights, or a linear
-head on frozen features). Each stage has an optimiser and a cosine schedule of its own.
+head on frozen features). A ``classifier_stage`` comes last. Each stage has an optimiser and a
+schedule of its own. Mixing, warm-up, another schedule than a cosine and averaged weights are of
+the stage ``train`` or ``finetune``; the classifier stage goes on from the averaged network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from nas_sweeps.data.batches import EpochSampler
+from nas_sweeps.data.batches import EpochSampler, Order
+from nas_sweeps.data.mixing import Mixing
 from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.losses import BarlowTwins, Progress, StepLoss, Supervised, supervised_loss
-from nas_sweeps.losses.contract import LOSSES
-from nas_sweeps.losses.functions import BarlowHead, make_head
+from nas_sweeps.losses.contract import head_of
+from nas_sweeps.losses.functions import BarlowHead
+from nas_sweeps.losses.heads import ScaledClassifier, begin_anew, make_head, scale_cosines
+from nas_sweeps.recipes import classifier_of, require_sound
 from nas_sweeps.space.network import Network, count_macs, count_params
 from nas_sweeps.space.precision import precision
 from nas_sweeps.train.common import (
@@ -39,27 +42,19 @@ from nas_sweeps.train.common import (
     step_schedule,
 )
 from nas_sweeps.train.form import form_of
-from nas_sweeps.train.objective import Batch, make_batch
+from nas_sweeps.train.objective import Batch, OnLogits, make_batch
+from nas_sweeps.train.optimise import Averages, make_schedule, make_sgd
 from nas_sweeps.train.recorded import Means, Recorder, Step, default_recorder
+from nas_sweeps.train.stages import Stage, stages_of
 from nas_sweeps.trial import RetrainTrial
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A stretch of epochs with one loss and one set of trained weights."""
+class Labels(NamedTuple):
+    """How a stage learns from labels."""
 
-    name: str  # pretrain, finetune, train, or what another phase calls it
-    epochs: int
-    frozen: bool = False  # only the classifier learns
-
-
-def stages_of(trial: RetrainTrial) -> tuple[Stage, ...]:
-    """What a trial goes through, in order."""
-    recipe = trial.recipe
-    if recipe.pretrain is None:
-        return (Stage("train", recipe.epochs),)
-    linear = recipe.pretrain.then == "linear"
-    return Stage("pretrain", recipe.pretrain.epochs), Stage("finetune", recipe.epochs, linear)
+    loss: OnLogits
+    order: Order | None  # of a pass; None: a sampler would see labels that are not read
+    scale: float  # of a classifier that gives cosines
 
 
 class RetrainRun:
@@ -83,6 +78,8 @@ class RetrainRun:
         self.trial, self.bundle, self.device = trial, bundle, device
         self.recorder = recorder or default_recorder(device)
         self.recipe = trial.recipe
+        require_sound(self.recipe)
+        self.mixing = Mixing.of(self.recipe)
         self.stages = stages or stages_of(trial)
         self.epochs_done, self.epochs_total = 0, sum(s.epochs for s in self.stages)
         self.tested: Row = {}  # the last test's numbers
@@ -92,14 +89,26 @@ class RetrainRun:
         counts = bundle.t_counts if half else bundle.train_counts
         order = generator(trial.seed, "order", device)
         self.passes = EpochSampler(index, self.recipe.batch_size, order)
-        self.order = sampled(self.recipe.sampler, bundle.labels[index])
         self.draws = generator(trial.seed, "augment", device)
         self.drop_path = torch.zeros((), dtype=torch.float64, device=device)
-        self.progress = Progress(torch.zeros_like(self.drop_path), self.recipe.epochs)
-        self.supervised = supervised_loss(self.recipe.loss, counts, self.progress)
+        self.epoch = torch.zeros_like(self.drop_path)  # finished epochs of the stage
+        self.learning = {
+            stage: self._labels(stage, bundle.labels[index], counts) for stage in self.stages
+        }
         self._make_network()
         self._enter(self.stages[0])
+        self._begin()
         self.meter = Meter(device)  # of the epoch that is under way or comes next
+
+    def _labels(self, stage: Stage, labels_N: Tensor, counts: Sequence[int]) -> Labels:
+        """How a stage learns from labels."""
+        loss = self.recipe.loss if stage.loss is None else stage.loss
+        order = sampled(stage.sampler or self.recipe.sampler, labels_N)
+        return Labels(
+            loss=supervised_loss(loss, counts, Progress(self.epoch, stage.epochs)),
+            order=order if stage.labelled else None,
+            scale=1.0 if head_of(loss) == "cosine" else self.recipe.classifier_scale,
+        )
 
     def _make_network(self) -> None:
         recipe, trial = self.recipe, self.trial
@@ -113,7 +122,7 @@ class RetrainRun:
                 drop_path_on=recipe.drop_path_on,
             )
             self.network.form = form_of(trial, self.device).form
-            kind, auxiliary = LOSSES.get(recipe.loss).head, self.network.auxiliary
+            kind, auxiliary = classifier_of(recipe), self.network.auxiliary
             self.network.classifier = make_head(kind, self.network.classifier)
             if auxiliary is not None:
                 auxiliary.classifier = make_head(kind, auxiliary.classifier)
@@ -121,39 +130,58 @@ class RetrainRun:
             if recipe.pretrain is not None:
                 self.barlow = BarlowHead(self.network.feature_dim, recipe.pretrain.barlow)
                 self.barlow.to(self.device)
+        self.factors: list[Tensor] = []  # of the classes' logits, that one stage alone learns
+        if any(stage.scale for stage in self.stages):
+            scaled = ScaledClassifier(self.network.classifier, self.bundle.num_classes)
+            self.network.classifier, self.factors = scaled, [scaled.scale_K]
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averages = Averages(self.network, recipe.ema) if recipe.ema else None
+
+    def _begin(self) -> None:
+        """What happens to the network once, before the first step of a stage."""
+        if self.averages is not None and self.stage.by_recipe:
+            self.averages.restart()
+        elif self.averages is not None and self.stage.labelled:  # on from what was tested
+            self.network.load_state_dict(self.averages.network.state_dict())
+        if self.stage.anew:
+            with seeded(self.trial.seed, "classifier"):
+                begin_anew(self.network.classifier)
 
     def _enter(self, stage: Stage) -> None:
         """A stage's weights, optimiser, schedule and step."""
         self.stage, recipe = stage, self.recipe
-        if stage.name == "pretrain":
-            assert self.barlow is not None
-            self.weights: list[Tensor] = [*self.network.parameters(), *self.barlow.parameters()]
-        elif stage.frozen:
-            self.weights = list(self.network.classifier.parameters())
-        else:
-            self.weights = list(self.network.parameters())
-        self.sgd = torch.optim.SGD(
-            self.weights,
-            recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            fused=self.recorder is not None or None,  # the form that can be recorded
-        )
-        self.schedule = CosineAnnealingLR(self.sgd, stage.epochs, recipe.lr_min)
+        self.supervised = self.learning[stage].loss
+        self.weights = self._weights_of(stage)
+        scale_cosines(self.network, self.learning[stage].scale)
+        fused = self.recorder is not None or None  # the form that can be recorded
+        self.sgd = make_sgd(self.weights, recipe, stage, fused)
+        self.schedule = make_schedule(self.sgd, recipe, stage)
         self._make_step()
 
+    def _weights_of(self, stage: Stage) -> list[Tensor]:
+        if stage.scale:
+            return self.factors
+        learns = self.network.classifier if stage.frozen else self.network
+        weights: list[Tensor] = [
+            p for p in learns.parameters() if all(p is not f for f in self.factors)
+        ]
+        if not stage.labelled:
+            assert self.barlow is not None
+            weights += self.barlow.parameters()
+        return weights
+
     def _make_step(self) -> None:
-        body = self._pretrain_step if self.stage.name == "pretrain" else self._step
+        body = self._step if self.stage.labelled else self._pretrain_step
         self.step = Step(body, self.recorder, [self.sgd], [self.draws])
 
-    def _stage_at(self, epochs_done: int) -> Stage:
-        """The stage that the next epoch belongs to; after the last epoch, the last stage."""
-        for stage in self.stages:
-            if epochs_done < stage.epochs:
-                return stage
-            epochs_done -= stage.epochs
-        return self.stages[-1]
+    def _place(self) -> tuple[Stage, int]:
+        """The stage that the next epoch belongs to, and the finished epochs of it."""
+        done = self.epochs_done
+        for stage in self.stages[:-1]:
+            if done < stage.epochs:
+                return stage, done
+            done -= stage.epochs
+        return self.stages[-1], done
 
     # One epoch
 
@@ -162,15 +190,16 @@ class RetrainRun:
 
         The row holds the epochs table's columns, less the trial's id.
         """
-        epoch, stage, recipe = self.epochs_done + 1, self._stage_at(self.epochs_done), self.recipe
+        epoch, (stage, done), recipe = self.epochs_done + 1, self._place(), self.recipe
         if stage != self.stage:
             self._enter(stage)
-        pretraining = stage.name == "pretrain"
+            self._begin()
+        pretraining, order = not stage.labelled, self.learning[stage].order
         row: Row = {"stage": stage.name, "lr": self.sgd.param_groups[0]["lr"], "epoch": epoch}
-        self.drop_path.fill_(self.recipe.drop_path * self._labelled() / self.recipe.epochs)
-        self.progress.epoch.fill_(self._labelled())
+        # From 0 in the first epoch with labels, linearly: DARTS train.py.
+        self.drop_path.fill_(recipe.drop_path * done / recipe.epochs)
+        self.epoch.fill_(done)
         with self.meter.running(), precision(recipe.precision, self.device):
-            order = None if pretraining else self.order  # which would see labels
             for index in self.passes.rest(drop_last=pretraining, order=order):
                 for name, value in self.step(index).items():
                     self.meter.add(name, value, len(index))
@@ -196,16 +225,27 @@ class RetrainRun:
         recipe = self.recipe
         batch = self._batch(index, Supervised())
         logits, auxiliary = self._logits(batch.images[0])
-        loss = self.supervised(logits, batch.labels_B)
+        loss = batch.supervised(logits, batch.labels_B)
         if auxiliary is not None:
-            loss = loss + recipe.auxiliary * self.supervised(auxiliary, batch.labels_B)
+            loss = loss + recipe.auxiliary * batch.supervised(auxiliary, batch.labels_B)
         clip_and_step(loss, self.weights, self.sgd, recipe.grad_clip)
-        right = (logits.detach().argmax(1) == batch.labels_B).double().mean()
-        return {"loss_weights": loss.detach(), "accuracy_train": right}
+        if self.averages is not None and self.stage.by_recipe:
+            self.averages.update()
+        return {"loss_weights": loss.detach(), "accuracy_train": batch.accuracy(logits)}
 
     def _batch(self, index: Tensor, loss: StepLoss) -> Batch:
-        recipe, labelled, draws = self.recipe, self.supervised, self.draws
-        return make_batch(self.bundle, index, loss, labelled, recipe.augment, draws, recipe.cutout)
+        recipe = self.recipe
+        return make_batch(
+            self.bundle,
+            index,
+            loss,
+            self.supervised,
+            recipe.augment,
+            self.draws,
+            recipe.cutout,
+            self.mixing if self.stage.by_recipe else None,
+            recipe.policy,
+        )
 
     def _logits(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.stage.frozen:
@@ -215,11 +255,6 @@ class RetrainRun:
         drop_path = self.drop_path if self.recipe.drop_path else 0.0
         logits: tuple[Tensor, Tensor | None] = self.network(x_BCHW, drop_path, self.draws)
         return logits
-
-    def _labelled(self) -> int:
-        """Finished epochs that used labels, before which drop path does not begin to rise (DARTS
-        train.py: linearly)."""
-        return self.epochs_done - (self.epochs_total - self.recipe.epochs)
 
     def _pretrain_step(self, index: Tensor) -> Means:
         assert self.barlow is not None
@@ -231,11 +266,14 @@ class RetrainRun:
     # What it learned
 
     def _test(self, between: Callable[[], None]) -> Row:
+        averaged = self.averages is not None and self.stage.by_recipe
+        network = self.averages.network if self.averages and averaged else self.network
+
         def logits(x_BCHW: Tensor) -> Tensor:
-            out: Tensor = self.network(x_BCHW)[0]
+            out: Tensor = network(x_BCHW)[0]
             return out
 
-        with evaluating(self.network):
+        with evaluating(network):
             row = evaluate(logits, self.bundle, between)
             if self.recipe.images == "search_half":
                 row["accuracy_validation"] = accuracy(
@@ -264,7 +302,8 @@ class RetrainRun:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest depends on, inside an epoch too: tensors and plain values."""
-        return {
+        averages = {"averages": self.averages.state_dict()} if self.averages else {}
+        return averages | {
             "epochs_done": self.epochs_done,
             "tested": self.tested,
             "best": self.best,
@@ -285,6 +324,8 @@ class RetrainRun:
         self.network.load_state_dict(state["network"])
         if self.barlow is not None:
             self.barlow.load_state_dict(state["barlow"])
+        if self.averages is not None:
+            self.averages.load_state_dict(state["averages"])
         self._enter(self.stages[state["stage"]])
         self.sgd.load_state_dict(state["sgd"])
         self.schedule.load_state_dict(state["schedule"])

@@ -26,10 +26,13 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from nas_sweeps import methods
 from nas_sweeps.data.batches import EpochSampler, InfiniteSampler
+from nas_sweeps.data.mixing import Mixing
 from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.losses import StepLoss, supervised_loss
-from nas_sweeps.losses.contract import LOSSES
+from nas_sweeps.losses.contract import head_of
+from nas_sweeps.losses.heads import scale_cosines
 from nas_sweeps.methods import EdgeWeights, Progress
+from nas_sweeps.recipes import classifier_of, require_sound
 from nas_sweeps.space.genotype import EDGES
 from nas_sweeps.space.network import count_macs, count_params
 from nas_sweeps.space.precision import precision
@@ -82,7 +85,9 @@ class SearchRun:
         self.recorder = recorder or default_recorder(device)
         self.recipe = trial.recipe
         self.method = methods.build(trial.method)
+        require_sound(self.recipe)
         self.method.check(self.recipe)
+        self.mixing = Mixing.of(self.recipe)
         self.epochs_done = 0
         self.epochs_total = trial.recipe.epochs if self.method.trains else 0
         self.tested: Row = {}  # the last test's numbers
@@ -98,6 +103,7 @@ class SearchRun:
     def _make_model(self) -> None:
         recipe, method, seed = self.recipe, self.method, self.trial.seed
         self.weight_loss, self.arch_loss = method.weight_loss, method.arch_loss
+        own_scale = head_of(recipe.loss) == "cosine"
         with seeded(seed, "weights"):
             supernet = Supernet(
                 recipe.channels,
@@ -107,8 +113,8 @@ class SearchRun:
                 partial_channels=method.partial_channels,
             )
             supernet.form = form_of(self.trial, self.device).form
-            head = LOSSES.get(recipe.loss).head
-            model = SearchModel(supernet, head, (self.weight_loss, self.arch_loss))
+            model = SearchModel(supernet, classifier_of(recipe), (self.weight_loss, self.arch_loss))
+            scale_cosines(model, 1.0 if own_scale else recipe.classifier_scale)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         draw = torch.Generator().manual_seed(stream(seed, "alpha"))
         initial = method.initial_parameters(len(EDGES), draw)
@@ -139,7 +145,11 @@ class SearchRun:
             capturable=bool(fused),
         )
         self.probe = torch.optim.SGD(
-            [named[n] for n in head], self.weight_loss.probe_lr, momentum=0.9, fused=fused
+            # A fixed classifier has no weights, and an optimiser without any is refused.
+            [named[n] for n in head] or [torch.zeros((), device=self.device)],
+            self.weight_loss.probe_lr,
+            0.9,
+            fused=fused,
         )
         self.schedules = {"sgd": CosineAnnealingLR(self.sgd, recipe.epochs, recipe.lr_min)}
         if self.probed:
@@ -209,7 +219,7 @@ class SearchRun:
 
     def _step(self, t_index: Tensor, v_index: Tensor | None = None) -> Means:
         """A step; without a batch of V, one of the weights alone."""
-        train, means = self._batch(t_index, self.weight_loss, self.on_t), Means()
+        train, means = self._batch(t_index, self.weight_loss, self.on_t, self.mixing), Means()
         if v_index is not None:
             held_out = self._batch(v_index, self.arch_loss, self.on_v)
             means = self._architecture_step(train, held_out)
@@ -290,9 +300,11 @@ class SearchRun:
         loss: Tensor = functional_call(self.model, state, (step_loss, batch, edge_weights))[0]
         return loss
 
-    def _batch(self, index: Tensor, loss: StepLoss, supervised: OnLogits) -> Batch:
-        augment = self.recipe.augment
-        return make_batch(self.bundle, index, loss, supervised, augment, self.draws)
+    def _batch(
+        self, index: Tensor, loss: StepLoss, labelled: OnLogits, mixing: Mixing | None = None
+    ) -> Batch:
+        augment, draws = self.recipe.augment, self.draws
+        return make_batch(self.bundle, index, loss, labelled, augment, draws, mixing=mixing)
 
     def _named(self, alphas: Sequence[Tensor]) -> dict[str, Tensor]:
         return dict(zip(self.parameters, alphas, strict=True))

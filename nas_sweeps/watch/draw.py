@@ -22,6 +22,7 @@ STATE_STYLES = {
     State.RUNNING: "cyan",
     State.WAITING: "",
     State.BLOCKED: "yellow",
+    State.CANCELLED: "yellow",
 }
 
 

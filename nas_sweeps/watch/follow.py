@@ -189,6 +189,8 @@ class Follower:
             yield self.driver.who
             if self.driver.record.get("only") and self.planned.chosen is None:
                 yield f"it runs a part of what is counted here: --only {self.driver.record['only']}"
+            for query in self.driver.cancelled:
+                yield f"cancelled, and still counted here: {query}"
         elif running:
             yield f"no run works on {self.store}; {running} workers of one may still be ending"
         else:

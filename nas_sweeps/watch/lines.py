@@ -11,14 +11,15 @@ from nas_sweeps.store.records import State
 from nas_sweeps.trial import Origin, Trial
 from nas_sweeps.watch.snapshot import Counts, Row
 
-NAME_WIDTH = 40
+NAME_WIDTH = 46
 
 
 def name_of(trial: Trial, origins: Iterable[Origin] = ()) -> str:
     """A trial in a few words, as in every line that a person reads."""
     called = phase_named(trial.phase).labels(trial, origins)
     what = method_name(called.method, "", *called[2:])
-    return trial_name(trial.phase, what, str(trial.distribution), trial.seed)
+    before = (origin.seed for origin in origins)
+    return trial_name(trial.phase, what, str(trial.distribution), trial.seed, before)
 
 
 def line(name: str, text: str) -> str:

@@ -141,6 +141,8 @@ def test_counted_flops_of_the_plain_form_are_the_useful_ones() -> None:
     work = count(make_step(options, "first_order", PLAIN))
     # The stem has no gradient of its input: a little less than a backward pass of two forwards.
     assert work.gflop == pytest.approx(gflop(options, "first_order"), rel=0.03)
+    tested = count(make_step(options, "evaluation", PLAIN))  # in inference mode
+    assert tested.gflop == pytest.approx(gflop(options, "evaluation"), rel=1e-6)
     assert work.floor_s(gemm_gflops=1.0, copy_gbytes=1e9) == work.gflop
     assert work.floor_s(gemm_gflops=1e9, copy_gbytes=1.0) == work.gbyte
 

@@ -59,7 +59,8 @@ class Shop:
         """Run a search that takes so long."""
         assert isinstance(entry, SearchTrial)
         self.store.register(entry, methods.variant(entry.method))
-        self._run(entry, [("search", epoch_s)] * entry.recipe.epochs, image_s, device, beside)
+        epochs = entry.recipe.epochs if methods.build(entry.method).trains else 0
+        self._run(entry, [("search", epoch_s)] * epochs, image_s, device, beside)
 
     def retrain(self, entry: Entry, stages: Mapping[str, tuple[int, float]]) -> None:
         """Run a retrain of so many epochs of so many seconds, by stage."""

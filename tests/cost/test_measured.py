@@ -159,6 +159,14 @@ def test_a_trial_of_another_device_is_no_pause_between_two(
     assert measure([shop.store], CPUS).rates.overhead_s["retrain"] == 2, "both attempts count"
 
 
+def test_a_trial_that_trains_nothing_is_measured_as_a_whole(shop: Shop) -> None:
+    (untrained,) = ns.plan(grid_of(search__methods=["random"], search__distributions=["balance"]))
+    shop.search(untrained, 1.0, beside=7.0)
+    found = measure([shop.store], CPUS)
+    assert found.trials == 1
+    assert found.rates.cost(untrained).seconds.mid == 7.0  # type: ignore[union-attr]
+
+
 def test_bands_add_as_if_all_erred_the_same_way() -> None:
     assert Interval(10, 8, 13) + Interval(1, 0.5, 3) == Interval(11, 8.5, 16)
     assert Interval(10, 8, 13) * 2 == Interval(20, 16, 26)

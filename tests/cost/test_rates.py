@@ -9,9 +9,9 @@ import pytest
 import nas_sweeps as ns
 from nas_sweeps.cost.epochs import parts_of
 from nas_sweeps.cost.forecast import remaining_s
-from nas_sweeps.cost.rates import Rates, Sample, work_of
+from nas_sweeps.cost.rates import Images, Rates, Sample, work_of
 from nas_sweeps.schedule import Scheduler
-from nas_sweeps.trial import SearchTrial
+from nas_sweeps.trial import ClassifierStage, Data, Distribution, RetrainRecipe, SearchTrial
 from tests.cost.conftest import grid_of, searches
 
 RAN = searches(grid_of(search__seeds=[0, 1]))
@@ -40,10 +40,13 @@ def test_nothing_is_known_before_anything_was_measured() -> None:
     assert remaining_s(Scheduler(planned), Rates(), {}, {}, 1) is None
 
 
-def test_a_trial_without_epochs_takes_none() -> None:
+def test_a_trial_without_epochs_takes_what_is_beside_epochs() -> None:
     (untrained,) = ns.plan(grid_of(search__methods=["random"], search__distributions=["balance"]))
     assert isinstance(untrained, SearchTrial)
-    assert of_trial(Rates(), untrained) == 0.0
+    assert of_trial(Rates(), untrained) is None, "nothing like it was measured"
+    known = Rates(overhead_s={"search": 3.0})
+    assert of_trial(known, untrained) == 3.0
+    assert known.left_s(untrained, (), 0, 5.0) == 0.0
 
 
 def test_the_nearest_kind_that_was_measured_counts() -> None:
@@ -111,3 +114,22 @@ def test_a_retrain_waits_for_the_search_that_runs() -> None:
     scheduler = Scheduler(planned, elsewhere={search.trial_id})
     running = {search.trial_id: ("search", 25.0)}
     assert remaining_s(scheduler, rates, {}, running, slots=4) == 25 + 2 * 3  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("stage", "recipe", "images"),
+    [
+        ("train", {}, 20_431),
+        ("train", {"sampler": "over"}, 20_431),
+        ("train", {"sampler": "under"}, 5_000),
+        ("train", {"sampler": "under", "images": "search_half"}, 2_500),
+        ("pretrain", {"sampler": "under"}, 20_431),
+        ("classifier", {"sampler": "under", "classifier_stage": ClassifierStage()}, 20_431),
+        ("classifier", {"classifier_stage": ClassifierStage(sampler="under")}, 5_000),
+    ],
+)
+def test_an_epoch_is_as_long_as_its_sampler_makes_it(
+    stage: str, recipe: dict[str, Any], images: float
+) -> None:
+    data, exp = Data(dataset="cifar10", label="cifar10"), Distribution(kind="exp", mu=0.1)
+    assert Images().in_epoch(data, exp, RetrainRecipe(**recipe), stage) == images

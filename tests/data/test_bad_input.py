@@ -91,8 +91,21 @@ def test_impossible_labels_name_the_row(message, labels, shown):
     assert "correct it or remove the row" in said
 
 
-def test_labels_that_are_words(message):
-    assert "labels are string; they must be integers from 0" in message(labels=("a", "b", "a"))
+def test_labels_of_two_kinds(message):
+    said = message(labels=("a", "b", "a"))
+    assert "labels are text in train and numbers in test; write both splits alike" in said
+
+
+def test_labels_that_are_no_labels(message):
+    assert "labels are bool; they must be integers from 0, or text" in message(
+        labels=(True, False, True)
+    )
+
+
+def test_every_image_that_cannot_be_decoded_is_counted(message, png):
+    said = message(blobs=[b"nothing", png(2)[:60], png(3)])
+    assert "train.parquet row 0: image cannot be decoded" in said
+    assert "; 1 more of 3 images cannot be used either" in said
 
 
 def test_one_class_only(message):
@@ -153,8 +166,6 @@ def test_a_broken_file_in_an_image_folder(tmp_path, places, custom, png):
 
 def test_a_class_folder_absent_from_test_or_train(tmp_path, places, custom, png):
     files = {f"train/{c}/1.png": png() for c in "ab"} | {"test/a/1.png": png()}
-    assert "class 'b' (label 1) has no images in test" in folder_error(
-        tmp_path, places, custom, files
-    )
-    said = folder_error(tmp_path, places, custom, {"test/z/1.png": png()})
-    assert "class 'z' has no images in train/" in said
+    assert "class 'b' has no images in test" in folder_error(tmp_path, places, custom, files)
+    more = {f"test/{c}/1.png": png() for c in "bz"}
+    assert "class 'z' has no images in train" in folder_error(tmp_path, places, custom, more)

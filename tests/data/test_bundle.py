@@ -89,7 +89,7 @@ def test_seeds_of_subset_and_split_are_independent():
     ("distribution", "fields", "message"),
     [
         (BALANCE, {"n_max": 117}, "class '0' should keep 117 training images and has 116"),
-        (EXP, {"n_max": 117}, "lower data.n_max"),
+        (Distribution(kind="uniform", total=1170), {"n_max": 117}, "or keep what there is by nat"),
         (EXP, {"test_n_max": 59}, "data.test_n_max: 59 .* lower it to 58"),
         (Distribution(kind="exp", mu=0.01), {}, "class '8' would keep 1 training images"),
         (Distribution(kind="step", mu=0.001), {}, "class '5' would keep 0 training images"),

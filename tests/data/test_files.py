@@ -211,7 +211,6 @@ def test_a_near_miss_is_named_with_what_to_do(touch: Touch, names, said) -> None
 @pytest.mark.parametrize(
     ("labels", "names", "said"),
     [
-        ((1, 2, 3), None, r"labels begin at 1 and end at 3; number the 3 classes from 0 to 2"),
         ((1, 2, 3), ("a", "b", "c"), "label 3 in train, .* labels begin at 1: number them from 0"),
         ((-1, -1, -1), None, "every label is -1, which stands for labels that are kept back"),
         ((0, -1, 1), None, "row 1: label is -1"),

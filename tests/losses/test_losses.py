@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from nas_sweeps.losses import Progress, names, supervised_loss
 from nas_sweeps.losses.functions import (
-    CosineClassifier,
     Projector,
     barlow_twins,
     class_weights,
-    cosine_classifier,
     focal,
     ldam_margins,
 )
+from nas_sweeps.losses.heads import CosineClassifier, cosine_classifier
 
 EXP_01 = (5000, 3871, 2997, 2320, 1796, 1391, 1077, 834, 645, 500)  # CIFAR-10, exp mu=0.1
 EXP_001 = (5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50)  # exp mu=0.01

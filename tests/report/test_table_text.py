@@ -28,6 +28,16 @@ def test_text_lines_up(lab: Lab) -> None:
     )
 
 
+def test_searches_have_a_table_of_their_own(lab: Lab) -> None:
+    lab.chain("darts", 0, EXP, 0.5)
+    lines = table_text(load(lab.store), phase="search").splitlines()
+    assert lines[2].split()[0] == "darts"
+    done = CliRunner().invoke(app, ["table", str(lab.store), "--phase", "search"])
+    assert "accuracy_balanced of search trials" in done.stdout
+    with pytest.raises(ValueError, match="did you mean search"):
+        table_text(load(lab.store), phase="serch")
+
+
 def test_numbers_that_are_no_fractions_are_not_percent(lab: Lab) -> None:
     lab.chain("darts", 0, EXP, 0.5)
     text = table_text(load(lab.store), columns=(), value="num_params", format="markdown")

@@ -34,7 +34,7 @@ def record(lease: Lease, **fields: Any) -> None:
 
 
 def watch(lease: Lease) -> Watch:
-    return Watch(lease.layout, lease.key, every_s=0)
+    return Watch(lease.layout, lease.key, "s-1", every_s=0)
 
 
 def age(lease: Lease, seconds: float) -> None:
@@ -164,7 +164,7 @@ def test_a_worker_outlasts_a_file_system_that_fails_for_a_while(
 def test_a_watch_looks_once_in_a_while(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with Lease(store.layout, "grid") as lease:
         looks = []
-        worker = Watch(lease.layout, lease.key, every_s=1000)
+        worker = Watch(lease.layout, lease.key, "s-1", every_s=1000)
         monkeypatch.setattr(worker, "_look", lambda: looks.append(1))
         for _ in range(5):
             worker.stop_reason()

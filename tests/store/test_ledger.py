@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -319,11 +320,14 @@ def test_linking_twice_is_linking_once(lab: Any) -> None:
     assert len(lab.store.origins(trial.trial_id)) == 2
 
 
-def test_a_torn_origin_hides_no_other_and_is_healed(lab: Any) -> None:
+@pytest.mark.parametrize("damage", [lambda _: "{", lambda text: text.replace("sealed", "{ealed")])
+def test_a_damaged_origin_hides_no_other_and_is_healed(
+    lab: Any, damage: Callable[[str], str]
+) -> None:
     a, b = Origin(method="a"), Origin(method="b")
     trial = lab.retrain(0, a, b)
     corrupt = Path(lab.store.layout.trial(trial.trial_id).origin(a.key))
-    corrupt.write_text("{")
+    corrupt.write_text(damage(corrupt.read_text()))
     with pytest.warns(UserWarning, match=a.key):
         assert lab.store.origins(trial.trial_id) == (b,)
     with pytest.warns(UserWarning, match=a.key):

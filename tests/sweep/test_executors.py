@@ -116,6 +116,8 @@ def test_a_worker_that_is_asked_to_stop_goes_on_from_the_very_step(
         ({"executor": "inline: {a: 1}"}, "--executor inline: a: "),
         ({"executor": "ray: {a: 1}"}, "--executor ray: a: "),
         ({"executor": "nope"}, "unknown executor 'nope'; choose from inline, ray"),
+        ({"executor": "rey"}, r"\(did you mean ray\?\)"),
+        ({"executor": "ray: {address: auto}", "address": "n1:6379"}, "--executor names auto"),
         ({"executor": "inline", "slots": 0}, "slots: 0 "),
         ({"executor": "inline", "max_retries": -1}, "max_retries: -1 "),
     ],

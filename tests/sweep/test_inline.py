@@ -172,6 +172,7 @@ def test_a_failed_search_blocks_only_its_own_retrain(
         "running": 0,
         "waiting": 0,
         "blocked": 1,
+        "cancelled": 0,
     }
     trials = ns.load(tmp_path).trials
     failed = trials[trials.state == "failed"].iloc[0]

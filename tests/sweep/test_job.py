@@ -46,6 +46,8 @@ class StoreLocked:
 
     def stop(self) -> None: ...
 
+    def tell(self, **facts: Any) -> None: ...
+
 
 def new_job(store: Store, **options: Any) -> Job:
     """A driver that has just been started."""

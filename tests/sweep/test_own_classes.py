@@ -9,8 +9,15 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import pytest
+
+import nas_sweeps as ns
+from nas_sweeps.phases import PHASES
+from nas_sweeps.space.published import published
+from nas_sweeps.sweep.own_classes import Used, own_of, pack
 from tests.faked import SWITCH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,3 +94,74 @@ def test_classes_of_a_script_are_used_by_rays_workers_or_refused_before_any_tria
     assert "entry-point group 'nas_sweeps.methods', or run with --executor inline" in refused
     assert not (tmp_path / "refused/trials").exists(), "nothing was begun"
     assert finished.startswith("1 of 1 search trials done")
+
+
+# A phase of a script: its module is in no place where a worker looks.
+PHASE = """
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from nas_sweeps.grid.sections import PhaseSection
+from nas_sweeps.phases import Phase, register
+from nas_sweeps.trial import Positive, RetrainTrial
+
+
+class AgainSection(PhaseSection):
+    epochs: Positive = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgainTrial(RetrainTrial):
+    prefix = "again"
+    phase: Literal["again"] = "again"
+    times: Positive = 2
+
+
+@register("again")
+class Again(Phase):
+    spec, section, after = AgainTrial, AgainSection, "retrain"
+
+    def slots(self, section, grid, before):
+        for slot in before:
+            recipe = replace(slot.recipe, epochs=section.epochs)
+            yield replace(slot, phase=self.name, parents=(slot.key,), recipe=recipe)
+"""
+WORKER = """
+import sys
+
+from nas_sweeps.sweep.own_classes import unpack
+from nas_sweeps.trial import trial_from_json
+
+unpack(open(sys.argv[1], "rb").read())
+print(trial_from_json(sys.argv[2]).trial_id)
+"""
+
+
+def test_a_phase_of_a_script_is_known_in_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PHASES, "known", {n: PHASES.get(n) for n in PHASES.names()})
+    (tmp_path / "phase_of_mine.py").write_text(PHASE)
+    monkeypatch.syspath_prepend(tmp_path)
+    import_module("phase_of_mine")
+    tree = {
+        "data": {"dataset": "digits"},
+        "search": {"methods": ["random"], "distributions": [{"exp": 0.4}]},
+        "again": {"epochs": 3},
+    }
+    slot = ns.plan(ns.Grid.from_dict(tree)).by_phase["again"][0]
+    assert own_of([slot]) == (Used(PHASES.group, "again"),)
+    packed = tmp_path / "packed"
+    packed.write_bytes(pack(own_of([slot])))
+    trial = slot.resolve(published("DARTS_V2"))
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER, packed, trial.to_json()],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        timeout=60,
+    )
+    assert done.stdout.strip() == trial.trial_id, done.stderr
+    assert trial.trial_id.startswith("again-")

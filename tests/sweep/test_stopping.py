@@ -37,6 +37,36 @@ with stopping.stopped_by_signals(lambda reason: None, os._exit):
         except KeyboardInterrupt:
             pass  # as native code that does not return
 """
+HANGUP = """
+import os, signal, sys, time
+from nas_sweeps.sweep import stopping
+asked = []
+signal.signal(signal.SIGHUP, getattr(signal, sys.argv[1]))
+try:
+    with stopping.stopped_by_signals(asked.append):
+        os.kill(os.getpid(), signal.SIGHUP)  # twice: by the terminal, and by the shell in it
+        os.kill(os.getpid(), signal.SIGHUP)
+        asked.append("a step")
+except stopping.Interrupted as stopped:
+    print(*asked, sep=", ")
+    sys.exit(stopped.exit_code)
+print(*asked)
+"""
+HELD_BACK = """
+import os, signal, subprocess, sys, time
+from nas_sweeps.sweep import stopping
+came = []
+signal.signal(signal.SIGHUP, lambda number, _: came.append(number))
+sleep = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
+with stopping.hangup_held_back():
+    spared = subprocess.Popen(sleep, stdout=subprocess.PIPE)
+struck = subprocess.Popen(sleep, stdout=subprocess.PIPE)
+for process in (spared, struck):
+    process.stdout.readline()
+os.killpg(0, signal.SIGHUP)
+print(struck.wait(), spared.poll(), came)
+spared.kill()
+"""
 SLOW_WORKER = """
 import atexit, os, time
 import ray  # before us, in a home that has the token of a cluster
@@ -56,9 +86,14 @@ with session(None):
 """
 
 
-def script(text: str) -> subprocess.CompletedProcess[str]:
+def script(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", text], capture_output=True, text=True, cwd=ROOT, timeout=60
+        [sys.executable, "-c", text, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        start_new_session=True,
     )
 
 
@@ -66,6 +101,21 @@ def test_a_library_that_takes_sigterm_away_does_not_change_how_a_run_ends() -> N
     done = script(SIGTERM_TAKEN)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert "stopping after the steps" in done.stderr
+
+
+def test_a_terminal_that_closes_stops_a_run_and_under_nohup_it_does_not() -> None:
+    closed = script(HANGUP, "SIG_DFL")
+    assert closed.returncode == 128 + signal.SIGHUP, closed.stderr
+    assert closed.stdout == "SIGHUP came, a step\n", "the step that runs is finished"
+    nohup = script(HANGUP, "SIG_IGN")
+    assert (nohup.returncode, nohup.stdout) == (0, "a step\n"), nohup.stderr
+
+
+def test_a_terminal_that_closes_does_not_kill_what_ray_has_started() -> None:
+    done = script(HELD_BACK)
+    assert done.stdout.split() == [str(-signal.SIGHUP), "None", f"[{int(signal.SIGHUP)}]"], (
+        done.stderr
+    )
 
 
 def test_a_process_that_is_stuck_takes_with_it_what_it_started() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nas_sweeps.losses import LOSSES, Loss, LossFunction, Progress
-from nas_sweeps.losses.functions import CosineClassifier
+from nas_sweeps.losses.heads import CosineClassifier
 from nas_sweeps.space.genotype import EDGES, Genotype
 from nas_sweeps.space.precision import precision
 from nas_sweeps.tables.schemas import EPOCH_FILE
@@ -146,8 +146,9 @@ def test_labels_never_reach_the_weights_of_a_self_supervised_search() -> None:
     other.bundle = shuffled
     run.run_epoch()
     other.run_epoch()
+    theirs = other.model.state_dict()
     for name, value in run.model.state_dict().items():
-        same = torch.equal(value, other.model.state_dict()[name])
+        same = torch.equal(value, theirs[name])
         assert same != name.startswith("supernet.classifier."), name
     assert all(torch.equal(a, b) for a, b in zip(run.alphas, other.alphas, strict=True))
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 
 from nas_sweeps import methods
 from nas_sweeps.bench.options import Options
 from nas_sweeps.bench.trials import noise
 from nas_sweeps.data.splits import DataSplits, prepare
+from nas_sweeps.methods import Method
+from nas_sweeps.space.genotype import Operation
 from nas_sweeps.space.published import published
 from nas_sweeps.train.common import Outcome
 from nas_sweeps.train.recorded import Recorder
@@ -21,9 +24,12 @@ from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.train.search import SearchRun
 from nas_sweeps.trial import (
     Barlow,
+    Choice,
+    ClassifierStage,
     Data,
     DataPaths,
     Distribution,
+    MethodSpec,
     Pretrain,
     RetrainRecipe,
     RetrainTrial,
@@ -37,6 +43,7 @@ EXP = Distribution(kind="exp", mu=0.25)
 SEARCH = SearchRecipe(channels=2, layers=3, epochs=2, batch_size=16)
 RETRAIN = RetrainRecipe(channels=4, layers=3, epochs=2, batch_size=16)
 SMALL_BARLOW = {"barlow_dim": 16, "barlow_hidden": 16}
+FEW: tuple[Operation, ...] = ("none", "max_pool_3x3", "skip_connect", "dil_conv_3x3")
 SEARCHES: dict[str, tuple[str, dict[str, Any]]] = {
     "darts": ("darts", {}),
     "darts second fd": ("darts", {"order": "second"}),
@@ -60,6 +67,32 @@ RETRAINS: dict[str, dict[str, Any]] = {
         "pretrain": Pretrain(epochs=1, then="linear", barlow=Barlow(dim=16, hidden=16))
     },
     "search half": {"images": "search_half"},
+    "cut, averaged and fixed": {
+        "cutmix": 1.0,
+        "mix_probability": 0.7,
+        "ema": 0.9,
+        "classifier": "etf",
+        "loss": "drw",
+        "sampler": "over",
+        "nesterov": True,
+        "warmup_epochs": 1,
+    },
+    "mixed, then the classifier": {
+        "epochs": 1,
+        "mixup": 0.4,
+        "ema": 0.9,
+        "loss": Choice(name="logit_adjust", knobs=(("tau", 2.0),)),
+        "schedule": "one_cycle",
+        "policy": "trivial_augment",
+        "classifier_stage": ClassifierStage(epochs=1, lr=0.1),
+    },
+    "its scale": {
+        "epochs": 1,
+        "policy": "rand_augment",
+        "loss": "ldam",
+        "sampler": "under",
+        "classifier_stage": ClassifierStage(epochs=1, learn="scale", loss="label_aware_smoothing"),
+    },
 }
 
 
@@ -86,7 +119,35 @@ def search_run(
     device: torch.device = CPU,
     **recipe: Any,
 ) -> SearchRun:
-    return SearchRun(search_trial(name, seed, **recipe), bundle(device=device), device, recorder)
+    with pytest.MonkeyPatch.context() as patch:
+        if device.type != "cuda":
+            patch.setattr(methods, "build", _with_few_operations)
+        trial = search_trial(name, seed, **recipe)
+        return SearchRun(trial, bundle(device=device), device, recorder)
+
+
+def _with_few_operations(spec: MethodSpec, build: Any = methods.build) -> Method:
+    """The method over ``FEW`` of its operations.
+
+    Every kind of state and of arithmetic is there, and a step takes a third of the time: at this
+    size it is the number of operations that counts. All of them are trained in tests of methods.
+    """
+    method: Method = build(spec)
+    few: Method = _over_few(type(method))(**asdict(method))
+    return few
+
+
+@cache
+def _over_few(method: type[Method]) -> type[Method]:
+    class Few(method):  # type: ignore[valid-type, misc]
+        __slots__ = ()
+
+        @property
+        def operations(self) -> tuple[Operation, ...]:
+            own = super().operations
+            return tuple(name for name in FEW if name in own)
+
+    return Few
 
 
 def search_trial(name: str, seed: int = 0, **recipe: Any) -> SearchTrial:

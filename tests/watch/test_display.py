@@ -58,14 +58,14 @@ def test_nothing_moves_where_it_would_be_kept(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert shown(terminal()) == f"{'search darts balance s0':<40} | {FAILED}\n"
+    assert shown(terminal()) == f"{'search darts balance s0':<46} | {FAILED}\n"
 
 
 def test_nothing_moves_in_a_file() -> None:
     file = io.StringIO()
     with Display(Console(file=file), lambda: SHOT) as display:
         display.tell("a trial", "done")
-    assert file.getvalue() == f"{'a trial':<40} | done\n"
+    assert file.getvalue() == f"{'a trial':<46} | done\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])

@@ -136,7 +136,7 @@ def test_a_run_is_followed_from_its_plan_to_its_end(run: Run) -> None:
     run.begin(retrain, origin)
     run.epochs(retrain, 1, epoch_s=7.0)
     *_, news = follower.poll()
-    assert (news.kind, news.trial.name) == ("epoch", "retrain darts exp mu=0.4 s0")
+    assert (news.kind, news.trial.name) == ("epoch", "retrain darts exp mu=0.4 s0 of s0")
     # One more epoch of 7 s here, and after it the other search (4 of 10 s) and its retrain.
     assert follower.snapshot().left_s == pytest.approx(7 + 40 + 14, abs=5)
 
