@@ -443,19 +443,17 @@ class RetrainTrial(Trial):
 class Origin:
     """The one who asked for a trial: a trial of the phase before, or a grid that names a genotype.
 
-    Never part of an identity: a trial may have several origins. ``method`` is the search
-    method's or the genotype's name, ``search_id`` and ``seed`` are those of the trial that it goes
-    on from (of a retrain: the search) and None for a published genotype. ``recipe`` is what the
-    grid calls the recipe of the retraining, empty where it gives it no name; ``file`` is where a
-    grid found a genotype that nas_sweeps does not know by name.
+    Never part of an identity: a trial may have several origins. ``method`` is the search method's
+    or the genotype's name, ``search_id`` and ``seed`` are those of the trial that it goes on from.
     """
 
     method: str
     variant: str = ""  # the method's knobs that are not defaults, e.g. "order=second"
     search_id: str | None = None
     seed: int | None = None
-    recipe: str = added("")
-    file: str = added("")
+    recipe: str = added("")  # what the grid calls the retraining's recipe, if anything
+    file: str = added("")  # that the grid read the genotype from
+    search_epoch: int | None = added(None)  # after which the search had the genotype; None: the end
 
     @property
     def key(self) -> str:
@@ -464,12 +462,8 @@ class Origin:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields; those that were added later only where they say something."""
-        absent = absent_values(Origin)
-        return {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in absent or value != absent[name]
-        }
+        values = ((f, getattr(self, f.name)) for f in fields(self))
+        return {f.name: value for f, value in values if not _left_out(f, value)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Origin:
@@ -478,12 +472,8 @@ class Origin:
             origin = cls(**value)
         except TypeError as error:
             raise ValueError(f"not an origin: {error}") from None
-        texts = all(
-            isinstance(text, str)
-            for text in (origin.method, origin.variant, origin.recipe, origin.file)
-        )
-        search = isinstance(origin.search_id, str | None) and isinstance(origin.seed, int | None)
-        if not (texts and search):
+        kinds = {"search_id": str | None, "seed": int | None, "search_epoch": int | None}
+        if not all(isinstance(v, kinds.get(k, str)) for k, v in asdict(origin).items()):
             raise ValueError("not an origin: a value of another type than an origin's")
         return origin
 
