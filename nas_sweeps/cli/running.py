@@ -250,7 +250,7 @@ def run(
     if summary.complete:
         return
     if summary.cancelled:
-        err.print(f"{summary.cancelled} trials were cancelled; the same command takes them up")
+        err.print(f"{summary.cancelled} cancelled: the same command takes up what was")
     if summary.failed or not summary.cancelled:
         name = shlex.quote(str(summary.store))
         err.print(f"not all done: `nas-sweeps failures {name}` says why", soft_wrap=True)

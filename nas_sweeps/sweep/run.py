@@ -25,7 +25,7 @@ from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import grid_digest
 from nas_sweeps.store.requests import Inbox
 from nas_sweeps.sweep.estimate import EstimateRecorder
-from nas_sweeps.sweep.executor import Executor, Setting, executor_of
+from nas_sweeps.sweep.executor import Executor, Setting, executor_of, needs_of
 from nas_sweeps.sweep.job import MAX_RETRIES, Job
 from nas_sweeps.sweep.limits import Limiter, Limits
 from nas_sweeps.sweep.only import chosen_by
@@ -149,8 +149,7 @@ def run(
         inbox.clean_up()
         start = _start(planned, reader, retry, chosen)
         scheduler = start.scheduler
-        needs = {phase: grid.resources(phase) for phase in grid.phases}
-        limiter = Limiter(limits, needs, keeper, measured) if limits else None
+        limiter = Limiter(limits, needs_of(grid), keeper, measured) if limits else None
         recorder = EstimateRecorder(grid, scheduler, keeper, lease.writer, digest, measured)
         seen: Progress | Silence = Silence()
         if not scheduler.finished and (track or console != "none"):
