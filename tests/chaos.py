@@ -428,22 +428,12 @@ def fill_the_disk(r: Round) -> int:
 
 
 def damage_a_file(r: Round) -> int:
-    """After a kill, a file is truncated, or one of its bits flips.
-
-    A checkpoint of a trial that has its result is spared: nothing but the comparison reads it.
-    """
+    """After a kill, a file is truncated, or one of its bits flips."""
     driver = start(r.store)
     time.sleep(r.rng.uniform(0.5, 1) * r.whole_s)
     driver.signal(signal.SIGKILL)
     driver.wait()
-    settled = {path.parent for path in r.store.glob("trials/*/*.result.json")}
-    there = sorted(
-        path
-        for path in r.store.rglob("*")
-        if path.is_file()
-        and "log" not in path.name
-        and not (path.name.endswith(".checkpoint.pt") and path.parent in settled)
-    )
+    there = sorted(p for p in r.store.rglob("*") if p.is_file() and "log" not in p.name)
     for path in r.rng.sample(there, min(2, len(there))):
         data = bytearray(path.read_bytes())
         if data and r.rng.random() < 0.5:
