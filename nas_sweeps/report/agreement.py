@@ -24,7 +24,7 @@ COLUMNS = ["dataset", "where", "of", "recipe_a", "recipe_b", "n", "tau", "low", 
 COLUMNS += ["best_a", "best_b", "verdict"]
 
 
-def agreement(frames: Frames, value: str = "accuracy_balanced") -> pd.DataFrame:
+def agreement(frames: Frames, value: str | None = None) -> pd.DataFrame:
     """A row per data set, distribution and pair of recipes, for genotypes and for methods.
 
     A genotype counts with its mean over retrain seeds, under both recipes; a method with the mean
@@ -32,7 +32,7 @@ def agreement(frames: Frames, value: str = "accuracy_balanced") -> pd.DataFrame:
     the genotypes of each method are, since methods are what one compares and not a sample.
 
     Args:
-        value: a column of the trials table, a fraction in [0, 1].
+        value: a column of the trials table, a fraction in [0, 1]; None: ``frames.headline``.
 
     Returns:
         ``of`` (genotypes, methods), ``n`` (how many are retrained under both), ``tau`` (Kendall's
@@ -40,6 +40,7 @@ def agreement(frames: Frames, value: str = "accuracy_balanced") -> pd.DataFrame:
         ``best_a`` and ``best_b`` (the best under either), ``verdict``, a sentence. Empty where
         there is one recipe.
     """
+    value = frames.headline if value is None else value
     found = done(retrains(frames)).dropna(subset=[value])
     images = found["setting"].map(_images, na_action="ignore")
     found = found.assign(under=recipe_labels(found), images=images)

@@ -20,11 +20,11 @@ COLUMNS += ["outcome", "verdict"]
 OUTCOMES = ("win", "tie", "loss", "open")
 
 
-def method_pairs(frames: Frames, value: str = "accuracy_balanced") -> pd.DataFrame:
+def method_pairs(frames: Frames, value: str | None = None) -> pd.DataFrame:
     """A row per pair of methods within each data set, setting and distribution, as in Table I.
 
     Args:
-        value: a column of the trials table, a fraction in [0, 1].
+        value: a column of the trials table, a fraction in [0, 1]; None: ``frames.headline``.
 
     Returns:
         ``a`` and ``b`` (methods), ``difference`` (mean of a - b over seeds that both have), ``sd``
@@ -34,6 +34,7 @@ def method_pairs(frames: Frames, value: str = "accuracy_balanced") -> pd.DataFra
         (5 %, two-sided), ``more`` than there are: 0 where it stands out already, infinity beyond
         10,000, NaN where nothing is known of the spread. ``verdict`` is a sentence.
     """
+    value = frames.headline if value is None else value
     found = done(retrains(frames)).dropna(subset=[value])
     rows: list[dict[str, Any]] = []
     for block, trials in found.groupby(BLOCK, observed=True, dropna=False):
