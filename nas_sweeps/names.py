@@ -45,7 +45,11 @@ def pretrain_column(then: str | None) -> str:
 
 
 def method_name(
-    name: Any, variant: Any = "", pretrain: Any = NO_PRETRAINING, recipe: Any = ""
+    name: Any,
+    variant: Any = "",
+    pretrain: Any = NO_PRETRAINING,
+    recipe: Any = "",
+    search_epoch: Any = None,
 ) -> str:
     """``darts``, ``darts (order=second)``, ``ssf_nas + barlow``, ``ssf_nas + barlow (strong)``.
 
@@ -54,9 +58,11 @@ def method_name(
         variant: its knobs that are not the default, as ``methods.variant`` has them.
         pretrain: as in the column of that name; fine-tuning goes without saying.
         recipe: the name that a grid gives to the recipe of a retraining, if it gives one.
+        search_epoch: after which the search had the genotype; None for its end.
     """
     called = UNKNOWN if _missing(name) else str(name)
     called += f" ({variant})" if variant and not _missing(variant) else ""
+    called += "" if _missing(search_epoch) else f" epoch {search_epoch}"
     if not _missing(pretrain) and pretrain not in ("", NO_PRETRAINING):
         called += f" + {pretrain.removesuffix('_finetune').replace('_', ' ')}"
     return called + (f" ({recipe})" if recipe and not _missing(recipe) else "")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from nas_sweeps import methods, trial
+from nas_sweeps import methods
 from nas_sweeps.grid import Grid, plan
 from nas_sweeps.phases import PHASES
 from nas_sweeps.space.genotype import Genotype
@@ -36,6 +36,7 @@ from nas_sweeps.trial import (
     added,
     trial_from_json,
 )
+from nas_sweeps.trial import spec as spec_module
 
 DIGITS = Data(dataset="digits", label="digits", image_size=16)
 EXP = Distribution(kind="exp", mu=0.1)
@@ -173,7 +174,7 @@ def test_the_schema_version_is_hashed_with_the_spec(monkeypatch: pytest.MonkeyPa
             assert spec[part].pop(name) == default
     hashed = json.dumps(spec | {"schema": 1}, sort_keys=True, separators=(",", ":"))
     assert SEARCH.trial_id == f"s-{hashlib.sha256(hashed.encode()).hexdigest()[:16]}"
-    monkeypatch.setattr(trial, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(spec_module, "SCHEMA_VERSION", 2)
     assert replace(SEARCH).trial_id != "s-fb178769b3878306"
 
 
@@ -254,8 +255,8 @@ def test_a_new_knob_of_a_method_orphans_no_search(monkeypatch: pytest.MonkeyPatc
 
 def test_an_id_is_computed_once_and_travels_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Trial] = []
-    original = trial._digest
-    monkeypatch.setattr(trial, "_digest", lambda of: hashed.append(of) or original(of))
+    original = spec_module._digest
+    monkeypatch.setattr(spec_module, "_digest", lambda of: hashed.append(of) or original(of))
     spec = replace(SEARCH)
     assert spec.trial_id == spec.trial_id
     assert len(hashed) == 1

@@ -226,3 +226,31 @@ def test_the_strong_grid_searches_once_by_each_method_and_retrains_their_cells_s
         grid(retrain={"preset": "strong"}).retrain.recipe
     }
     assert made.resources("retrain").gpus == 1
+
+
+def test_the_ablations_are_grids() -> None:
+    kept = [f"data.fingerprint='{'2' * 64}'"]
+    for name, overrides, retrains in (("ablation", [], 36), ("ablation_cpu", kept, 24)):
+        planned = ns.plan(ns.load_grid(EXPERIMENTS / f"{name}.yaml", overrides))
+        assert (len(planned.searches), len(planned.retrains)) == (0, retrains)
+
+
+def test_recipes_by_name_are_told_of_as_one_is() -> None:
+    with pytest.raises(ns.GridError) as refused:
+        ns.Grid.from_dict(
+            {
+                "data": {"dataset": "digits"},
+                "search": {"methods": ["darts"], "distributions": ["balance"]},
+                "retrain": {
+                    "recipes": {
+                        "a": {"classifier_stage": {"epoch": 3}},
+                        "b": {"mixup": 1.0, "cutmix": 1.0},
+                    }
+                },
+            }
+        )
+    assert (
+        "grid: retrain.recipes.a.classifier_stage.epoch: unknown setting 'epoch'; choose from "
+        "epochs, learn, loss, sampler, lr (did you mean epochs?)" in refused.value.args
+    )
+    assert "grid: retrain.recipes.b.cutmix: cutmix and mixup are both on" in str(refused.value)

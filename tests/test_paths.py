@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import nas_sweeps as ns
+from nas_sweeps.bench import measure
 from nas_sweeps.bench.options import Options
 from nas_sweeps.bench.run import run as run_bench
 from nas_sweeps.cli import app
@@ -69,7 +70,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", unknown)
 
 
-def test_python_calls_take_a_home(home: Path) -> None:
+def test_python_calls_take_a_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(ns.load("~/runs/x").trials) == 1
     assert len(ns.load(["~/runs/x", str(home / "runs/x")]).trials) == 1, "one store named twice"
     assert Store("~/runs/x").root == str(home / "runs/x")
@@ -79,6 +80,8 @@ def test_python_calls_take_a_home(home: Path) -> None:
     assert (home / "page/index.html").exists()
     assert cache_folder(DataPaths(cache="~/c")) == home / "c"
     assert downloads_folder(DataPaths(downloads="~/d")) == home / "d"
+    monkeypatch.setattr(measure, "GEMM_SIDE", 64)  # the machine's rates take seconds, unread here
+    monkeypatch.setattr(measure, "COPY_BYTES", 2**16)
     run_bench(Options(tasks=("views",), repeats=1, steps=1).quick(), Path("~/bench.parquet"))
     assert (home / "bench.parquet").exists()
     assert list(Path.cwd().iterdir()) == []

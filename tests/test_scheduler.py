@@ -295,3 +295,47 @@ def test_any_order_of_events_takes_each_trial_once_or_blocks_it(
         slot for slot, to in zip(of.retrains, targets, strict=True) if to == ""
     ]
     assert {to for to, _ in scheduler.links()} == {t for t in targets if t}
+
+
+def test_a_cancelled_search_is_not_run_and_what_waits_for_it_waits() -> None:
+    of = planned(methods=2)
+    scheduler = Scheduler(of)
+    assert scheduler.cancel(lambda entry: entry == of.searches[0]) == set()
+    assert all_tasks(scheduler) == ids(of)[1:]
+    counts = scheduler.counts()
+    assert (counts["search"]["cancelled"], counts["search"]["running"]) == (1, 1)
+    assert counts["retrain"]["waiting"] == 2
+    assert [entry for entry, _ in scheduler.left()] == list(of.retrains)
+
+
+def test_a_trial_that_something_else_asks_for_is_not_cancelled() -> None:
+    """Two searches find the same cell: its retrain is cancelled for one of them, then for both."""
+    of = planned(methods=2)
+    scheduler = Scheduler(of, {trial_id: done(V1) for trial_id in ids(of)})
+    scheduler.cancel(lambda entry: entry == of.retrains[0])
+    assert scheduler.next_phase == "retrain"
+    running = next_task(scheduler).trial.trial_id
+    assert scheduler.cancel(lambda entry: entry == of.retrains[1]) == {running}
+    scheduler.drop(running)
+    assert scheduler.finished
+    assert scheduler.counts()["retrain"]["cancelled"] == 2
+
+
+def test_a_trial_that_was_left_is_ready_again_when_another_search_finds_it() -> None:
+    of = planned(methods=2)
+    scheduler = Scheduler(of)
+    first, second = next_task(scheduler), next_task(scheduler)
+    scheduler.settle(first.trial.trial_id, done(V1))
+    assert scheduler.cancel(lambda entry: entry == of.retrains[0]) == set()
+    assert scheduler.next_phase is None
+    scheduler.settle(second.trial.trial_id, done(V1))
+    assert next_task(scheduler).trial == of.retrains[0].resolve(V1)
+
+
+def test_a_trial_that_ends_without_an_outcome_waits_for_the_next_run() -> None:
+    of = planned()
+    scheduler = Scheduler(of)
+    taken = next_task(scheduler)
+    scheduler.drop(taken.trial.trial_id)
+    assert scheduler.finished
+    assert scheduler.counts()["search"]["waiting"] == 1

@@ -149,7 +149,10 @@ def _who(row: dict[Any, Any]) -> str:
     method, variant, pretrain, recipe = (
         _text(row, key) for key in ("method", "variant", "pretrain", "recipe")
     )
-    parts = [_text(row, "phase"), method_name(method or None, variant, pretrain, recipe)]
+    parts = [
+        _text(row, "phase"),
+        method_name(method or None, variant, pretrain, recipe, row["search_epoch"]),
+    ]
     parts += [distribution_name(*(row[name] for name in DISTRIBUTION))]
     return " ".join(part for part in parts if part)
 

@@ -26,6 +26,7 @@ from nas_sweeps.cli.options import (
 
 if TYPE_CHECKING:
     from nas_sweeps.grid import Grid
+    from nas_sweeps.sweep.run import Summary
 
 SourceOption = Annotated[
     str | None,
@@ -112,71 +113,80 @@ def plan(
     show(plan_view(grid, Store(store or grid.default_store), verbose, question))
 
 
+# Of ``run``, whose signature would otherwise hide its body
+ExecutorName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="ray; inline: this process, one trial at a time; or another that an installed "
+        "package offers. With options: --executor 'mine: {nodes: 4}'.",
+    ),
+]
+RetryOption = Annotated[
+    Retry,
+    typer.Option(
+        help="Failures of earlier runs to try again: `lost` those that were nobody's mistake "
+        "(a worker that died, no memory, no space), `failed` all, or `none`."
+    ),
+]
+OnlyQuery = Annotated[
+    str | None,
+    typer.Option(
+        metavar="QUERY",
+        help="Run a part of the grid: --only \"method == 'darts' and mu < 0.1\"; columns are "
+        "phase, method, variant, distribution, mu, total, n_max, seed, pretrain, recipe.",
+    ),
+]
+TrackerNames = Annotated[
+    list[str] | None,  # typer takes no list of literals; ``run`` refuses other names
+    typer.Option(
+        metavar=f"<{'|'.join(TRACKERS)}>",
+        help="Tell a tracker of every epoch too; off unless asked for, and may be given "
+        "several times. tensorboard writes into STORE/tensorboard; wandb and mlflow take "
+        "server, project and login from their own environment.",
+    ),
+]
+DeadlineOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHEN",
+        help="Stop then, each running trial at a checkpoint, and start nothing before that is "
+        "not expected to end by then: 11h30m, 2026-11-27T08:00, or none. Without it, two "
+        "minutes before Slurm ends the job, in one.",
+    ),
+]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="HOURS",
+        help="Spend no more GPU-hours than so many in this run; CPU-hours where a grid asks "
+        "for no GPU.",
+    ),
+]
+
+
 def run(
     grid_file: GridFile,
     overrides: Overrides = None,
     store: StoreOption = None,
-    executor: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="ray; inline: this process, one trial at a time; or another that an installed "
-            "package offers. With options: --executor 'mine: {nodes: 4}'.",
-        ),
-    ] = "ray",
+    executor: ExecutorName = "ray",
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster; `auto` finds a local one.")
     ] = None,
     slots: Annotated[
         int | None, typer.Option(min=1, help="At most so many trials at once.")
     ] = None,
-    retry: Annotated[
-        Retry,
-        typer.Option(
-            help="Failures of earlier runs to try again: `lost` those that were nobody's mistake "
-            "(a worker that died, no memory, no space), `failed` all, or `none`."
-        ),
-    ] = "lost",
+    retry: RetryOption = "lost",
     max_retries: Annotated[
         int, typer.Option(min=0, help="How often a lost trial is tried again in this run.")
     ] = 3,
-    only: Annotated[
-        str | None,
-        typer.Option(
-            metavar="QUERY",
-            help="Run a part of the grid: --only \"method == 'darts' and mu < 0.1\"; columns are "
-            "phase, method, variant, distribution, mu, total, seed, pretrain.",
-        ),
-    ] = None,
+    only: OnlyQuery = None,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first trial that fails.")
     ] = False,
-    track: Annotated[
-        list[str] | None,  # typer takes no list of literals; ``run`` refuses other names
-        typer.Option(
-            metavar=f"<{'|'.join(TRACKERS)}>",
-            help="Tell a tracker of every epoch too; off unless asked for, and may be given "
-            "several times. tensorboard writes into STORE/tensorboard; wandb and mlflow take "
-            "server, project and login from their own environment.",
-        ),
-    ] = None,
-    deadline: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHEN",
-            help="Stop then, each running trial at a checkpoint, and start nothing before that is "
-            "not expected to end by then: 11h30m, 2026-11-27T08:00, or none. Without it, two "
-            "minutes before Slurm ends the job, in one.",
-        ),
-    ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            metavar="HOURS",
-            help="Spend no more GPU-hours than so many in this run; CPU-hours where a grid asks "
-            "for no GPU.",
-        ),
-    ] = None,
+    track: TrackerNames = None,
+    deadline: DeadlineOption = None,
+    budget: BudgetOption = None,
     rate: Annotated[
         float | None,
         typer.Option(metavar="PRICE", help="Of such an hour: --budget is money."),
@@ -198,7 +208,6 @@ def run(
     that closed, every running trial with a checkpoint; 143 also by --deadline
     and --budget.
     """
-    from nas_sweeps.cli.views import results_view
     from nas_sweeps.sweep.run import run as run_grid
     from nas_sweeps.sweep.stopping import obeyed
 
@@ -235,6 +244,13 @@ def run(
         err.print(f"the store failed: {error}; what is finished is kept, and the same command")
         err.print("goes on when the cause is mended")
         raise typer.Exit(NOT_ALL_DONE) from None
+    _end(summary, grid)
+
+
+def _end(summary: Summary, grid: Grid) -> None:
+    """Say how a run ended; raises ``typer.Exit`` unless all is done."""
+    from nas_sweeps.cli.views import results_view
+
     if not summary.started:
         out.print("nothing to run: every planned trial is settled")
     show(results_view(summary.store, grid.headline))
@@ -250,7 +266,7 @@ def run(
     if summary.complete:
         return
     if summary.cancelled:
-        err.print(f"{summary.cancelled} trials were cancelled; the same command takes them up")
+        err.print(f"{summary.cancelled} cancelled: the same command takes up what was")
     if summary.failed or not summary.cancelled:
         name = shlex.quote(str(summary.store))
         err.print(f"not all done: `nas-sweeps failures {name}` says why", soft_wrap=True)

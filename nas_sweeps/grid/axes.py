@@ -181,6 +181,26 @@ def _chosen(settings: dict[str, Any], found: Problems, *place: str) -> dict[str,
     }
 
 
+WINNERS = ("each", "best_of_seeds", "none")
+
+
+def winners(value: Any) -> str | tuple[int, ...]:
+    """``each``, ``best_of_seeds``, ``none``, or ``{epochs: [10, 20]}`` as its epochs in order."""
+    if not isinstance(value, dict):
+        if value not in WINNERS:
+            raise problem(unknown("choice", value, WINNERS))
+        return str(value)
+    epochs = listed(value.get("epochs"))
+    whole = isinstance(epochs, tuple) and all(type(e) is int and e > 0 for e in epochs)
+    if set(value) != {"epochs"} or not whole or not epochs:
+        raise problem(f"{shown(value)} are no epochs of a search; write {{epochs: [10, 20, 40]}}")
+    return tuple(sorted(set(epochs)))
+
+
+def short_winners(value: str | tuple[int, ...]) -> Any:
+    return value if isinstance(value, str) else {"epochs": list(value)}
+
+
 def by_preset(value: Any) -> Any:
     """A preset's name stands for its settings."""
     return {"preset": value} if isinstance(value, str) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from nas_sweeps.trial import Choice, Chosen, Knob, choose
 
 def named(
     registry: Registry[Any], value: Any, found: Problems, *place: str | int
-) -> tuple[str, Mapping[str, Any]] | None:
+) -> tuple[str, dict[str, Any]] | None:
     """The name and the knobs that were given, checked; None where something is wrong with them."""
     what = registry.what
     one = {value: None} if isinstance(value, str) else value
@@ -34,7 +33,7 @@ def named(
 
 
 def _sound(
-    registry: Registry[Any], name: str, knobs: Mapping[str, Any], found: Problems, *place: str | int
+    registry: Registry[Any], name: str, knobs: dict[str, Any], found: Problems, *place: str | int
 ) -> bool:
     try:
         decided = registry.resolve(name, knobs)

@@ -29,8 +29,8 @@ _FORMS = (
     'a published name, "genotypes.py:NAME", "search.log:last" (first, epoch 24, or a number from '
     '0), {file: nni.json, name: MINE}, or "Genotype(normal=[...], ...)"'
 )
-_EPOCH = re.compile(r"\bepoch\W{0,3}(\d+)", re.IGNORECASE)
-_PLACE = re.compile(r"first|last|-?\d+|epoch[ =]?(\d+)", re.IGNORECASE)  # of several in a log
+_EPOCH = re.compile(r"\bepoch\W{0,3}(\d{1,9})", re.IGNORECASE)
+_PLACE = re.compile(r"first|last|-?\d{1,9}|epoch[ =]?\d{1,9}", re.IGNORECASE)  # of several in a log
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,8 @@ def _found(value: Any, base: Path) -> GivenGenotype:
         raise problem(f"name: {shown(name)} is to stand in tables; use letters, digits and _ . -")
     if "cells" in value:
         return _resolved(value)
-    return _from_file(str(value["file"]), str(value.get("take", "")), name, base)
+    take = "" if value.get("take") is None else str(value["take"])
+    return _from_file(str(value["file"]), take.strip(), name, base)
 
 
 def _resolved(value: Mapping[str, Any]) -> GivenGenotype:
@@ -141,6 +142,8 @@ def _from_file(file: str, take: str, name: str | None, base: Path) -> GivenGenot
 def _text(file: str, base: Path) -> str:
     try:
         path = base / user_path(file)
+        if path.exists() and not path.is_file():  # reading a pipe may wait for ever
+            raise problem(f"{file} is no file; name the file that holds the genotype")
         if path.stat().st_size > MAX_BYTES:
             raise problem(f"{file} is larger than {MAX_BYTES // 2**20} MiB; take out the lines")
         return path.read_text(encoding="utf-8-sig", errors="replace")
@@ -157,6 +160,10 @@ def _in_module(text: str, take: str, file: str) -> tuple[str, Genotype]:
     try:
         named = dict(genotype_calls(ast.parse(text)))
     except SyntaxError as error:
+        if take and Path(file).suffix != ".py":
+            raise problem(
+                f"{take!r} is no place in {file}; write last, first, 'epoch 24' or a number from 0"
+            ) from None
         raise Refused(f"not Python: {error.msg}", error.lineno) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise Refused(f"not Python: {error}") from None

@@ -138,6 +138,14 @@ class Grid(Section):
             advice = "retrain each, or give data a fixed subset_seed and split_seed"
             found.add(f"best_of_seeds compares searches on the same images; {advice}", "winners")
         if search:
+            last = search.recipe.epochs
+            late = [e for e in retrain.winners if isinstance(e, int) and e > last]
+            if late:
+                found.add(
+                    f"{late[0]} comes after the last epoch of the search, {last}; take earlier "
+                    "ones, or raise search.recipe.epochs",
+                    *("winners", "epochs"),
+                )
             if not search.methods and not retrain.genotypes:
                 found.add("there is nothing to try: list search.methods or some genotypes")
             searches, retrains = search.count, retrain.count(search)
@@ -338,7 +346,7 @@ def _settings(place: Place) -> list[str]:
     """What may stand in a section, or in a part of it."""
     path = tuple(part for part in place if isinstance(part, str))
     if path[:2] == ("retrain", "recipes"):
-        path = ("retrain", "recipe")
+        path = ("retrain", "recipe", *path[3:])
     if path in _SETTINGS:
         return _SETTINGS[path]
     kind: Any = _model(_added_phases())

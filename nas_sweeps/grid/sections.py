@@ -242,9 +242,12 @@ class RetrainSection(PhaseSection):
     """``retrain``: which genotypes are trained from scratch, and how.
 
     Either one ``recipe``, or ``recipes`` by name: then every genotype is retrained under each.
+    ``winners`` as epochs stands for the genotypes that every search had after these.
     """
 
-    winners: Literal["each", "best_of_seeds", "none"] = "each"
+    winners: Annotated[
+        str | tuple[int, ...], PlainValidator(axes.winners), PlainSerializer(axes.short_winners)
+    ] = "each"
     seeds: Seeds = (0,)
     recipe: RetrainSettings = RetrainRecipe()
     recipes: Annotated[dict[str, RetrainSettings], prepared(axes.recipes)] = {}
@@ -273,12 +276,24 @@ class RetrainSection(PhaseSection):
         """The recipes by name; the name of the one ``recipe`` is empty."""
         return self.recipes or {"": self.recipe}
 
+    def epochs_of(self, method: MethodSpec) -> tuple[int | None, ...]:
+        """After which epochs the genotypes of a search by this method are taken; None: its end.
+
+        A method that trains nothing has one genotype.
+        """
+        if isinstance(self.winners, str) or not methods.build(method).trains:
+            return (None,)
+        return self.winners
+
     def count(self, search: SearchSection) -> int:
         """How many retrains the grid leads to before ``exclude``, without making them."""
-        cells = {"each": search.count, "best_of_seeds": search.count // len(set(search.seeds))}
+        found = search.count // max(1, len(search.methods))
+        found *= sum(len(self.epochs_of(method)) for method in search.methods)
+        if self.winners == "best_of_seeds":
+            found //= len(set(search.seeds))
         published = len(set(self.genotypes)) * len(search.distributions)
         each = len(set(self.seeds)) * len(set(self.pretrain)) * len(self.named_recipes)
-        return (cells.get(self.winners, 0) + published) * each
+        return ((0 if self.winners == "none" else found) + published) * each
 
     def published(
         self, distributions: tuple[Distribution, ...]

@@ -64,7 +64,7 @@ class _Kind:
         method = entry.method if isinstance(entry, SearchTrial) else None
         return cls(
             entry.phase,
-            method_name(called.method, pretrain=called.pretrain, recipe=called.recipe),
+            method_name(called.method, "", *called[2:]),
             recipe.batch_size,
             method is not None or getattr(recipe, "images", "full") == "search_half",
             method,

@@ -36,6 +36,7 @@ class Labels(NamedTuple):
     variant: str = ""
     pretrain: str = NO_PRETRAINING
     recipe: str = ""  # the name that a grid gives it
+    search_epoch: int | str | None = None  # of a genotype along the way; several are joined
 
 
 class Phase:
@@ -112,7 +113,9 @@ class Phase:
         method = joined(origin.method for origin in asked) or UNKNOWN
         pretrained = getattr(entry.recipe, "pretrained", NO_PRETRAINING)
         recipe = joined(origin.recipe for origin in asked if origin.recipe)
-        return Labels(method, asked[0].variant if asked else "", pretrained, recipe)
+        epochs = sorted({origin.search_epoch for origin in asked if origin.search_epoch})
+        epoch = epochs[0] if len(epochs) == 1 else "+".join(map(str, epochs)) or None
+        return Labels(method, asked[0].variant if asked else "", pretrained, recipe, epoch)
 
     def make_run(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from nas_sweeps import methods
@@ -62,13 +63,14 @@ def _winners(section: RetrainSection, searches: Iterable[Any]) -> Iterator[Slot]
     for cell in cells.values():
         first = cell[0]
         method, variant = first.method.name, methods.variant(first.method)
-        for name, recipe in _recipes(section, first.method):
-            origin = Origin(method=method, variant=variant, recipe=name)
+        epochs = section.epochs_of(first.method)
+        of_genotype = [Origin(method=method, variant=variant, search_epoch=e) for e in epochs]
+        for origin, (name, recipe) in product(of_genotype, _recipes(section, first.method)):
             for seed in dict.fromkeys(section.seeds):
                 yield Slot(
                     phase="retrain",
                     parents=tuple(search.key for search in cell),
-                    origin=origin,
+                    origin=replace(origin, recipe=name),
                     data=first.data,
                     distribution=first.distribution,
                     recipe=recipe,

@@ -29,7 +29,8 @@ def agreement(frames: Frames, value: str | None = None) -> pd.DataFrame:
 
     A genotype counts with its mean over retrain seeds, under both recipes; a method with the mean
     over its genotypes. Genotypes are drawn with replacement for the interval; for that of methods,
-    the genotypes of each method are, since methods are what one compares and not a sample.
+    the genotypes of each method are, since methods are what one compares and not a sample. So a
+    method of one genotype, as a published one is, counts only where fewer than three have more.
 
     Args:
         value: a column of the trials table, a fraction in [0, 1]; None: ``frames.headline``.
@@ -73,7 +74,11 @@ def _genotypes(both: pd.DataFrame) -> dict[str, Any]:
 
 
 def _methods(both: pd.DataFrame) -> dict[str, Any]:
-    groups = [rows.to_numpy(float) for _, rows in both.groupby("who", observed=True)]
+    of_method = {str(who): rows for who, rows in both.groupby("who", observed=True)}
+    several = {who: rows for who, rows in of_method.items() if len(rows) > 1}
+    if len(several) >= ENOUGH_METHODS:
+        of_method = several
+    groups = [rows.to_numpy(float) for rows in of_method.values()]
     means = np.array([group.mean(0) for group in groups]).reshape(-1, 2)
     low, high = nan, nan
     if len(groups) >= ENOUGH_METHODS and min(map(len, groups)) > 1:
@@ -85,8 +90,7 @@ def _methods(both: pd.DataFrame) -> dict[str, Any]:
         size = np.sqrt((x**2).sum((1, 2)) * (y**2).sum((1, 2)))
         with np.errstate(invalid="ignore"):
             low, high = _percentiles((x * y).sum((1, 2)) / size)
-    names = [str(who) for who, _ in both.groupby("who", observed=True)]
-    return {"of": "methods"} | _row(means[:, 0], means[:, 1], low, high, names)
+    return {"of": "methods"} | _row(means[:, 0], means[:, 1], low, high, [*of_method])
 
 
 def _row(x: Any, y: Any, low: float, high: float, names: list[str]) -> dict[str, Any]:

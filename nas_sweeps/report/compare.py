@@ -24,7 +24,7 @@ ENVIRONMENT = (
     "numerics_changed",
 )
 CELL = ["phase", "method", "variant", "pretrain", "dataset", *names.DISTRIBUTION]
-CELL += ["search_setting", "setting"]
+CELL += ["search_setting", "search_epoch", "setting"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

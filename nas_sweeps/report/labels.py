@@ -152,12 +152,17 @@ def _rank(key: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _methods(found: pd.DataFrame) -> list[str]:
-    """Method names, with their variants where a method has several."""
+    """Method names, with their variants and epochs where there are several."""
     method = found["method"].fillna(UNKNOWN)
     variant = found["variant"].fillna("")
     several = variant.groupby(method).transform("nunique") > 1
     named = zip(method, variant, several, strict=True)
-    return [method_name(m, (v or "default") if many else "") for m, v, many in named]
+    epochs = found["search_epoch"]  # of a search itself it is null
+    epochs = epochs if epochs.nunique(dropna=False) > 1 else epochs.where(epochs.isna())
+    return [
+        method_name(m, (v or "default") if many else "", search_epoch=epoch)
+        for (m, v, many), epoch in zip(named, epochs, strict=True)
+    ]
 
 
 def _parts(setting: str) -> list[str]:

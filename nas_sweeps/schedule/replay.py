@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 
 from nas_sweeps.choices import Retry
 from nas_sweeps.grid import Entry, Plan
@@ -48,7 +49,20 @@ def replay(
             if not runs_again(result, retry)
         },
         chosen,
+        along=along(store),
     )
+
+
+def along(store: Store) -> Callable[[str], Mapping[int, Genotype]]:
+    """The genotypes of a search after each of its epochs, by its id; each search is read once."""
+
+    @cache
+    def genotypes(trial_id: str) -> Mapping[int, Genotype]:
+        from nas_sweeps.tables.trajectory import genotypes_of
+
+        return genotypes_of(store.layout, trial_id)
+
+    return genotypes
 
 
 def runs_again(result: Settled, retry: Retry) -> bool:

@@ -8,6 +8,7 @@ and a cell is finished before the next is begun.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -49,6 +50,7 @@ class Scheduler:
         settled: outcomes by trial id that earlier runs left; ids of other plans are ignored.
         chosen: the part of the plan that is worked through and counted; None: all of it.
         elsewhere: ids of trials that are running without having been taken from here.
+        along: the genotypes of a search after each of its epochs, by its id.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Scheduler:
         settled: Mapping[str, Outcome] | None = None,
         chosen: Callable[[Entry], bool] | None = None,
         elsewhere: Collection[str] = (),
+        along: Callable[[str], Mapping[int, Genotype]] = lambda trial_id: {},
     ) -> None:
+        self._along = along
         self._elsewhere, self._settled = elsewhere, dict(settled or {})
         self._chosen = chosen or (lambda entry: True)
         self._live: dict[str, Trial] = {}
@@ -230,8 +234,10 @@ class Scheduler:
             if parents and winner is None:
                 self._resolved[number] = None
                 return
-            genotype = self._settled[winner.trial_id].genotype if winner else entry.genotype
-            assert genotype is not None, f"{entry.origin} is done without a genotype"
+            genotype = self._found(winner, entry.origin) if winner else entry.genotype
+            if genotype is None:
+                self._resolved[number] = None
+                return
             trial = entry.resolve(genotype, winner)
             if winner is not None:
                 origin = replace(entry.origin, search_id=winner.trial_id, seed=winner.seed)
@@ -247,6 +253,23 @@ class Scheduler:
         if origin is not None and origin not in origins:
             origins.append(origin)
         self._trials.setdefault(trial_id, trial)
+
+    def _found(self, winner: Trial, origin: Origin) -> Genotype | None:
+        """What a search found, or had after an epoch; None, with a warning, where nobody knows."""
+        final = self._settled[winner.trial_id].genotype
+        assert final is not None, f"{winner.trial_id} is done without a genotype"
+        epoch = origin.search_epoch
+        trains_one = getattr(winner, "genotype", None) is not None
+        if epoch is None or trains_one or epoch >= winner.recipe.epochs:
+            return final
+        genotype = self._along(winner.trial_id).get(epoch)
+        if genotype is None:
+            warnings.warn(
+                f"search {winner.trial_id}: its rows hold no genotype of epoch {epoch}, so nothing "
+                "can be retrained from there",
+                stacklevel=2,
+            )
+        return genotype
 
     def _winner(self, parents: tuple[int, ...]) -> Trial | None:
         """The done parent with the best validation accuracy; of equals, the first."""

@@ -112,15 +112,18 @@ def _value(node: ast.expr, above: int) -> Any:
         found = Items(_value(element, above) for element in node.elts)
         found.line = line
         return found
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_value(node.operand, above)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
         arguments = [_value(argument, above) for argument in node.args]
-        if node.func.id == "range" and all(type(a) is int and abs(a) < 100 for a in arguments):
+        numbers = all(type(a) is int and 0 <= a < 100 for a in arguments)
+        if node.func.id == "range" and 1 <= len(arguments) <= 2 and numbers:
             return Items(range(*arguments))
         if node.func.id in ("list", "tuple") and len(arguments) == 1:
             return arguments[0]
-    raise Refused(f"`{ast.unparse(node)[:40]}` is no literal; nothing of a file is executed", line)
+    try:
+        text = ast.unparse(node)[:40]
+    except RecursionError:
+        text = type(node).__name__
+    raise Refused(f"`{text}` is no literal; nothing of a file is executed", line)
 
 
 # From values to a genotype
@@ -243,7 +246,8 @@ def _nni_switched(value: Mapping[str, Any], cell: str, lines: Mapping[str, int])
         node, separator, source = key.removeprefix(f"{cell}_n").partition("_p")
         if not key.startswith(f"{cell}_n") or not separator or chosen in ([], None):
             continue
-        if key in value.get(f"{cell}_n{node}_switch", [key]):
+        taken = value.get(f"{cell}_n{node}_switch", [key])
+        if isinstance(taken, list) and key in taken:
             chosen = chosen[0] if isinstance(chosen, list) and len(chosen) == 1 else chosen
             yield _nni_entry(key, chosen, node, source, lines)
 
@@ -261,7 +265,7 @@ def _nni_entry(key: str, chosen: Any, node: str, source: Any, lines: Mapping[str
     """A triple (operation, node, source)."""
     names = list(NNI_OPERATIONS.values())
     if isinstance(chosen, list) and len(chosen) >= len(names) and sum(map(bool, chosen)) == 1:
-        chosen = chosen.index(True)  # one truth value for each operation
+        chosen = next(i for i, taken in enumerate(chosen) if taken)  # a truth value for each
     if type(chosen) is int and 0 <= chosen < len(names):
         chosen = names[chosen]
     if not isinstance(chosen, str):

@@ -53,8 +53,8 @@ def cancel(store: Store, only: str, wait: Callable[[float], None] = time.sleep) 
         ValueError: as for ``pause``; the query cannot be read, or means nothing that is to be done.
     """
     writer, driver = _driver(store, "cancel")
-    trials = _meant(store, driver, only)
-    done = f"cancelled: {trials} planned trials that are not done, for this run; the next has them"
+    left = _meant(store, driver, only)
+    done = f"cancelled: {left} of what is planned and not done; the next run takes them up"
     return _asked(store, writer, Request(what="cancel", only=only), done, wait)
 
 

@@ -272,7 +272,8 @@ class Job:
             return
         died = died or "ended although nobody asked it to"
         retried = self._tries[trial_id]
-        if (result is None or result.transient) and retried < self.max_retries:
+        again = (result is None or result.transient) and self.scheduler.wants(trial_id)
+        if again and retried < self.max_retries:
             self._tries[trial_id] += 1
             pause = PAUSE_S * 5 ** (retried - 1) if retried else 0.0
             self._again.append((time.monotonic() + pause, work))

@@ -12,7 +12,7 @@ from nas_sweeps.phases import phase_named
 
 COLUMNS = (
     *("phase", "method", "variant", *DISTRIBUTION, "seed", "pretrain"),
-    "recipe",  # the name that the grid gives it
+    *("recipe", "search_epoch"),  # the name that the grid gives it; of a genotype along the way
 )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -23,9 +25,10 @@ from nas_sweeps.store import State, Store
 from nas_sweeps.store.index import read_index
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import grid_digest
+from nas_sweeps.store.records import Settled
 from nas_sweeps.store.requests import Inbox
 from nas_sweeps.sweep.estimate import EstimateRecorder
-from nas_sweeps.sweep.executor import Executor, Setting, executor_of
+from nas_sweeps.sweep.executor import Executor, Setting, executor_of, needs_of
 from nas_sweeps.sweep.job import MAX_RETRIES, Job
 from nas_sweeps.sweep.limits import Limiter, Limits
 from nas_sweeps.sweep.only import chosen_by
@@ -125,40 +128,33 @@ def run(
         Interrupted: by a signal; a KeyboardInterrupt that knows its exit code.
     """
     grid = as_grid(grid)
-    if slots is not None and slots < 1:
-        raise ValueError(f"slots: {slots} trials at once are none; leave it out, or give 1 or more")
-    if max_retries < 0:
-        raise ValueError(f"max_retries: {max_retries} is less than 0, which tries nothing again")
+    _check_numbers(slots, max_retries)
     limits = Limits.of(deadline, budget, rate)
     keeper = Store(store if store is not None else grid.default_store)
-    reader = Store(keeper.root, remember=True)  # until the trials start: reads each result once
     where = executor_of(executor, address)
     require(track, keeper.root)
     check_switches(on_cpu=any(not grid.resources(phase).gpus for phase in grid.phases))
-    measured = None if source is None else Store(source).require()
     planned = plan(grid)
-    chosen = chosen_by(only, planned) if only is not None else None
-    _check_images(replay(planned, reader, retry=retry, chosen=chosen), grid.places)
+    asked = _Asked(
+        grid=grid,
+        plan=planned,
+        store=keeper,
+        reader=Store(keeper.root, remember=True),
+        chosen=chosen_by(only, planned) if only is not None else None,
+        retry=retry,
+        measured=None if source is None else Store(source).require(),
+    )
+    _check_images(asked.replayed(), grid.places)
     keeper.create()
-    resolved = grid.to_json()
-    digest = grid_digest(resolved)
-    with Lease(keeper.layout, grid.name, grid=digest, only=only) as lease:
-        assert lease.writer is not None
-        keeper.clean_up()
-        inbox = Inbox(keeper.layout, lease.writer)
-        inbox.clean_up()
-        start = _start(planned, reader, retry, chosen)
-        scheduler = start.scheduler
-        needs = {phase: grid.resources(phase) for phase in grid.phases}
-        limiter = Limiter(limits, needs, keeper, measured) if limits else None
-        recorder = EstimateRecorder(grid, scheduler, keeper, lease.writer, digest, measured)
+    with Lease(keeper.layout, grid.name, grid=asked.digest, only=only) as lease:
+        start = _start(asked, lease)
+        limiter = Limiter(limits, needs_of(grid), keeper, asked.measured) if limits else None
+        recorder = asked.recorder(start.scheduler, lease)
         seen: Progress | Silence = Silence()
-        if not scheduler.finished and (track or console != "none"):
-            sources = () if measured is None else (measured,)
-            follower = Follower(keeper, sources=sources, chosen=chosen, retry=retry)
-            seen = _progress(follower, console, track)
+        if not start.scheduler.finished and (track or console != "none"):
+            seen = _progress(asked, console, track)
         job = Job(
-            scheduler=scheduler,
+            scheduler=start.scheduler,
             store=keeper,
             resources=grid.resources,
             lease=lease,
@@ -168,35 +164,85 @@ def run(
             max_retries=max_retries,
             fail_fast=fail_fast,
             limiter=limiter,
-            inbox=inbox,
+            inbox=start.inbox,
             reads=lambda query: chosen_by(query, planned),
         )
         if lease.found_paused:
             seen.told("the run before was paused when it died; this one is not")
-        keeper.keep_grid(resolved)
-        known = len(start.linked)
-        _link(scheduler, keeper, start.linked, start.trials.__contains__)
-        try:
-            with stopped_by_signals(job.stop, last_resort, job.say):
-                if not job.over:
-                    with seen, where.pool(_setting(job, grid)) as pool:
-                        job.run(pool)
-        finally:
-            if lease.holds():
-                recorder.end()
-                _link(scheduler, keeper, start.linked, keeper.asked)
-                if job.started or len(start.linked) > known or not start.compacted:
-                    compact(keeper if job.started else reader)
-        left = limiter.left(scheduler) if limiter and job.limited else None
-    return Summary(keeper, scheduler.counts(), job.started, job.stopping, left)
+        keeper.keep_grid(asked.resolved)
+        with stopped_by_signals(job.stop, last_resort, job.say), _kept(asked, start, job, recorder):
+            if not job.over:
+                with seen, where.pool(_setting(job, grid)) as pool:
+                    job.run(pool)
+        left = limiter.left(start.scheduler) if limiter and job.limited else None
+    return Summary(keeper, start.scheduler.counts(), job.started, job.stopping, left)
+
+
+def _check_numbers(slots: int | None, max_retries: int) -> None:
+    """Raises ValueError."""
+    if slots is not None and slots < 1:
+        raise ValueError(f"slots: {slots} trials at once are none; leave it out, or give 1 or more")
+    if max_retries < 0:
+        raise ValueError(f"max_retries: {max_retries} is less than 0, which tries nothing again")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What is to be run, and where its results are."""
+
+    grid: Grid
+    plan: Plan
+    store: Store
+    reader: Store  # until the trials start: reads each result once
+    chosen: Callable[[Entry], bool] | None
+    retry: Retry
+    measured: Store | None  # another store, to estimate from
+
+    @cached_property
+    def resolved(self) -> str:
+        """The grid, so that any machine can say what was planned."""
+        return self.grid.to_json()
+
+    @property
+    def digest(self) -> str:
+        """By which the store knows the grid."""
+        return grid_digest(self.resolved)
+
+    def replayed(self, settled: dict[str, Settled] | None = None) -> Scheduler:
+        """The plan against the store."""
+        return replay(self.plan, self.reader, retry=self.retry, chosen=self.chosen, settled=settled)
+
+    def recorder(self, scheduler: Scheduler, lease: Lease) -> EstimateRecorder:
+        """What writes down how long the run should take."""
+        assert lease.writer is not None
+        return EstimateRecorder(
+            self.grid, scheduler, self.store, lease.writer, self.digest, self.measured
+        )
 
 
 def _progress(
-    follower: Follower, console: Console | Literal["none"] | None, track: Sequence[Tracker]
+    asked: _Asked, console: Console | Literal["none"] | None, track: Sequence[Tracker]
 ) -> Progress:
     """What shows the run and tells trackers of it."""
+    sources = () if asked.measured is None else (asked.measured,)
+    follower = Follower(asked.store, sources=sources, chosen=asked.chosen, retry=asked.retry)
     shown = None if console == "none" else console or Console()
-    return Progress(follower, shown, trackers(track, follower.store))
+    return Progress(follower, shown, trackers(track, asked.store))
+
+
+@contextmanager
+def _kept(asked: _Asked, start: _Start, job: Job, recorder: EstimateRecorder) -> Iterator[None]:
+    """What is in the store already is linked before; however it ends, tables are written after."""
+    known = len(start.linked)
+    _link(job.scheduler, asked.store, start.linked, start.trials.__contains__)
+    try:
+        yield
+    finally:
+        if job.lease.holds():
+            recorder.end()
+            _link(job.scheduler, asked.store, start.linked, asked.store.asked)
+            if job.started or len(start.linked) > known or not start.compacted:
+                compact(asked.store if job.started else asked.reader)
 
 
 def _setting(job: Job, grid: Grid) -> Setting:
@@ -234,29 +280,34 @@ class _Start:
     """What a run finds in its store."""
 
     scheduler: Scheduler
+    inbox: Inbox
     trials: set[str]
     linked: set[tuple[str, str]]  # retrains, and keys of origins that asked for them
     compacted: bool  # the tables hold everything
 
 
-def _start(
-    planned: Plan, store: Store, retry: Retry, chosen: Callable[[Entry], bool] | None
-) -> _Start:
+def _start(asked: _Asked, lease: Lease) -> _Start:
     """Read a store by one listing and its tables, and reopen trials of which something is lost.
 
     All tables are checked, since what one of them has lost is looked for in the trials' files: a
     trial whose rows are in neither is run again, from its last checkpoint.
     """
-    index = read_index(store.layout)
-    gathered, settled = gather(store.layout, SCHEMAS, index), store.settled(index)
+    assert lease.writer is not None
+    asked.store.clean_up()
+    inbox = Inbox(asked.store.layout, lease.writer)
+    inbox.clean_up()
+    reader = asked.reader
+    index = read_index(reader.layout)
+    gathered, settled = gather(reader.layout, SCHEMAS, index), reader.settled(index)
     if gathered.corrupt:
         # Those of this plan alone: only they are handed out, and so written, again.
-        ours = replay(planned, store, chosen=chosen, settled=settled).trial_ids()
+        ours = replay(asked.plan, reader, chosen=asked.chosen, settled=settled).trial_ids()
         for trial_id in gathered.corrupt & ours:
-            store.reopen(trial_id)
+            reader.reopen(trial_id)
             settled.pop(trial_id, None)
     return _Start(
-        scheduler=replay(planned, store, retry=retry, chosen=chosen, settled=settled),
+        scheduler=asked.replayed(settled),
+        inbox=inbox,
         trials=set(gathered.mtimes_ns),
         linked=gathered.origins(),
         compacted=gathered.current,

@@ -20,7 +20,7 @@ SUFFIXES = (".parquet", ".csv")
 # What says which trial a row is of, put before the rows of every table that has only its id.
 WHOSE = (
     *("phase", "method", "variant", *DISTRIBUTION, "seed", "dataset", "setting"),
-    *("pretrain", "recipe", "state"),
+    *("pretrain", "recipe", "search_epoch", "state"),
 )
 
 

@@ -128,6 +128,11 @@ def read_trial(files: TrialFiles) -> TrialRows:
     )
 
 
+def read_epochs(files: TrialFiles) -> pa.Table:
+    """A trial's rows of epochs; empty, with a warning, where its file is damaged."""
+    return _read_table(_epochs_file(files), EPOCH_FILE)[0]
+
+
 def _epochs_file(files: TrialFiles) -> File | None:
     """The epochs of the newest attempt that has some: it goes on from what an earlier one wrote."""
     held = [attempt.epochs for attempt in files.attempts if attempt.holds(attempt.epochs)]
@@ -258,6 +263,7 @@ def origin_columns(origins: tuple[Origin, ...]) -> Row:
         "parents": sorted({o.search_id for o in origins if o.search_id is not None}),
         "origins": json.dumps([o.to_json() for o in origins]),
         "recipe": _joined(o.recipe for o in origins) or None,
+        "search_epoch": max((o.search_epoch for o in origins if o.search_epoch), default=None),
         "genotype_file": _joined(o.file for o in origins) or None,
     }
 

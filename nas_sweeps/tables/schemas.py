@@ -41,6 +41,7 @@ TRIALS = _schema(  # one row per trial, whatever its state
     (TEXT, ["origins"]),  # of a retrain: JSON list of who asked for it
     (TEXT, ["pretrain"]),  # of a retrain: none, barlow_finetune, barlow_linear
     (TEXT, ["recipe"]),  # of a retrain: the names that grids give its recipe; null: none
+    (COUNT, ["search_epoch"]),  # of the search, that had its genotype; the last, if several had
     (FLAG, ["fallback_used"]),
     (TEXT, ["discretisation_rule"]),
     (COUNT, ["num_params", "macs"]),

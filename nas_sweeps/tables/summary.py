@@ -15,18 +15,21 @@ from nas_sweeps.tables.frames import Frames, require_columns
 
 # Averages over these would compare what does not compare: each gets rows, or for the size of a
 # distribution columns, of its own as soon as one cell of the table would mix two values.
-_SPLIT_ROWS = ("dataset", "variant", "search_setting", "pretrain", "recipe", "setting")
+_SPLIT_ROWS = (
+    *("dataset", "variant", "search_setting", "search_epoch", "pretrain", "recipe", "setting"),
+)
 _SPLIT_COLUMNS = ("total", "n_max")
 
 
 def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
     """Trials of a phase, one row per trial and origin; searches, which have none, as they are.
 
-    The columns are those of ``frames.trials``, with ``method`` and ``variant`` of the one
-    origin, and ``search_id``, ``search_seed`` and ``search_setting`` of the trial that it goes on
-    from: of a retrain, its search (null for a published genotype). One that several led to counts
-    for each of them. One whose origins are lost has one row and no method. ``recipe`` is what grids
-    call the settings of its recipe: all names that any grid of these tables gives them, joined.
+    The columns are those of ``frames.trials``, with ``method``, ``variant`` and ``search_epoch``
+    of the one origin, and ``search_id``, ``search_seed`` and ``search_setting`` of the trial that
+    it goes on from: of a retrain, its search (null for a published genotype). One that several led
+    to counts for each of them. One whose origins are lost has one row and no method. ``recipe`` is
+    what grids call the settings of its recipe: all names that any grid of these tables gives them,
+    joined.
 
     Raises:
         ValueError: there is no such phase.
@@ -47,6 +50,7 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
     out["method"] = _text([o.get("method") for o in origins])
     out["variant"] = _text([o.get("variant", "") for o in origins])
     out["search_id"] = _text([o.get("search_id") for o in origins])
+    out["search_epoch"] = pd.array([o.get("search_epoch") for o in origins], dtype="Int64")
     out["search_seed"] = pd.array([o.get("seed") for o in origins], dtype="Int64")
     settings = frames.trials.set_index("trial_id")["setting"]
     out["search_setting"] = out["search_id"].map(settings)
@@ -57,7 +61,17 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
 def _merged(origins: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Origins but for names of recipes and of files: one trial is no two results."""
     bare = [{k: v for k, v in o.items() if k not in ("recipe", "file")} for o in origins]
-    return [origin for i, origin in enumerate(bare) if origin not in bare[:i]]
+    told = {_end_of(origin) for origin in bare if origin.get("search_epoch")}
+    return [
+        origin
+        for i, origin in enumerate(bare)
+        # The end of a search that is asked for by its epoch as well is asked for once.
+        if origin not in bare[:i] and (origin.get("search_epoch") or _end_of(origin) not in told)
+    ]
+
+
+def _end_of(origin: dict[str, Any]) -> str:
+    return json.dumps(origin | {"search_epoch": None}, sort_keys=True)
 
 
 def recipe_names(trials: pd.DataFrame) -> pd.Series[Any]:

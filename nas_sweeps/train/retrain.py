@@ -97,7 +97,6 @@ class RetrainRun:
         }
         self._make_network()
         self._enter(self.stages[0])
-        self._begin()
         self.meter = Meter(device)  # of the epoch that is under way or comes next
 
     def _labels(self, stage: Stage, labels_N: Tensor, counts: Sequence[int]) -> Labels:
@@ -193,6 +192,8 @@ class RetrainRun:
         epoch, (stage, done), recipe = self.epochs_done + 1, self._place(), self.recipe
         if stage != self.stage:
             self._enter(stage)
+            self._begin()
+        elif not self.epochs_done and not self.meter.images:  # no step was taken yet
             self._begin()
         pretraining, order = not stage.labelled, self.learning[stage].order
         row: Row = {"stage": stage.name, "lr": self.sgd.param_groups[0]["lr"], "epoch": epoch}

@@ -17,7 +17,7 @@ NAME_WIDTH = 46
 def name_of(trial: Trial, origins: Iterable[Origin] = ()) -> str:
     """A trial in a few words, as in every line that a person reads."""
     called = phase_named(trial.phase).labels(trial, origins)
-    what = method_name(called.method, pretrain=called.pretrain, recipe=called.recipe)
+    what = method_name(called.method, "", *called[2:])
     before = (origin.seed for origin in origins)
     return trial_name(trial.phase, what, str(trial.distribution), trial.seed, before)
 

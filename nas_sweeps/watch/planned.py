@@ -9,6 +9,7 @@ from nas_sweeps.grid import Entry, Grid, GridError, Plan, plan
 from nas_sweeps.names import HEADLINE
 from nas_sweeps.phases import in_order
 from nas_sweeps.schedule import Outcome, Scheduler
+from nas_sweeps.schedule.replay import along
 from nas_sweeps.store.driver import Driver
 from nas_sweeps.store.ledger import Store
 from nas_sweeps.trial import Resources
@@ -29,6 +30,7 @@ class Planned:
         self.counts: Counts | None = None
         self.headline = HEADLINE
         self._plan: Plan | None = None
+        self._along = along(store)
         self._of: object = None  # whose plan it is
         self._counted: object = None
 
@@ -46,7 +48,9 @@ class Planned:
         """What is left of the plan when these trials have ended and those run."""
         state = self._of, self._plan is None, dict(outcomes), frozenset(running)
         if self._plan is not None and state != self._counted:
-            self.scheduler = Scheduler(self._plan, outcomes, self.chosen, elsewhere=running)
+            self.scheduler = Scheduler(
+                self._plan, outcomes, self.chosen, elsewhere=running, along=self._along
+            )
             self.counts = self.scheduler.counts()
         self._counted = state
 

@@ -184,6 +184,8 @@ def test_one_cell_in_many_forms(tmp_path: Path, concat: str, normal: str) -> Non
         (genotype("('sep_conv_3x3', 2), " * 8), "there is no edge from node 2 to node 2"),
         (genotype("('sep_conv_3x3', 0), " * 8), "an operation is named twice on one edge"),
         (genotype("(open('x').read(), 0), " * 8), "`open('x').read()` is no literal; nothing of"),
+        (genotype(concat="range(2, 6, 0)"), "`range(2, 6, 0)` is no literal"),
+        (genotype("('sep_conv_3x3', -1), " * 8), "`-1` is no literal"),
         ("MINE = Genotype(normal=None, reduce=None)", "line 1: it has no normal cell"),
         ("MINE = Genotype(normal=[", "line 1: not Python"),
         ("x = 1", "holds no genotype 'MINE'; it holds none"),
@@ -221,6 +223,8 @@ def test_a_log_has_one_an_epoch(take: str, first: str) -> None:
         ("search.log", "it prints 3 genotypes; add :last, :first, ':epoch 24' or a number"),
         ("search.log:epoch 24", "it prints no genotype of epoch 24; its epochs are 0 to 2"),
         ("search.log:3", "there is no genotype 3; it prints 3, counted from 0"),
+        ("search.log:lost", "'lost' is no place in search.log; write last, first, 'epoch 24' or"),
+        ({"file": "/dev/zero"}, "/dev/zero is no file"),  # it would be read for ever
         ("genotypes.py", "say which genotype of genotypes.py, such as"),
         ("nowhere.py:X", "there is no file"),
         ("DARTS", "unknown genotype 'DARTS'; choose from DARTS_V1, DARTS_V2"),

@@ -75,6 +75,21 @@ def test_methods_are_ranked_by_their_means(lab: Lab) -> None:
     assert "both have ssf_nas first" in str(row["verdict"])
 
 
+def test_a_published_genotype_is_ranked_among_genotypes_alone(lab: Lab) -> None:
+    ranked(lab, RISING, RISING)
+    for epochs, recipe in ((2, "short"), (3, "long")):
+        accuracies = (0.1,) * (epochs - 1) + (0.99,)
+        lab.retrain(
+            Origin(method=NAMES[9], recipe=recipe),
+            accuracies=accuracies,
+            genotype=PUBLISHED[NAMES[9]],
+        )
+    rows = rows_of(lab)
+    assert [rows[of]["n"] for of in ("genotypes", "methods")] == [10, 3]
+    assert rows["methods"]["best_a"] == "ssf_nas"
+    assert not isnan(rows["methods"]["low"])  # type: ignore[arg-type]
+
+
 def test_few_are_too_few_to_tell(lab: Lab) -> None:
     ranked(lab, RISING[:4], RISING[:4])
     rows = rows_of(lab)

@@ -14,8 +14,9 @@ from urllib.parse import quote
 import pandas as pd
 import pytest
 
-from nas_sweeps.store import Store
+from nas_sweeps.store import Store, requests
 from nas_sweeps.store.files import File, Files, open_files
+from nas_sweeps.store.layout import Layout, Writer
 from nas_sweeps.store.lease import Lease, StoreLocked
 from nas_sweeps.store.ledger import AlreadyDone, Overtaken
 from nas_sweeps.tables import compact, load
@@ -173,3 +174,14 @@ def test_two_drivers_never_hold_one_store(root: str) -> None:
         Lease(Store(root).layout, "second").__enter__()
     with Lease(Store(root).layout, "third"):
         pass
+
+
+def test_a_driver_is_asked_through_either_kind_of_store(files: Files) -> None:
+    layout, driver = Layout(files), Writer(3, "abcdef")
+    inbox = requests.Inbox(layout, driver, every_s=0)
+    assert inbox.poll() == []
+    file = requests.ask(layout, driver, requests.Request(what="cancel", only="mu < 0.1"))
+    ((request, found),) = inbox.poll()
+    assert (request.only, found) == ("mu < 0.1", file)
+    found.remove()
+    assert layout.requests() == []

@@ -122,6 +122,19 @@ def test_a_worker_goes_on_while_its_driver_beats_and_stops_when_asked(store: Sto
     assert watch(lease).stop_reason() == "its driver has left"
 
 
+def test_one_worker_is_halted_and_the_next_of_its_trial_is_not(store: Store) -> None:
+    with Lease(store.layout, "grid") as lease:
+        halted, other = watch(lease), Watch(lease.layout, lease.key, "s-2", every_s=0)
+        lease.tell(halted=["s-1"], paused=True)
+        assert halted.stop_reason() == "its driver asked it to stop"
+        assert other.stop_reason() is None
+        driver = DriverMonitor(store.layout).driver()
+        assert driver is not None
+        assert driver.who.endswith(", paused")
+        lease.tell(halted=[], paused=False)
+        assert watch(lease).stop_reason() is None, "it was published before it was told"
+
+
 def test_a_worker_notices_a_dead_driver_of_its_host(store: Store) -> None:
     lease = Lease(store.layout, "grid")
     lease._take()

@@ -93,7 +93,7 @@ def test_cancelled_trials_stop_and_the_next_run_takes_them_up(
     monkeypatch.setenv(fake.STEP_S, "0.001")
     asked = cli("cancel", tmp_path, "--only", "method == 'darts'")
     assert asked.returncode == 0, asked.stderr
-    assert "cancelled: 2 planned trials" in asked.stdout, (
+    assert "cancelled: 2 of what is planned" in asked.stdout, (
         "a search and the retrain that it leads to"
     )
     summary = running.result()

@@ -16,6 +16,7 @@ from nas_sweeps.cost.simulate import Room
 from nas_sweeps.schedule import replay
 from nas_sweeps.space.published import published
 from nas_sweeps.store import Result, Store
+from nas_sweeps.store.requests import Request
 from nas_sweeps.sweep import job as the_job
 from nas_sweeps.sweep.executor import Ended, Pool
 from nas_sweeps.sweep.job import Job, Watcher
@@ -57,6 +58,7 @@ def new_job(store: Store, **options: Any) -> Job:
         resources=GRID.resources,
         lease=StoreLocked(),  # type: ignore[arg-type]
         max_retries=2,
+        reads=lambda query: lambda entry: entry.seed == int(query),
         **options,
     )
 
@@ -83,7 +85,9 @@ ENDINGS: dict[str, dict[str, Any]] = {
     "mistake": {"state": "failed", "error_class": "ValueError"},
     "transient": {"state": "failed", "error_class": "MemoryError", "transient": True},
 }
-EVENTS = st.sampled_from(["start", "done", "mistake", "transient", "died", "stop", "crash"])
+HAPPENS = ["start", "done", "mistake", "transient", "died", "stop", "crash"]
+ASKED = ["pause", "resume", "cancel"]
+EVENTS = st.sampled_from(HAPPENS + ASKED)
 
 
 def test_any_order_of_failures_crashes_and_restarts_ends_with_the_same_done_set() -> None:
@@ -121,9 +125,19 @@ def any_order(events: list[tuple[str, int]]) -> None:
                 mistaken.update({trial_id} if how == "mistake" else ())
             job.ended(trial_id, "died" if how == "died" else None)
 
+        def obey(what: str, which: int) -> None:
+            job._obey(Request(what=what, only=str(which % 2)))  # type: ignore[arg-type]
+            for trial_id in job._halted & live.keys():
+                live.pop(trial_id)[1].publish(state="stopped")
+                job.ended(trial_id)
+            assert not job._halted
+            assert not live or not job.paused
+
         for what, which in events:
             if what == "start":
                 start()
+            elif what in ASKED:
+                obey(what, which)
             elif what == "crash" or (what == "stop" and not live):
                 store = Store(folder)  # the driver and its workers are gone, and it is started anew
                 job, live = new_job(store), {}

@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
@@ -15,7 +17,7 @@ import torch
 
 import nas_sweeps as ns
 from nas_sweeps.store import Store
-from nas_sweeps.sweep import job
+from nas_sweeps.sweep import asking, job
 from nas_sweeps.sweep.doctor import examine
 from nas_sweeps.sweep.run import run
 from nas_sweeps.sweep.stopping import Interrupted
@@ -254,3 +256,41 @@ def test_tune_is_silent_in_a_session_of_the_callers(capsys: pytest.CaptureFixtur
         assert not log.isEnabledFor(logging.ERROR)
     assert log.getEffectiveLevel() == before
     assert capsys.readouterr().out == ""
+
+
+def test_a_run_is_paused_goes_on_and_is_cut_short_from_elsewhere(
+    tmp_path: Path, fake_actors: dict[str, str]
+) -> None:
+    fake_actors |= {fake.STEP_S: "0.02"}
+    recipe = TINY["search"]["recipe"] | {"epochs": 5000}  # minutes
+    search = TINY["search"] | ONE_SEARCH | {"recipe": recipe}
+    a_grid = ns.Grid.from_dict(TINY | {"search": search, "retrain": {"winners": "none"}})
+    store = Store(tmp_path)
+    seen: list[list[str]] = []
+
+    def now() -> list[str]:
+        return list(ns.load(tmp_path).attempts.state) if (tmp_path / "trials").is_dir() else []
+
+    def wait_for(wanted: list[str]) -> None:
+        limit = time.monotonic() + 60
+        while now() != wanted:
+            assert time.monotonic() < limit, (now(), wanted)
+            time.sleep(0.1)
+
+    def asks() -> None:
+        wait_for(["running"])
+        asking.pause(store)
+        wait_for(["stopped"])
+        time.sleep(1.0)
+        seen.append(now())
+        asking.resume(store)
+        wait_for(["stopped", "running"])
+        asking.cancel(store, "phase == 'search'")
+
+    with ThreadPoolExecutor(1) as beside:
+        asked = beside.submit(asks)
+        summary = run_on_ray(tmp_path, a_grid)
+        asked.result()
+    assert seen == [["stopped"]], "nothing starts while it is paused"
+    assert summary.cancelled == 1
+    assert now() == ["stopped"] * 2

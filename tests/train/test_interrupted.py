@@ -110,6 +110,12 @@ def test_a_search_stopped_inside_its_epoch_has_the_same_bits(name: str) -> None:
     finish_with_stops(name, {2: AFTER}, epochs=1).assert_same_bits(undisturbed(name, epochs=1))
 
 
+@pytest.mark.parametrize("name", ["fairdarts", "plain"])
+def test_learning_rates_go_on_along_their_curve_after_a_stop(name: str) -> None:
+    """The rate of the epoch after the next: the next one's is in the optimiser."""
+    finish_with_stops(name, {}, epochs=3).assert_same_bits(undisturbed(name, epochs=3))
+
+
 def parts(value: object, path: tuple[object, ...] = ()) -> set[tuple[object, ...]]:
     """Where a state holds anything; a list holds it in one place."""
     inside = value.items() if isinstance(value, dict) else ()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nas_sweeps.losses.heads import EquiangularClassifier, ScaledClassifier, begin_anew
 from nas_sweeps.train.optimise import CYCLE_RISE, rate
+from nas_sweeps.train.retrain import RetrainRun
 from nas_sweeps.trial import ClassifierStage, RetrainRecipe
 from tests.train.tiny_runs import finish, retrain_run, search_run, tensors, undisturbed
 
@@ -106,6 +107,32 @@ def test_what_is_tested_is_the_average_of_the_weights_after_each_step() -> None:
     for part in run.averages.network.classifier.parameters():
         part.zero_()
     assert run._test(lambda: None)["recall"] == [1.0] + [0.0] * 9, "it is this one that is asked"
+
+
+def test_averages_begin_with_the_weights_that_training_begins_with() -> None:
+    """Which may be those of another trial, loaded after the run was made."""
+    run = retrain_run(ema=0.9, epochs=1)
+    with torch.no_grad():
+        for weight in run.network.parameters():
+            weight.add_(1.0)
+    begun = weights_of(run.network)
+    stop_after_one_step(run)
+    assert run.averages is not None
+    for name, value in run.averages.network.named_parameters():
+        expected = 0.1 * begun[name] + 0.9 * run.network.get_parameter(name)
+        assert torch.allclose(value, expected, atol=1e-5), name
+
+
+def stop_after_one_step(run: RetrainRun) -> None:
+    def stop() -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        run.run_epoch(stop)
+
+
+class Stop(Exception):
+    pass
 
 
 def test_averaging_changes_nothing_of_the_training_itself() -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge
 
 from nas_sweeps.names import DISTRIBUTION, distribution_name
-from nas_sweeps.spec_fields import LABEL, STRICT, Count, Mu, Positive, added
+from nas_sweeps.trial.fields import LABEL, STRICT, Count, Mu, Positive, added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
