@@ -114,6 +114,7 @@ def find_files(path: str | Path, source: Data | None = None) -> Files:
     """
     root = user_path(path)
     if root.is_file() and root.suffix.lower() == ".npz":
+        _check_columns(root, "an .npz file", source)
         return Files("npz", root.parent, (root,), (root,))
     if not root.is_dir():
         problem = "is a file" if root.exists() else "does not exist"
@@ -132,6 +133,8 @@ def find_files(path: str | Path, source: Data | None = None) -> Files:
     for layout, (train, test) in by_layout.items():
         if not (train and test):
             continue
+        if layout == "folder":
+            _check_columns(root, "a folder of class folders", source)
         if layout == "parquet":
             check_series(root, "train", train)
             check_series(root, tested[0], test)
@@ -176,6 +179,17 @@ def _parquet_split(file: Path, tested: Collection[str]) -> str | None:
 def _folder_split(file: Path, tested: Collection[str]) -> str | None:
     is_image = len(file.parts) >= 3 and file.suffix.lower() in IMAGE_SUFFIXES
     return _split_of(file.parts[0], tested) if is_image else None
+
+
+def _check_columns(root: Path, what: str, source: Data | None) -> None:
+    """Raises ValueError where columns are named of what has none."""
+    if source is None or (source.labels is None and (source.group is None or source.group.pattern)):
+        return
+    name = "labels" if source.labels is not None else "group"
+    raise ValueError(
+        f"data path {root} is {what}, which has no columns that data.{name} could name; leave it "
+        "out, or name a label file as data.labels.train"
+    )
 
 
 def _has_lists(source: Data) -> bool:

@@ -331,6 +331,20 @@ def test_a_column_of_parquet_and_names_in_it_are_groups(tmp_path, places, custom
     assert tracks(places, custom, tmp_path / "set", r"p\d") == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    "chosen", [{"labels": Labels(label="dx")}, {"group": GroupBy(column="lesion")}]
+)
+def test_columns_of_what_has_none_are_refused(write, tmp_path, custom, chosen) -> None:
+    folder = write("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png")
+    [name] = chosen
+    with pytest.raises(
+        ValueError, match=f"a folder of class folders, .* no columns that data.{name}"
+    ):
+        find_files(folder, custom(**chosen))
+    with pytest.raises(ValueError, match=f"is an .npz file, which has no columns that data.{name}"):
+        find_files(archive(tmp_path / "x.npz"), custom(**chosen))
+
+
 # In grid files
 
 
