@@ -12,13 +12,13 @@ import yaml
 import nas_sweeps as ns
 from nas_sweeps.cost.epochs import parts_of
 from nas_sweeps.recipes import require_sound
+from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.tables.rows import setting
 from nas_sweeps.trial import (
     Choice,
     ClassifierStage,
     Data,
     Distribution,
-    Genotype,
     RetrainRecipe,
     RetrainTrial,
     trial_from_json,

@@ -90,12 +90,12 @@ def test_cancelled_trials_stop_and_the_next_run_takes_them_up(
     tmp_path: Path, beside: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = works(beside, tmp_path, grid())
-    monkeypatch.setenv(fake.STEP_S, "0.001")
     asked = cli("cancel", tmp_path, "--only", "method == 'darts'")
     assert asked.returncode == 0, asked.stderr
     assert "cancelled: 2 of what is planned" in asked.stdout, (
         "a search and the retrain that it leads to"
     )
+    monkeypatch.setenv(fake.STEP_S, "0.001")
     summary = running.result()
     assert not summary.complete
     assert (summary.cancelled, summary.failed, summary.started) == (2, 0, 3)
