@@ -448,7 +448,9 @@ class Origin:
     method's or the genotype's name, ``search_id`` and ``seed`` are those of the trial that it goes
     on from (of a retrain: the search) and None for a published genotype. ``recipe`` is what the
     grid calls the recipe of the retraining, empty where it gives it no name; ``file`` is where a
-    grid found a genotype that nas_sweeps does not know by name.
+    grid found a genotype that nas_sweeps does not know by name. ``study`` is the study that tunes
+    knobs, and ``proposal`` the number of the values that it proposed with this trial; None of the
+    study's winner.
     """
 
     method: str
@@ -457,6 +459,8 @@ class Origin:
     seed: int | None = None
     recipe: str = added("")
     file: str = added("")
+    study: str = added("")
+    proposal: int | None = added(None)
 
     @property
     def key(self) -> str:
@@ -481,10 +485,10 @@ class Origin:
             raise ValueError(f"not an origin: {error}") from None
         texts = all(
             isinstance(text, str)
-            for text in (origin.method, origin.variant, origin.recipe, origin.file)
+            for text in (origin.method, origin.variant, origin.recipe, origin.file, origin.study)
         )
         search = isinstance(origin.search_id, str | None) and isinstance(origin.seed, int | None)
-        if not (texts and search):
+        if not (texts and search and isinstance(origin.proposal, int | None)):
             raise ValueError("not an origin: a value of another type than an origin's")
         return origin
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nas_sweeps.grid import Entry, Grid, GridError, Plan, plan
 from nas_sweeps.phases import in_order
-from nas_sweeps.schedule import Outcome, Scheduler
+from nas_sweeps.schedule import Outcome, Scheduler, recalled
 from nas_sweeps.store.driver import Driver
 from nas_sweeps.store.ledger import Store
 from nas_sweeps.trial import Resources
@@ -44,7 +44,13 @@ class Planned:
         """What is left of the plan when these trials have ended and those run."""
         state = self._of, self._plan is None, dict(outcomes), frozenset(running)
         if self._plan is not None and state != self._counted:
-            self.scheduler = Scheduler(self._plan, outcomes, self.chosen, elsewhere=running)
+            self.scheduler = Scheduler(
+                self._plan,
+                outcomes,
+                self.chosen,
+                elsewhere=running,
+                recalled=recalled(self._plan, self.store),
+            )
             self.counts = self.scheduler.counts()
         self._counted = state
 
