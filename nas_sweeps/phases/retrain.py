@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nas_sweeps import methods
 from nas_sweeps.grid.expand import Entry, Slot
 from nas_sweeps.grid.sections import RetrainSection
-from nas_sweeps.phases.contract import Phase, register
+from nas_sweeps.phases.contract import Phase, phase_named, register
 from nas_sweeps.trial import MethodSpec, Origin, RetrainRecipe, RetrainTrial
 
 if TYPE_CHECKING:
@@ -61,9 +61,10 @@ def _winners(section: RetrainSection, searches: Iterable[Any]) -> Iterator[Slot]
         cells.setdefault(key, []).append(search)
     for cell in cells.values():
         first = cell[0]
-        method, variant = first.method.name, methods.variant(first.method)
+        method, variant, *_ = phase_named(first.phase).labels(first)
+        study = first.origin.study if first.origin else ""
         for name, recipe in _recipes(section, first.method):
-            origin = Origin(method=method, variant=variant, recipe=name)
+            origin = Origin(method=method, variant=variant, recipe=name, study=study)
             for seed in dict.fromkeys(section.seeds):
                 yield Slot(
                     phase="retrain",

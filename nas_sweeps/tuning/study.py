@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
@@ -135,16 +136,13 @@ def require(sampler: str) -> None:
 
 @lru_cache(maxsize=4096)
 def _ask(study: Study, told: tuple[Told, ...], running: tuple[Values, ...]) -> Values:
-    import optuna
 
-    optuna.logging.set_verbosity(logging.WARNING)
     earlier = {one.values for one in told} | set(running)
     number, size = len(told) + len(running), 1.0
     for span in study.ranges.values():
         size *= span.size
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        found: Values = ()
+    found: Values = ()
+    with _quiet():
         for attempt in range(1000):
             drawn = "random" if attempt >= _TRIES else study.sampler
             known = _known(study, drawn, told, running)
@@ -155,6 +153,21 @@ def _ask(study: Study, told: tuple[Told, ...], running: tuple[Values, ...]) -> V
     return found
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, Optuna says nothing of studies that are made, nor of what is experimental."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.logging.set_verbosity(logging.WARNING)
+        try:
+            yield
+        finally:
+            optuna.logging.set_verbosity(before)
+
+
 def _known(
     study: Study, sampler: str, told: Sequence[Told], running: Sequence[Values]
 ) -> optuna.Study:
@@ -163,30 +176,24 @@ def _known(
 
     made = optuna.create_study(direction="maximize", sampler=_sampler(study, sampler, 0, 0))
     spans, distributions = study.ranges, _distributions(study)
-    for number, (values, objective) in enumerate(
-        [*((one.values, one.objective) for one in told), *((one, None) for one in running)]
-    ):
+    states = optuna.trial.TrialState
+    everything = [(*one, states.FAIL if one.objective is None else states.COMPLETE) for one in told]
+    everything += [(values, None, states.RUNNING) for values in running]
+    for number, (values, objective, state) in enumerate(everything):
         if not all(spans[name].holds(value) for name, value in values):
             continue  # a default outside its range: the sampler has no place for it
-        runs = number >= len(told)
-        if sampler in _REMEMBERS:
+        remembered: dict[str, Any] = {}
+        if sampler in _REMEMBERS:  # asked again for what it then noted beside the trial
             made.sampler = _sampler(study, sampler, number, 0)
-            made.enqueue_trial(dict(values))
-            asked = made.ask(distributions)
-            if objective is not None:
-                made.tell(asked, objective)
-            elif not runs:
-                made.tell(asked, state=optuna.trial.TrialState.FAIL)
-            continue
-        state = optuna.trial.TrialState.FAIL
-        if objective is not None:
-            state = optuna.trial.TrialState.COMPLETE
+            made.tell(made.ask(distributions), state=states.FAIL)
+            remembered = made.trials[-1].system_attrs
         made.add_trial(
             optuna.trial.create_trial(
-                state=optuna.trial.TrialState.RUNNING if runs else state,
+                state=state,
                 value=objective,
                 params=dict(values),
                 distributions=distributions,
+                system_attrs=remembered,
             )
         )
     return made
