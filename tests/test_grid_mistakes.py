@@ -240,7 +240,7 @@ GOOD_TEXT = "data: {dataset: digits}\nsearch:\n  methods: [darts]\n  distributio
         ("search.seedz=[0]", "--set search.seedz: unknown setting 'seedz'; choose from methods, "
          "mu, distributions, seeds, recipe, resources (did you mean seeds?)"),
         ("serach.seeds=[0]", "--set serach.seeds: unknown setting 'serach'; choose from name, "
-         "data, search, retrain, exclude (did you mean search?)"),
+         "data, search, retrain, tune, exclude (did you mean search?)"),
         ("search.seeds=[0, x]", "--set search.seeds[1]: 'x' is not a whole number"),
         ("search.seeds", "--set search.seeds: write section.setting=value, such as "
          "search.seeds=[0,1]"),

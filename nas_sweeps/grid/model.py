@@ -230,7 +230,7 @@ class Grid(Section):
             GridError: with every mistake.
         """
         if not isinstance(tree, Mapping):
-            raise GridError(f"{source}: holds sections: data, search, retrain, exclude")
+            raise GridError(f"{source}: holds sections: data, search, retrain, tune, exclude")
         return _checked(tree, source, Path(source).stem, base or Path.cwd())
 
 
