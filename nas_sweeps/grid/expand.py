@@ -82,6 +82,11 @@ class Slot(Identified):
         return None
 
     @property
+    def stand_in(self) -> Trial | None:
+        """A trial that takes as long; None where a published genotype makes one."""
+        return None
+
+    @property
     def leads_on(self) -> bool:
         """Whether the next phase goes on from it."""
         return True

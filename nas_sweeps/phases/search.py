@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from nas_sweeps import methods
 from nas_sweeps.grid.expand import Entry, Recalled, Seen, Slot
 from nas_sweeps.grid.sections import SearchSection, TuneSection
 from nas_sweeps.phases.contract import Labels, Phase, register
 from nas_sweeps.trial import Distribution, MethodSpec, Origin, SearchTrial, Trial
-from nas_sweeps.tuning import Study, Told, plain_recipe, ranges_of
+from nas_sweeps.tuning import Study, Told, Values, plain_recipe, ranges_of
 
 if TYPE_CHECKING:
     import torch
@@ -90,6 +90,10 @@ class TunedSearch(Slot):
         return None if self.number is None else (self.study.name, self.number, self.seed)
 
     @property
+    def stand_in(self) -> Trial:
+        return self.study.trial(self.study.defaults(), self.data, self.seed)
+
+    @property
     def leads_on(self) -> bool:
         return self.number is None
 
@@ -116,6 +120,37 @@ class TunedSearch(Slot):
     def _values(self, seen: Seen | None) -> Any:
         assert seen is not None, "a proposal is always a trial"
         return self.study.values_of(cast(SearchTrial, seen.trial))
+
+
+class Tried(NamedTuple):
+    """A proposal, and the mean objective over the seeds of the study; None: not known yet."""
+
+    number: int
+    values: Values
+    objective: float | None
+
+
+def tried(known: Iterable[tuple[Entry, Seen]]) -> dict[Study, list[Tried]]:
+    """What each study has proposed so far, in the order of the proposals.
+
+    Args:
+        known: entries of a plan and what they have become, as ``Scheduler.known`` says.
+    """
+    seeds: dict[Study, dict[int, list[Seen]]] = {}
+    for entry, seen in known:
+        if isinstance(entry, TunedSearch) and entry.number is not None:
+            seeds.setdefault(entry.study, {}).setdefault(entry.number, []).append(seen)
+    return {
+        study: [
+            Tried(
+                number,
+                study.values_of(cast(SearchTrial, of[0].trial)),
+                _finite(_mean(of)) if len(of) == len(study.seeds) else None,
+            )
+            for number, of in sorted(numbers.items())
+        ]
+        for study, numbers in seeds.items()
+    }
 
 
 def _mean(seeds: Sequence[Seen | None]) -> float:

@@ -183,6 +183,14 @@ class Scheduler:
                 left = state == State.WAITING and number in self._cancelled
                 yield entry, State.CANCELLED if left else state
 
+    def known(self) -> Iterator[tuple[Entry, Seen]]:
+        """Every chosen entry whose trial is known, with its outcome if it has one."""
+        for number, entry in enumerate(self._entries):
+            if number in self._resolved and self._chosen(entry):
+                seen = self._seen(number)
+                if seen is not None:
+                    yield entry, seen
+
     def left(self) -> Iterator[tuple[Entry, str | None]]:
         """Chosen trials that are waiting, each once, with their ids.
 

@@ -208,6 +208,9 @@ def test_verbs_count_and_name_what_is_tuned(
     said = cli("status", finished)
     assert said.returncode == 0
     assert "fairdarts (tuned=6)" in said.stdout
+    study = ns.load(finished).trials.study.dropna().iloc[0]
+    assert f"study {study} of fairdarts exp mu=0.4: 6 of 6 proposals tried; best" in said.stdout
+    assert "by #5 (zero_one_weight=" in said.stdout
     refused = cli("run", file, "--set", "tune.objective=accuracy_tail", "--store", tmp_path / "no")
     assert refused.returncode == 2
     (line,) = refused.stderr.strip().splitlines()
