@@ -21,7 +21,7 @@ GOOD: dict[str, Any] = {
 # place to set, value, the line that must come
 MISTAKES: list[tuple[str, Any, str]] = [
     ("serach", {}, "serach: unknown setting 'serach'; choose from name, data, search, retrain, "
-     "exclude, headline (did you mean search?)"),
+     "tune, exclude, headline (did you mean search?)"),
     ("data.dataset", "cifar11", "data.dataset: unknown data set 'cifar11'; choose from "
      "cifar10, cifar100, country211, digits, dtd, emnist, eurosat, fashion_mnist, "
      "fgvc_aircraft, flowers102, food101, gtsrb, kmnist, mnist, oxford_iiit_pet, stanford_cars, "
@@ -244,7 +244,7 @@ GOOD_TEXT = "data: {dataset: digits}\nsearch:\n  methods: [darts]\n  distributio
         ("search.seedz=[0]", "--set search.seedz: unknown setting 'seedz'; choose from methods, "
          "mu, distributions, seeds, recipe, resources (did you mean seeds?)"),
         ("serach.seeds=[0]", "--set serach.seeds: unknown setting 'serach'; choose from name, "
-         "data, search, retrain, exclude, headline (did you mean search?)"),
+         "data, search, retrain, tune, exclude, headline (did you mean search?)"),
         ("search.seeds=[0, x]", "--set search.seeds[1]: 'x' is not a whole number"),
         ("search.seeds", "--set search.seeds: write section.setting=value, such as "
          "search.seeds=[0,1]"),

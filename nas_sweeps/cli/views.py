@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from nas_sweeps.cli.estimate_view import EstimateOptions, estimate_view, latest_text
+from nas_sweeps.cli.studies_view import studies_lines
 from nas_sweeps.data.profiles import known_counts, known_remarks
 from nas_sweeps.grid import Entry, Grid, GridError, plan
 from nas_sweeps.grid.expand import method_of
@@ -143,7 +144,10 @@ def _grid_status(kept: dict[str, Any], keeper: Store) -> Iterator[RenderableType
         yield f"a grid of another version was run here, and cannot be counted:\n{error}"
         return
     yield f"grid {grid.name}"
-    yield counts_table(replay(plan(grid), keeper))
+    scheduler = replay(plan(grid), keeper)
+    yield counts_table(scheduler)
+    if grid.tune is not None:
+        yield from map(Text, studies_lines(scheduler, grid.tune.trials))
     estimated = latest_text(keeper.layout, grid_digest(grid.to_json()))
     if estimated is not None:
         yield estimated

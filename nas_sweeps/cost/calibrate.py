@@ -69,7 +69,8 @@ def calibrate(grid: Grid, scheduler: Scheduler, rates: Rates) -> Iterator[str]:
 def _unknown(scheduler: Scheduler, known: Rates) -> list[Entry]:
     """One of each kind, distributions apart."""
     found: dict[object, Entry] = {}
-    for entry, _ in scheduler.left():
+    for left, _ in scheduler.left():
+        entry = (left.stand_in if isinstance(left, Slot) else None) or left
         cost = known.cost(entry)
         timed = isinstance(entry, SearchTrial) or entry.phase == "retrain"  # as they are made short
         if timed and (cost is None or cost.step > 1):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
+from nas_sweeps import methods
 from nas_sweeps.grid import Entry
 from nas_sweeps.phases import phase_named
-from nas_sweeps.trial import Origin
+from nas_sweeps.trial import MethodSpec, Origin
 
 
 class Kind(NamedTuple):
@@ -28,6 +30,10 @@ def parts_of(entry: Entry, origins: Iterable[Origin] = ()) -> Parts:
     """A trial's epochs by kind. ``origins`` are those of a trial that others led to."""
     phase, where = phase_named(entry.phase), str(entry.distribution)
     method, variant, *_ = phase.labels(entry, islice(origins, 1))
+    searched: MethodSpec | None = getattr(entry, "method", None)
+    if searched is not None:  # real numbers, which may be tuned, change nothing of the work
+        knobs = tuple(k for k in searched.knobs if not isinstance(k[1], float))
+        variant = methods.variant(replace(searched, knobs=knobs))
     stages = phase.stages(entry)
     return tuple((Kind(entry.phase, stage, f"{method} {variant}", where), n) for stage, n in stages)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from nas_sweeps.cost.rates import Cost, Interval, Rates
 from nas_sweeps.cost.simulate import Room, Schedule, Task, simulate
 from nas_sweeps.grid.expand import method_of
-from nas_sweeps.phases import phase_named
 from nas_sweeps.schedule import Scheduler
 from nas_sweeps.trial import Resources
 
@@ -106,7 +105,6 @@ def forecast(
         (Task(phase, left_s, runs=True), Interval(left_s, left_s, left_s))
         for phase, left_s in running.values()
     ]
-    followed = {phase_named(phase).after for phase in scheduler.phases}
     unreleased = 0
     for entry, trial_id in scheduler.left():
         phase = entry.phase
@@ -120,7 +118,7 @@ def forecast(
             line.work += band
             line.costs.append(cost)
         waits = tuple(places[parent] for parent in entry.parents if parent in places)
-        if phase in followed:
+        if phase in scheduler.followed:
             places[entry.key] = len(tasks)
         tasks.append((Task(phase, band.mid, waits), band))
     return Forecast(

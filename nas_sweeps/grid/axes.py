@@ -13,10 +13,9 @@ from typing import Any
 
 from pydantic import ValidationInfo, WrapValidator
 
-from nas_sweeps import methods
 from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.samplers import SAMPLERS
-from nas_sweeps.grid.choice import chosen, named
+from nas_sweeps.grid.choice import chosen, said_with
 from nas_sweeps.grid.messages import (
     Problems,
     checked,
@@ -25,9 +24,11 @@ from nas_sweeps.grid.messages import (
     shown,
     unknown,
 )
+from nas_sweeps.grid.ranges import method_spec, tuned_method
 from nas_sweeps.losses import LOSSES
 from nas_sweeps.recipes import complaints
 from nas_sweeps.registry import Registry
+from nas_sweeps.store.records import ACCURACIES
 from nas_sweeps.trial import (
     Barlow,
     Distribution,
@@ -36,6 +37,7 @@ from nas_sweeps.trial import (
     RetrainRecipe,
     SearchRecipe,
 )
+from nas_sweeps.tuning import ranges_of, require
 
 # Of one grid. A plan is held in memory and hashed, 0.05 ms and 1 KiB a trial; a hundred thousand
 # folders are also about what a shared file system lists in bearable time.
@@ -44,6 +46,7 @@ TOO_MANY = (
     f"a grid holds at most {MAX_TRIALS:,} trials: split it into several files, by search.seeds "
     "say, and run them into one --store"
 )
+OBJECTIVE = "accuracy_validation"  # of a study
 KINDS = ("balance", "exp", "step", "uniform", "natural")
 _WHOLE = ("balance", "natural")  # those that need no number
 _FORMS = (
@@ -249,14 +252,35 @@ def short_pretrain(value: Pretrain) -> dict[str, Any]:
     return {"epochs": value.epochs, "then": value.then} | loss
 
 
+def objective(name: str) -> str:
+    """What a study maximises: measured on the validation half, which no result is read from."""
+    if name == OBJECTIVE:
+        return name
+    if name in ACCURACIES:
+        raise problem(
+            f"{name} is measured on a test set, and what is tuned on it has seen it: its results "
+            f"would no longer be of unseen images; write {OBJECTIVE}"
+        )
+    raise problem(unknown("objective", name, [OBJECTIVE]))
+
+
+def sampler(name: str) -> str:
+    """One of Optuna's samplers, where it is installed."""
+    try:
+        require(name)
+    except ValueError as error:
+        raise problem(f"{name} {error}") from None
+    return name
+
+
 def method_specs(value: Any) -> Any:
-    """``[darts, {fairdarts: {zero_one: l1}}]`` with every knob resolved."""
+    """``[darts, {fairdarts: {zero_one: l1}}]`` with every knob resolved; ranges stay ranges."""
     if not isinstance(value, (list, tuple)):
         return value
     found = Problems()
-    given = [named(methods.METHODS, entry, found, index) for index, entry in enumerate(value)]
+    given = [tuned_method(entry, found, index) for index, entry in enumerate(value)]
     found.check()
-    return tuple(dict.fromkeys(methods.resolve(*one) for one in given if one))
+    return tuple(dict.fromkeys(method_spec(*one) for one in given if one))
 
 
 def dataset(name: str) -> str:
@@ -267,7 +291,9 @@ def dataset(name: str) -> str:
 
 
 def short_method(spec: MethodSpec) -> dict[str, Any]:
-    return {spec.name: dict(spec.knobs)}
+    knobs = dict(spec.knobs)
+    ranges = {k: said_with(span, knobs.get(k)) for k, span in ranges_of(spec)}
+    return {spec.name: knobs | ranges}
 
 
 def distributions(value: Any, info: ValidationInfo) -> Any:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from nas_sweeps.grid.messages import Problems, describe, number_meant, shown, unknown
 from nas_sweeps.registry import Registry
 from nas_sweeps.trial import Choice, Chosen, Knob, choose
+from nas_sweeps.tuning import Range, TunedRecipe, plain_recipe
 
 
 def named(
@@ -64,9 +65,18 @@ def written(value: Any) -> Any:
     """A recipe, or a part of one, as a grid file says it."""
     if isinstance(value, Choice):
         return {value.name: {knob: _plain(at) for knob, at in value.knobs}}
+    if isinstance(value, TunedRecipe):
+        plain = plain_recipe(value)
+        ranges = {k: said_with(span, getattr(plain, k)) for k, span in value.ranges}
+        return written(plain) | ranges
     if is_dataclass(value):
         return {field.name: written(getattr(value, field.name)) for field in fields(value)}
     return value
+
+
+def said_with(span: Range, default: Any) -> dict[str, Any]:
+    """A range as a grid file says it, with what it stands for before tuning."""
+    return span.to_json() | {"default": written(default)}
 
 
 def _plain(value: Knob) -> Any:

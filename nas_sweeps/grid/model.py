@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache, reduce
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import (
     AfterValidator,
@@ -43,6 +43,7 @@ from nas_sweeps.grid.sections import (
     RetrainSection,
     SearchSection,
     Section,
+    TuneSection,
 )
 from nas_sweeps.grid.source import Unreadable, plain
 from nas_sweeps.names import HEADLINE, Headline
@@ -77,6 +78,7 @@ class Grid(Section):
     retrain: Annotated[RetrainSection, BeforeValidator(axes.section)] = Field(
         default=RetrainSection(), validate_default=True
     )
+    tune: TuneSection | None = Field(default=None, validate_default=True)
     exclude: Annotated[
         tuple[Rule, ...], BeforeValidator(lambda v: () if v is None else axes.listed(v))
     ] = ()
@@ -159,6 +161,31 @@ class Grid(Section):
         found.check()
         return retrain
 
+    @field_validator("tune")
+    @classmethod
+    def _tunes_something(cls, tune: TuneSection | None, info: ValidationInfo) -> TuneSection | None:
+        search = info.data.get("search")
+        if search is None:
+            return tune
+        if tune is None:
+            if search.tuned:
+                raise problem("a knob or setting has a range: say with tune: {trials: 20} how")
+            return None
+        found, seeds = Problems(), len(set(search.seeds))
+        if not search.tuned:
+            found.add(
+                "there is nothing to tune: give a knob of search.methods or a setting of "
+                "search.recipe a range, such as {low: 1, high: 30, log: true}, or leave tune out"
+            )
+        if tune.seeds_per_trial > seeds:
+            found.add(
+                f"{tune.seeds_per_trial} seeds a trial are more than the {seeds} of search.seeds, "
+                "the first of which they are",
+                "seeds_per_trial",
+            )
+        found.check()
+        return tune
+
     @field_validator("exclude")
     @classmethod
     def _rules_drop_something(
@@ -187,8 +214,9 @@ class Grid(Section):
         The data's fingerprint is in it, so planning needs no images; ``data.path`` is a hint.
         What was added to the data section later is in it only where it is set.
         """
+        sections = (*_added_phases(), "tune")
         absent: dict[str, Any] = {
-            name: True for name in _added_phases() if getattr(self, name, None) is None
+            name: True for name in sections if getattr(self, name, None) is None
         }
         absent |= {"headline": True} if self.headline == HEADLINE else {}
         later, usual = absent_values(Data), DataSection.model_fields
@@ -221,7 +249,7 @@ class Grid(Section):
             GridError: with every mistake.
         """
         if not isinstance(tree, Mapping):
-            raise GridError(f"{source}: holds sections: data, search, retrain, exclude")
+            raise GridError(f"{source}: holds sections: data, search, retrain, tune, exclude")
         return _checked(tree, source, Path(source).stem, base or Path.cwd())
 
 
@@ -353,6 +381,7 @@ def _settings(place: Place) -> list[str]:
     for part in path:
         known = phase_named(part).section if part in PHASES.names() else None
         kind = known or kind.model_fields[part].annotation
+        kind = next((one for one in get_args(kind) if hasattr(one, "model_fields")), kind)
     if is_dataclass(kind):
         return _names(kind)
     return sorted(kind.model_fields, key="resources".__eq__)  # its own before what all phases have

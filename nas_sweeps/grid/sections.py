@@ -36,6 +36,7 @@ from nas_sweeps.grid import axes, data_forms
 from nas_sweeps.grid.choice import written
 from nas_sweeps.grid.genotypes import GivenGenotype, check_names, given_genotype
 from nas_sweeps.grid.messages import Problems, prepared, problem
+from nas_sweeps.grid.ranges import tunable
 from nas_sweeps.paths import user_path
 from nas_sweeps.recipes import complaints
 from nas_sweeps.trial import (
@@ -52,6 +53,7 @@ from nas_sweeps.trial import (
     RetrainRecipe,
     SearchRecipe,
 )
+from nas_sweeps.tuning import Sampler, ranges_of
 
 Cell = tuple[MethodSpec, Distribution, int]  # of the search: method, distribution, seed
 Seed = Annotated[int, Ge(0), Lt(2**32)]  # the range of numpy's RandomState, which draws subsets
@@ -196,7 +198,7 @@ class SearchSection(PhaseSection):
         BeforeValidator(axes.distributions),
     ]
     seeds: Seeds = (0,)
-    recipe: Annotated[SearchRecipe, axes.recipe("search"), PlainSerializer(written)] = (
+    recipe: Annotated[SearchRecipe, tunable(axes.recipe("search")), PlainSerializer(written)] = (
         SearchRecipe()
     )
 
@@ -221,6 +223,11 @@ class SearchSection(PhaseSection):
         return self
 
     @property
+    def tuned(self) -> bool:
+        """Whether anything in it has a range."""
+        return bool(ranges_of(self.recipe)) or any(map(ranges_of, self.methods))
+
+    @property
     def count(self) -> int:
         """How many ``cells`` there are, without making them."""
         return len(self.methods) * len(self.distributions) * len(set(self.seeds))
@@ -228,6 +235,18 @@ class SearchSection(PhaseSection):
     def cells(self) -> Iterator[Cell]:
         """Every search, in the order of the file, before ``exclude``."""
         yield from product(self.methods, self.distributions, dict.fromkeys(self.seeds))
+
+
+class TuneSection(Section):
+    """``tune``: how the knobs and settings that have ranges are chosen, in each cell apart."""
+
+    trials: Annotated[int, Ge(1), Le(10_000)] = 20  # the budget of a cell: proposals
+    objective: Annotated[str, AfterValidator(axes.objective)] = axes.OBJECTIVE
+    sampler: Annotated[Sampler, AfterValidator(axes.sampler)] = "tpe"
+    startup: Positive = 8  # proposals at random before the sampler goes by results
+    parallel: Positive = 4  # proposals that do not wait for each other
+    seeds_per_trial: Positive = 1  # over which the objective is averaged: the first of the search
+    seed: Seed = 0  # of the sampler
 
 
 RetrainSettings = Annotated[

@@ -67,7 +67,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[str]]:
     """
     tree, twice = parse(_text(path))
     if not isinstance(tree, dict):
-        raise Unreadable("a grid file holds sections: data, search, retrain, exclude")
+        raise Unreadable("a grid file holds sections: data, search, retrain, tune, exclude")
     return tree, twice
 
 

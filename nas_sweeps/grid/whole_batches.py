@@ -10,7 +10,7 @@ from nas_sweeps.data.profiles import half_size
 from nas_sweeps.grid.expand import Entry
 from nas_sweeps.names import method_name
 from nas_sweeps.phases import phase_named
-from nas_sweeps.trial import Data, Distribution, MethodSpec, SearchTrial
+from nas_sweeps.trial import Data, Distribution, MethodSpec
 
 _TOLD = 5  # so many complaints in one message
 
@@ -61,7 +61,7 @@ class _Kind:
     @classmethod
     def of(cls, entry: Entry) -> _Kind:
         called, recipe = phase_named(entry.phase).labels(entry), entry.recipe
-        method = entry.method if isinstance(entry, SearchTrial) else None
+        method = getattr(entry, "method", None)
         return cls(
             entry.phase,
             method_name(called.method, "", *called[2:]),

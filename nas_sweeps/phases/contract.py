@@ -49,12 +49,14 @@ class Phase:
             grid without the section has no trial of the phase; ``search`` and ``retrain`` are
             always there.
         after: the phase whose trials it goes on from; None: it is a beginning.
+        within: whether a slot of it may wait for earlier entries of its own phase.
         networks: whether its runs compute networks: then a device's arithmetic is checked before.
     """
 
     spec: ClassVar[type[Trial]]
     section: ClassVar[type[PhaseSection]]
     after: ClassVar[str | None] = None
+    within: ClassVar[bool] = False
     networks: ClassVar[bool] = True
 
     @property
@@ -72,11 +74,11 @@ class Phase:
 
         Args:
             section: the grid's, of this phase.
-            before: what is planned of the phase ``after``.
+            before: what is planned of the phase ``after``, and leads on.
 
         Returns:
             Trials that are known already, and slots for those that wait for what others will find:
-            their ``parents`` are keys of entries in ``before``.
+            their ``parents`` are keys of entries in ``before``, or of earlier ones of this phase.
         """
         raise NotImplementedError
 

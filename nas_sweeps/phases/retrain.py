@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nas_sweeps import methods
 from nas_sweeps.grid.expand import Entry, Slot
 from nas_sweeps.grid.sections import RetrainSection
-from nas_sweeps.phases.contract import Phase, register
+from nas_sweeps.phases.contract import Phase, phase_named, register
 from nas_sweeps.trial import MethodSpec, Origin, RetrainRecipe, RetrainTrial
 
 if TYPE_CHECKING:
@@ -62,9 +62,12 @@ def _winners(section: RetrainSection, searches: Iterable[Any]) -> Iterator[Slot]
         cells.setdefault(key, []).append(search)
     for cell in cells.values():
         first = cell[0]
-        method, variant = first.method.name, methods.variant(first.method)
-        epochs = section.epochs_of(first.method)
-        of_genotype = [Origin(method=method, variant=variant, search_epoch=e) for e in epochs]
+        method, variant, *_ = phase_named(first.phase).labels(first)
+        study = first.origin.study if first.origin else ""
+        of_genotype = [
+            Origin(method=method, variant=variant, search_epoch=epoch, study=study)
+            for epoch in section.epochs_of(first.method)
+        ]
         for origin, (name, recipe) in product(of_genotype, _recipes(section, first.method)):
             for seed in dict.fromkeys(section.seeds):
                 yield Slot(

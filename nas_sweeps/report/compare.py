@@ -157,8 +157,8 @@ def _only(trials: pd.DataFrame) -> pd.DataFrame:
 def _units(frames: Frames, value: str) -> pd.DataFrame:
     """One value per cell and seed: the mean over what one seed of search, or else of
     retraining, led to. ``n`` is the number of trials in it."""
-    trials = frames.trials
-    searches = trials[trials["phase"] == "search"].assign(search_setting="", unit=trials["seed"])
+    searches = attributed(frames, "search")
+    searches = searches.assign(search_setting="", unit=searches["seed"])
     found = attributed(frames)
     found = found.assign(unit=found["search_seed"].fillna(found["seed"]))
     columns = [*CELL, "unit", value]

@@ -21,8 +21,8 @@ KINDS = ("balance", "uniform", "natural", "exp", "step")
 
 
 def searches(frames: Frames) -> pd.DataFrame:
-    """Search trials in any state, with ``who``, ``where`` and ``what``."""
-    found = frames.trials[frames.trials["phase"] == "search"].reset_index(drop=True)
+    """Search trials in any state, but for proposals of studies: ``who``, ``where``, ``what``."""
+    found = attributed(frames, "search").reset_index(drop=True)
     who = _methods(found)
     what = _joined(found["dataset"], _shortened(found["setting"]))
     return _labelled(frames, found, who, what)

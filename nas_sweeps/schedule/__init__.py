@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nas_sweeps.schedule.replay import outcome_of, replay
-from nas_sweeps.schedule.scheduler import Outcome, Scheduler, Task
+from nas_sweeps.grid.expand import Outcome
+from nas_sweeps.schedule.replay import outcome_of, recalled, replay
+from nas_sweeps.schedule.scheduler import Scheduler, Task
 
-__all__ = ["Outcome", "Scheduler", "Task", "outcome_of", "replay"]
+__all__ = ["Outcome", "Scheduler", "Task", "outcome_of", "recalled", "replay"]

@@ -7,10 +7,12 @@ from functools import cache
 
 from nas_sweeps.choices import Retry
 from nas_sweeps.grid import Entry, Plan
-from nas_sweeps.schedule.scheduler import Outcome, Scheduler
+from nas_sweeps.grid.expand import Outcome, Recalled
+from nas_sweeps.schedule.scheduler import Scheduler
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.records import Result, Settled, State
+from nas_sweeps.trial import Trial
 
 
 def outcome_of(result: Result | Settled) -> Outcome:
@@ -50,6 +52,7 @@ def replay(
         },
         chosen,
         along=along(store),
+        recalled=recalled(plan, store),
     )
 
 
@@ -63,6 +66,12 @@ def along(store: Store) -> Callable[[str], Mapping[int, Genotype]]:
         return genotypes_of(store.layout, trial_id)
 
     return genotypes
+
+
+def recalled(plan: Plan, store: Store) -> dict[Recalled, Trial]:
+    """What earlier runs put into slots of a plan that are filled so again. Nothing is read where
+    there are none."""
+    return store.proposals(plan.recalls) if plan.recalls else {}
 
 
 def runs_again(result: Settled, retry: Retry) -> bool:

@@ -7,26 +7,18 @@ and a cell is finished before the next is begun.
 
 from __future__ import annotations
 
-import math
-import warnings
+import heapq
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 from nas_sweeps.grid import Entry, Plan, Slot
-from nas_sweeps.phases import depth, phase_named
+from nas_sweeps.grid.expand import Outcome, Recalled, Seen
+from nas_sweeps.phases import depth
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.records import State
 from nas_sweeps.trial import Origin, Trial
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How a trial ended. One that is done has a genotype: what it found, or what it trained."""
-
-    state: State  # a settled one
-    genotype: Genotype | None = None
-    accuracy_validation: float | None = None  # a fraction; the best of several goes on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +43,7 @@ class Scheduler:
         chosen: the part of the plan that is worked through and counted; None: all of it.
         elsewhere: ids of trials that are running without having been taken from here.
         along: the genotypes of a search after each of its epochs, by its id.
+        recalled: what earlier runs put into slots that are filled so again.
     """
 
     def __init__(
@@ -60,9 +53,11 @@ class Scheduler:
         chosen: Callable[[Entry], bool] | None = None,
         elsewhere: Collection[str] = (),
         along: Callable[[str], Mapping[int, Genotype]] = lambda trial_id: {},
+        recalled: Mapping[Recalled, Trial] | None = None,
     ) -> None:
         self._along = along
         self._elsewhere, self._settled = elsewhere, dict(settled or {})
+        self._recalled = recalled or {}
         self._chosen = chosen or (lambda entry: True)
         self._live: dict[str, Trial] = {}
         self._entries, self._phases = tuple(plan), tuple(plan.by_phase)
@@ -74,9 +69,9 @@ class Scheduler:
         self._cancelled: set[int] = set()  # entries
         latest_first = sorted(self._phases, key=depth, reverse=True)
         self._ready: dict[str, deque[Trial]] = {phase: deque() for phase in latest_first}
-        followed = {phase_named(phase).after for phase in self._phases}
-        numbers = {e.key: i for i, e in enumerate(self._entries) if e.phase in followed}
-        self._parents = [tuple(numbers[key] for key in e.parents) for e in self._entries]
+        self.followed = plan.followed  # phases of which something may wait for an entry
+        self._numbers = {e.key: i for i, e in enumerate(self._entries) if e.phase in self.followed}
+        self._parents = [tuple(self._numbers[key] for key in e.parents) for e in self._entries]
         self._children: dict[int, list[int]] = {}
         for number, parents in enumerate(self._parents):
             for parent in parents:
@@ -129,13 +124,13 @@ class Scheduler:
         assert trial_id in self._live, f"{trial_id} is not running"
         del self._live[trial_id]
         self._settled[trial_id] = outcome
-        over = deque(self._entries_of[trial_id])
+        over = sorted(self._entries_of[trial_id])  # of a plan, what comes first is filled first
         while over:
-            for child in self._children.get(over.popleft(), ()):
+            for child in self._children.get(heapq.heappop(over), ()):
                 if child not in self._resolved:
                     self._resolve(child)
                     if self._is_over(child):  # blocked, or its trial was settled before
-                        over.append(child)
+                        heapq.heappush(over, child)
 
     @property
     def phases(self) -> tuple[str, ...]:
@@ -193,6 +188,14 @@ class Scheduler:
                 left = state == State.WAITING and number in self._cancelled
                 yield entry, State.CANCELLED if left else state
 
+    def known(self) -> Iterator[tuple[Entry, Seen]]:
+        """Every chosen entry whose trial is known, with its outcome if it has one."""
+        for number, entry in enumerate(self._entries):
+            if number in self._resolved and self._chosen(entry):
+                seen = self._seen(number)
+                if seen is not None:
+                    yield entry, seen
+
     def left(self) -> Iterator[tuple[Entry, str | None]]:
         """Chosen trials that are waiting, each once, with their ids.
 
@@ -225,23 +228,23 @@ class Scheduler:
 
     def _resolve(self, number: int) -> None:
         """Find an entry's trial once all its parents are over, and queue it."""
-        entry, parents = self._entries[number], self._parents[number]
-        if not all(map(self._is_over, parents)):
+        entry = self._entries[number]
+        found: tuple[Trial, Origin | None] | None
+        if not isinstance(entry, Slot):
+            found = entry, entry.origin
+        elif entry.recall is not None and entry.recall in self._recalled:
+            found = self._recalled[entry.recall], entry.origin
+        elif not all(map(self._is_over, self._parents[number])):
             return
-        trial, origin = entry, entry.origin
-        if isinstance(entry, Slot):
-            winner = self._winner(parents)
-            if parents and winner is None:
-                self._resolved[number] = None
-                return
-            genotype = self._found(winner, entry.origin) if winner else entry.genotype
-            if genotype is None:
-                self._resolved[number] = None
-                return
-            trial = entry.resolve(genotype, winner)
-            if winner is not None:
-                origin = replace(entry.origin, search_id=winner.trial_id, seed=winner.seed)
-        assert isinstance(trial, Trial)
+        else:
+            found = entry.fill(
+                [self._seen(parent) for parent in self._parents[number]],
+                [seen for key in entry.beside if (seen := self._seen(self._numbers[key]))],
+            )
+        if found is None:
+            self._resolved[number] = None
+            return
+        trial, origin = found
         trial_id = trial.trial_id
         self._resolved[number] = trial_id
         self._entries_of.setdefault(trial_id, []).append(number)
@@ -254,32 +257,9 @@ class Scheduler:
             origins.append(origin)
         self._trials.setdefault(trial_id, trial)
 
-    def _found(self, winner: Trial, origin: Origin) -> Genotype | None:
-        """What a search found, or had after an epoch; None, with a warning, where nobody knows."""
-        final = self._settled[winner.trial_id].genotype
-        assert final is not None, f"{winner.trial_id} is done without a genotype"
-        epoch = origin.search_epoch
-        trains_one = getattr(winner, "genotype", None) is not None
-        if epoch is None or trains_one or epoch >= winner.recipe.epochs:
-            return final
-        genotype = self._along(winner.trial_id).get(epoch)
-        if genotype is None:
-            warnings.warn(
-                f"search {winner.trial_id}: its rows hold no genotype of epoch {epoch}, so nothing "
-                "can be retrained from there",
-                stacklevel=2,
-            )
-        return genotype
-
-    def _winner(self, parents: tuple[int, ...]) -> Trial | None:
-        """The done parent with the best validation accuracy; of equals, the first."""
-        ids = [to for to in map(self._resolved.__getitem__, parents) if to is not None]
-        done = [to for to in ids if self._settled[to].state == State.DONE]
-        best = max(done, key=lambda to: _rank(self._settled[to]), default=None)
-        return None if best is None else self._trials[best]
-
-
-def _rank(outcome: Outcome) -> float:
-    """Unknown and NaN accuracies are below all others."""
-    accuracy = outcome.accuracy_validation
-    return -math.inf if accuracy is None or math.isnan(accuracy) else accuracy
+    def _seen(self, number: int) -> Seen | None:
+        """What an entry has become, which is known; None for one that is blocked."""
+        to = self._resolved[number]
+        if to is None:
+            return None
+        return Seen(self._trials[to], self._settled.get(to), partial(self._along, to))

@@ -11,6 +11,7 @@ import hashlib
 import json
 import secrets
 import socket
+from collections.abc import Collection
 from dataclasses import asdict
 from os import getpid
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from nas_sweeps.names import HEADLINE, HEADLINES
 from nas_sweeps.store.files import File, open_files
 from nas_sweeps.store.index import Index, read_index
-from nas_sweeps.store.layout import FOLDERS, AttemptFiles, Layout, Writer
+from nas_sweeps.store.layout import FOLDERS, AttemptFiles, Layout, TrialFiles, Writer
 from nas_sweeps.store.records import METRICS, AttemptRecord, AttemptState, Result, Settled, State
 from nas_sweeps.store.trial_files import (
     Asked,
@@ -35,6 +36,10 @@ from nas_sweeps.trial import Origin, Trial
 
 LAYOUT_VERSION = 2  # of the files of a store: see ``layout``
 KEPT = 2  # checkpoints of a trial that is not done: should the latest be damaged, there is one more
+
+
+# Names of files of origins, and what they propose: study, proposal and seed, and the trial.
+_Proposed = tuple[tuple[str, ...], list[tuple[tuple[str, int, int], Trial]]]
 
 
 class Overtaken(RuntimeError):
@@ -60,6 +65,7 @@ class Store:
             raise ValueError("store: its name is empty; name a folder")
         self.layout = Layout(open_files(root), {} if remember else None)
         self._done: set[str] = set()  # final, so never read again
+        self._proposed: dict[str, _Proposed] = {}  # by trial, and by what its folder holds
 
     @property
     def root(self) -> str:
@@ -171,6 +177,23 @@ class Store:
         if file.name in files.names and origin in read_origins(files):
             return
         file.publish_json(origin.to_json())
+
+    def proposals(self, prefixes: Collection[str]) -> dict[tuple[str, int, int], Trial]:
+        """Trials that studies asked for, by study, number of the proposal and seed.
+
+        Args:
+            prefixes: those of the ids to look at.
+        """
+        found: dict[tuple[str, int, int], Trial] = {}
+        for files, _ in self.layout.trials():
+            if not files.origins or files.trial_id.partition("-")[0] not in prefixes:
+                continue
+            names = tuple(file.name for file in files.origins)
+            if self._proposed.get(files.trial_id, ((), []))[0] != names:
+                self._proposed[files.trial_id] = names, _proposed(files)
+            for key, trial in self._proposed[files.trial_id][1]:
+                found.setdefault(key, trial)
+        return found
 
     def origins(self, retrain_id: str) -> tuple[Origin, ...]:
         """Everyone who asked for a retrain, in a fixed order."""
@@ -370,6 +393,12 @@ def headline_of(layout: Layout) -> str:
     """The column that the latest grid of a store has for its headline."""
     latest = next(iter(kept_grids(layout)), {}).get("headline")
     return latest if latest in HEADLINES else HEADLINE
+
+
+def _proposed(files: TrialFiles) -> list[tuple[tuple[str, int, int], Trial]]:
+    numbers = [(o.study, o.proposal) for o in read_origins(files) if o.proposal is not None]
+    asked = read_asked(files) if numbers else None
+    return [((*number, asked.trial.seed), asked.trial) for number in numbers] if asked else []
 
 
 def grid_digest(text: str) -> str:

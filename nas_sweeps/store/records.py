@@ -30,7 +30,7 @@ METRICS = frozenset(ACCURACIES + COUNTS)
 
 # Of the tables, raised when a column is new, gone, or changes its meaning; and which versions of
 # compacted tables are read, ``schemas.upgrade`` making of them what it takes.
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 READABLE = range(4, SCHEMA_VERSION + 1)
 
 

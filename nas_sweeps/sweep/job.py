@@ -11,13 +11,14 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nas_sweeps.cost.simulate import Floor, Room
 from nas_sweeps.grid import Entry
+from nas_sweeps.phases import phase_named
 from nas_sweeps.schedule import Scheduler, Task, outcome_of
 from nas_sweeps.store import Result, State, Store
 from nas_sweeps.store.lease import Lease
@@ -65,7 +66,6 @@ class Job:
     resources: Callable[[str], Resources]
     lease: Lease  # workers watch it
     watchers: Sequence[Watcher] = ()
-    variants: Mapping[str, str] = field(default_factory=dict)  # of search trials, by id
     slots: int | None = None  # at most so many trials at once
     max_retries: int = MAX_RETRIES
     fail_fast: bool = False
@@ -369,6 +369,7 @@ class Job:
 
     def _write_down(self, work: Task) -> None:
         trial_id = work.trial.trial_id
-        self.store.register(work.trial, variant=self.variants.get(trial_id, ""))
+        called = phase_named(work.phase).labels(work.trial)
+        self.store.register(work.trial, variant=called.variant)
         for origin in work.origins:
             self.store.add_origin(trial_id, origin)

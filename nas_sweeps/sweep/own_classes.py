@@ -26,7 +26,7 @@ from nas_sweeps.losses import LOSSES
 from nas_sweeps.methods import METHODS
 from nas_sweeps.phases import PHASES, Phase
 from nas_sweeps.registry import Registry
-from nas_sweeps.trial import Knob, SearchTrial, name_and_knobs
+from nas_sweeps.trial import Knob, MethodSpec, name_and_knobs
 
 # Known by identity, so a copy would be taken for a default value.
 copyreg.pickle(type(dataclasses.MISSING), lambda _: "MISSING")
@@ -75,8 +75,9 @@ def _named_by(entry: Entry) -> Iterator[Used]:
     for registry, chosen in ((LOSSES, entry.recipe.loss), (SAMPLERS, entry.recipe.sampler)):
         name, knobs = name_and_knobs(chosen)
         yield Used(registry.group, name, tuple(knobs.items()))
-    if isinstance(entry, SearchTrial):
-        yield Used(METHODS.group, entry.method.name, entry.method.knobs)
+    method: MethodSpec | None = getattr(entry, "method", None)  # of a search
+    if method is not None:
+        yield Used(METHODS.group, method.name, method.knobs)
 
 
 def pack(own: Iterable[Used]) -> bytes:

@@ -12,7 +12,6 @@ from typing import Literal
 
 from rich.console import Console
 
-from nas_sweeps import methods
 from nas_sweeps.choices import Retry, Tracker
 from nas_sweeps.cost.forecast import Forecast
 from nas_sweeps.data.splits import prepare
@@ -159,7 +158,6 @@ def run(
             resources=grid.resources,
             lease=lease,
             watchers=(seen, recorder),
-            variants={t.trial_id: methods.variant(t.method) for t in planned.searches},
             slots=slots,
             max_retries=max_retries,
             fail_fast=fail_fast,

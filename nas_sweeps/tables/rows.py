@@ -46,7 +46,7 @@ from nas_sweeps.tables.schemas import (
 from nas_sweeps.trial import Distribution, Origin, SearchTrial, Trial
 
 Row = dict[str, Any]
-
+TUNING, WINNER = "tuning", "winner"  # roles of searches in a study
 
 ATTEMPT_FACTS = (
     "epochs_from",
@@ -108,6 +108,7 @@ def read_trial(files: TrialFiles) -> TrialRows:
     row |= _spec_columns(spec) if spec else _columns_of_unknown(files)
     if isinstance(spec, SearchTrial):
         row |= {"method": spec.method.name, "variant": asked.variant if asked else ""}
+        row |= tuning_columns(read_origins(files))
     elif row["phase"] != "search":
         row |= origin_columns(read_origins(files))
     row |= _result_columns(result) if result else {}
@@ -264,8 +265,27 @@ def origin_columns(origins: tuple[Origin, ...]) -> Row:
         "origins": json.dumps([o.to_json() for o in origins]),
         "recipe": _joined(o.recipe for o in origins) or None,
         "search_epoch": max((o.search_epoch for o in origins if o.search_epoch), default=None),
+        "study": _joined(o.study for o in origins) or None,
         "genotype_file": _joined(o.file for o in origins) or None,
     }
+
+
+def tuning_columns(origins: tuple[Origin, ...]) -> Row:
+    """Of a search that studies asked for; a winner's variant says that it is one, and of how many.
+
+    One that is both a proposal and the winner is the winner.
+    """
+    if not origins:
+        return {}
+    numbers = [origin.proposal for origin in origins if origin.proposal is not None]
+    won = [origin for origin in origins if origin.study and origin.proposal is None]
+    columns: Row = {
+        "study": _joined(o.study for o in origins) or None,
+        "role": WINNER if won else TUNING if numbers else None,
+        "proposal": min(numbers, default=None),
+        "origins": json.dumps([origin.to_json() for origin in origins]),
+    }
+    return columns | ({"variant": _joined(o.variant for o in won)} if won else {})
 
 
 def _joined(names: Iterable[str]) -> str:

@@ -38,10 +38,13 @@ TRIALS = _schema(  # one row per trial, whatever its state
     (NUMBER, ACCURACIES),  # accuracy_best is the best epoch's, for information
     (TEXT, ["genotype_id", "genotype_file"]),  # file: that a grid read it from
     (pa.list_(TEXT), ["parents"]),  # of a retrain: the searches that asked for it
-    (TEXT, ["origins"]),  # of a retrain: JSON list of who asked for it
+    (TEXT, ["origins"]),  # of a retrain, or tuned: JSON list of who asked for it
     (TEXT, ["pretrain"]),  # of a retrain: none, barlow_finetune, barlow_linear
     (TEXT, ["recipe"]),  # of a retrain: the names that grids give its recipe; null: none
     (COUNT, ["search_epoch"]),  # of the search, that had its genotype; the last, if several had
+    # study: that tunes knobs; role: of a search in one, tuning or winner; null: in none
+    (TEXT, ["study", "role"]),
+    (COUNT, ["proposal"]),  # its number in the study; null: none
     (FLAG, ["fallback_used"]),
     (TEXT, ["discretisation_rule"]),
     (COUNT, ["num_params", "macs"]),

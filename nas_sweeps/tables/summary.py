@@ -12,6 +12,7 @@ from nas_sweeps.hints import did_you_mean
 from nas_sweeps.phases import in_order
 from nas_sweeps.store.records import State
 from nas_sweeps.tables.frames import Frames, require_columns
+from nas_sweeps.tables.rows import TUNING
 
 # Averages over these would compare what does not compare: each gets rows, or for the size of a
 # distribution columns, of its own as soon as one cell of the table would mix two values.
@@ -22,7 +23,8 @@ _SPLIT_COLUMNS = ("total", "n_max")
 
 
 def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
-    """Trials of a phase, one row per trial and origin; searches, which have none, as they are.
+    """Trials of a phase, one row per trial and origin; searches as they are, but for proposals
+    of studies, which are no results.
 
     The columns are those of ``frames.trials``, with ``method``, ``variant`` and ``search_epoch``
     of the one origin, and ``search_id``, ``search_seed`` and ``search_setting`` of the trial that
@@ -40,7 +42,8 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
         hint = did_you_mean(phase, choices)
         raise ValueError(f"phase '{phase}': choose from {', '.join(choices)}{hint}")
     if phase == "search":
-        return frames.trials[frames.trials["phase"] == phase]
+        kept = without_proposals(frames.trials)
+        return kept[kept["phase"] == phase]
     require_columns(frames.trials, "trials", "origins", "parents", "setting")
     retrains = frames.trials[frames.trials["phase"] == phase]
     asked = [_merged(json.loads(text)) or [{}] for text in retrains["origins"]]
@@ -56,6 +59,15 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
     out["search_setting"] = out["search_id"].map(settings)
     out["recipe"] = recipe_names(out)
     return out
+
+
+def without_proposals(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials but for those that a study only tried: of its searches the winners remain, and
+    what was gone on from, for another grid."""
+    if "role" not in trials or not (trials["role"] == TUNING).any():
+        return trials
+    followed = set(trials["parents"].explode()) if "parents" in trials else set[str]()
+    return trials[(trials["role"] != TUNING).fillna(True) | trials["trial_id"].isin(followed)]
 
 
 def _merged(origins: list[dict[str, Any]]) -> list[dict[str, Any]]:

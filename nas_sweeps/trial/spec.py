@@ -142,6 +142,8 @@ class Origin:
     recipe: str = added("")  # what the grid calls the retraining's recipe, if anything
     file: str = added("")  # that the grid read the genotype from
     search_epoch: int | None = added(None)  # after which the search had the genotype; None: the end
+    study: str = added("")  # that tunes knobs
+    proposal: int | None = added(None)  # of the study, its number; None: the study's winner
 
     @property
     def key(self) -> str:
@@ -160,7 +162,8 @@ class Origin:
             origin = cls(**value)
         except TypeError as error:
             raise ValueError(f"not an origin: {error}") from None
-        kinds = {"search_id": str | None, "seed": int | None, "search_epoch": int | None}
+        kinds: dict[str, Any] = {"search_id": str | None}
+        kinds |= dict.fromkeys(("seed", "search_epoch", "proposal"), int | None)
         if not all(isinstance(v, kinds.get(k, str)) for k, v in asdict(origin).items()):
             raise ValueError("not an origin: a value of another type than an origin's")
         return origin

@@ -15,9 +15,15 @@ NAME_WIDTH = 46
 
 
 def name_of(trial: Trial, origins: Iterable[Origin] = ()) -> str:
-    """A trial in a few words, as in every line that a person reads."""
+    """A trial in a few words, as in every line that a person reads.
+
+    What a study proposed has its number: ``search fairdarts #7 exp mu=0.1 s0``.
+    """
+    origins = tuple(origins)
     called = phase_named(trial.phase).labels(trial, origins)
     what = method_name(called.method, "", *called[2:])
+    numbers = sorted({f"#{o.proposal}" for o in origins if o.proposal is not None})
+    what = " ".join([what, *numbers])
     before = (origin.seed for origin in origins)
     return trial_name(trial.phase, what, str(trial.distribution), trial.seed, before)
 

@@ -8,7 +8,7 @@ from typing import Any
 from nas_sweeps.grid import Entry, Grid, GridError, Plan, plan
 from nas_sweeps.names import HEADLINE
 from nas_sweeps.phases import in_order
-from nas_sweeps.schedule import Outcome, Scheduler
+from nas_sweeps.schedule import Outcome, Scheduler, recalled
 from nas_sweeps.schedule.replay import along
 from nas_sweeps.store.driver import Driver
 from nas_sweeps.store.ledger import Store
@@ -49,7 +49,12 @@ class Planned:
         state = self._of, self._plan is None, dict(outcomes), frozenset(running)
         if self._plan is not None and state != self._counted:
             self.scheduler = Scheduler(
-                self._plan, outcomes, self.chosen, elsewhere=running, along=self._along
+                self._plan,
+                outcomes,
+                self.chosen,
+                elsewhere=running,
+                along=self._along,
+                recalled=recalled(self._plan, self.store),
             )
             self.counts = self.scheduler.counts()
         self._counted = state
