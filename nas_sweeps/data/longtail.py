@@ -174,15 +174,14 @@ def lt_test_profile(distribution: Distribution, chosen: Distribution | None) -> 
     return distribution if distribution.kind in ("exp", "step") else LT_TEST_DEFAULT
 
 
-def natural_test_counts(test: Sequence[int], train: Sequence[int]) -> tuple[int, ...]:
-    """How many test images of each class make a test set that is as long-tailed as its data set.
+def natural_test_weights(test: Sequence[int], train: Sequence[int]) -> tuple[int, ...]:
+    """What each class weighs in a test that is as long-tailed as its data set.
 
-    All, where the classes of the test set are unequal: it is natural itself. Of a balanced one,
-    the share that a class has of the largest one's training images.
+    Its test images, where the classes of the test set are unequal: it is natural itself. Of a
+    balanced test set its training images in the data set: a cap on those that are trained on
+    (``n_max``) does not change what one will meet.
     """
-    if len(set(test)) > 1:
-        return tuple(test)
-    return tuple(test[0] * count // max(train) for count in train)
+    return tuple(test) if len(set(test)) > 1 else tuple(train)
 
 
 def _shot_group(count: int, rule: Groups) -> Group:

@@ -19,7 +19,7 @@ from nas_sweeps.data.longtail import (
     class_order,
     draw_subset,
     lt_test_profile,
-    natural_test_counts,
+    natural_test_weights,
     split_groups,
     split_half,
 )
@@ -80,7 +80,7 @@ def prepare(
     test_labels = images.test_labels.numpy()[kept]
     available = tuple(_count(labels, len(names))[label] for label in order)
     tested = tuple(_count(test_labels, len(names))[label] for label in order)
-    lt_counts = _lt_test_counts(data, distribution, tested, available)
+    lt_weights, lt_counts = _long_tailed_test(data, distribution, tested, available)
     lt_index = draw_subset(test_labels, lt_counts, data.subset_seed, order)
     train_counts = by_label(counts, order)
 
@@ -102,7 +102,7 @@ def prepare(
         train_counts=train_counts,
         t_counts=_count(labels[t_index], len(names)),
         v_counts=_count(labels[v_index], len(names)),
-        lt_test_counts=by_label(lt_counts, order),
+        lt_test_counts=by_label(lt_weights, order),
         groups=class_groups(distribution, train_counts, order, data.groups),
         mean=images.mean,
         std=images.std,
@@ -181,19 +181,27 @@ def _test_index(data: Data, test_labels: Labels, names: Sequence[str]) -> Labels
     return np.sort(draw_subset(test_labels, [data.test_n_max] * len(names), data.subset_seed))
 
 
-def _lt_test_counts(
+def _long_tailed_test(
     data: Data, distribution: Distribution, tested: Sequence[int], available: Sequence[int]
-) -> tuple[int, ...]:
-    """Test images per rank; small test sets keep one image where the profile says less.
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What each class weighs in the long-tailed test accuracy, and the images of the subsample.
+
+    Of a natural profile the weights are the data set's own counts, which no small test set rounds.
+    Small test sets keep one image in the subsample where the profile says less.
 
     ``tested`` and ``available`` are test and training images per rank.
     """
     profile = lt_test_profile(distribution, data.long_tailed_test)
-    if profile.kind == "natural":
-        counts = natural_test_counts(tested, available)
-    else:
+    if profile.kind != "natural":
         counts = class_counts(profile, min(tested), len(tested))
-    return tuple(max(1, count) for count in counts)
+        kept = tuple(max(1, count) for count in counts)
+        return kept, kept
+    weights = natural_test_weights(tested, available)
+    most = max(weights)
+    return weights, tuple(
+        max(1, there * weight // most) if len(set(tested)) == 1 else there
+        for there, weight in zip(tested, weights, strict=True)
+    )
 
 
 def _more(distribution: Distribution) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import nas_sweeps as ns
-from nas_sweeps.data.longtail import class_groups, natural_test_counts
+from nas_sweeps.data.longtail import class_groups
 from nas_sweeps.data.profiles import kept_counts, known_counts, known_remarks
 from nas_sweeps.data.splits import DataSplits, prepare
 from nas_sweeps.grid import Grid, GridError
@@ -133,8 +133,11 @@ def test_a_natural_test_set_is_the_long_tailed_one(bundle) -> None:
 
 
 def test_of_a_balanced_test_set_classes_count_by_their_training_images(bundle) -> None:
-    assert natural_test_counts((50, 50, 50), (1000, 100, 10)) == (50, 5, 0)
-    assert bundle(NATURAL, test_n_max=2).lt_test_counts == (1, 2, 1)
+    b = bundle(NATURAL, test_n_max=2)
+    assert b.lt_test_counts == TRAIN, "exact, however small the test set"
+    assert b.test_labels[b.lt_test_index].bincount().tolist() == [1, 2, 1]
+    capped = bundle(Distribution(kind="natural", n_max=4), test_n_max=2)
+    assert capped.lt_test_counts == TRAIN, "a cap is on what is trained on"
 
 
 def test_the_natural_profile_can_be_chosen_for_other_trainings(bundle) -> None:
