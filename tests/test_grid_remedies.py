@@ -254,3 +254,25 @@ def test_recipes_by_name_are_told_of_as_one_is() -> None:
         "epochs, learn, loss, sampler, lr (did you mean epochs?)" in refused.value.args
     )
     assert "grid: retrain.recipes.b.cutmix: cutmix and mixup are both on" in str(refused.value)
+
+
+def test_settings_that_a_method_does_not_read_are_told(tmp_path: Path) -> None:
+    tree = {
+        "data": {"dataset": "digits"},
+        "search": {
+            "methods": ["darts", "ssf_nas", {"ssf_nas": {"where": "joint"}}, "random"],
+            "distributions": ["balance"],
+            "recipe": {"loss": "focal", "mixup": 1.0},
+        },
+    }
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.warns(UserWarning, match="changes nothing") as told:
+        ns.load_grid(tmp_path / "grid.yaml")
+    assert [str(w.message).partition("grid.yaml: ")[2] for w in told] == [
+        "search.recipe.loss, search.recipe.mixup changes nothing in searches by random, which "
+        "reads no labels there"
+    ], "of ssf_nas one variant reads them"
+    tree["search"]["methods"] = ["ssf_nas", {"ssf_nas": {"where": "w_only"}}]
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.warns(UserWarning, match=r"grid.yaml: search.recipe.mixup changes nothing in sear"):
+        ns.load_grid(tmp_path / "grid.yaml")

@@ -270,7 +270,11 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
     except ValueError as error:
         raise GridError(f"{path}: {error}") from None
     places, more = source.override(tree, overrides)
-    return _checked(tree, str(path), file.stem, file.absolute().parent, places, [*wrong, *more])
+    base, wrong = file.absolute().parent, [*wrong, *more]
+    grid = _checked(tree, str(path), file.stem, base, places, wrong)
+    for remark in grid.search.remarks():
+        warnings.warn(f"{path}: {remark}", stacklevel=2)
+    return grid
 
 
 def _checked(

@@ -222,6 +222,24 @@ class SearchSection(PhaseSection):
             )
         return self
 
+    def remarks(self) -> Iterator[str]:
+        """What a person should know of settings that some of its methods do not read."""
+        unset = SearchRecipe()
+        for name in dict.fromkeys(spec.name for spec in self.methods):
+            kinds = [methods.build(spec) for spec in self.methods if spec.name == name]
+            read = {setting for method in kinds for setting in method.reads}
+            of_labels = ("loss", "sampler", "mixup", "cutmix")
+            unread = [
+                f"search.recipe.{setting}"
+                for setting in of_labels
+                if setting not in read and getattr(self.recipe, setting) != getattr(unset, setting)
+            ]
+            if unread:
+                yield (
+                    f"{', '.join(unread)} changes nothing in searches by {name}, which reads no "
+                    "labels there"
+                )
+
     @property
     def tuned(self) -> bool:
         """Whether anything in it has a range."""

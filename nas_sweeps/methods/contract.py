@@ -149,6 +149,14 @@ class Method(ABC):
         """The genotype that the search ends with. By default ``discretise`` of its strengths."""
         return self.discretise(*search.strengths)
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """Which of the recipe's settings that deal with labels decide anything in its steps."""
+        if not self.trains:
+            return frozenset()
+        of_weights = {"loss", "sampler", "mixup", "cutmix"} if self.weight_loss.reads_labels else ()
+        return frozenset(of_weights) | ({"loss"} if self.arch_loss.reads_labels else frozenset())
+
     def check(self, recipe: SearchRecipe) -> None:
         """Raises ``ValueError`` for a recipe that this method cannot be searched with."""
         if not self.trains:
