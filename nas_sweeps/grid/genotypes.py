@@ -24,7 +24,8 @@ from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.space.literals import Refused, from_fields, from_nni, from_node, genotype_calls
 from nas_sweeps.space.published import PUBLISHED
 
-MAX_BYTES = 64 * 2**20  # of a log; more is another kind of file
+MAX_BYTES = 64 * 2**20  # of a log, which is read by the line; more is another kind of file
+MAX_PARSED = 2**20  # characters of Python or JSON: parsed, they take 500 times as much memory
 _FORMS = (
     'a published name, "genotypes.py:NAME", "search.log:last" (first, epoch 24, or a number from '
     '0), {file: nni.json, name: MINE}, or "Genotype(normal=[...], ...)"'
@@ -157,6 +158,7 @@ def _text(file: str, base: Path) -> str:
 
 def _in_module(text: str, take: str, file: str) -> tuple[str, Genotype]:
     """A variable of a Python file; the only one, where none is named."""
+    _check_length(text)
     try:
         named = dict(genotype_calls(ast.parse(text)))
     except SyntaxError as error:
@@ -191,7 +193,7 @@ def _in_log(text: str, take: str) -> Genotype:
         if begin >= 0 and "namedtuple(" not in line:
             found.append((epoch, number, line[begin:]))
     if not found:
-        raise problem("it prints no genotype: no line holds Genotype(")
+        raise Refused("it prints no genotype: no line holds Genotype(")
     _, number, text = _chosen(found, take)
     return from_node(_call(text, number), number)
 
@@ -203,16 +205,16 @@ def _chosen(found: Sequence[tuple[int | None, int, str]], take: str) -> tuple[An
         if not meant:
             known = sorted({one[0] for one in found if one[0] is not None})
             span = f"its epochs are {known[0]} to {known[-1]}" if known else "it counts no epochs"
-            raise problem(f"it prints no genotype of epoch {epoch[1]}; {span}")
+            raise Refused(f"it prints no genotype of epoch {epoch[1]}; {span}")
         return meant[-1]
     if not take and len(found) > 1:
-        raise problem(
+        raise Refused(
             f"it prints {len(found)} genotypes; add :last, :first, ':epoch 24' or a number from 0"
         )
     place = {"": 0, "first": 0, "last": -1}.get(take.lower())
     place = int(take) if place is None else place
     if not -len(found) <= place < len(found):
-        raise problem(f"there is no genotype {place}; it prints {len(found)}, counted from 0")
+        raise Refused(f"there is no genotype {place}; it prints {len(found)}, counted from 0")
     return found[place]
 
 
@@ -232,7 +234,16 @@ def _call(text: str, line: int) -> ast.expr:
     raise Refused("its genotype is cut off, or not written as Genotype(normal=[...], ...)", line)
 
 
+def _check_length(text: str) -> None:
+    if len(text) > MAX_PARSED:
+        raise Refused(
+            f"larger than {MAX_PARSED // 2**20} MiB; put the lines with its genotypes into a file "
+            "of their own"
+        )
+
+
 def _in_json(text: str) -> Genotype:
+    _check_length(text)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

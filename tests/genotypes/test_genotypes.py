@@ -238,6 +238,15 @@ def test_mistakes(entry: Any, reason: str) -> None:
     assert reason in refusal(entry)
 
 
+@pytest.mark.parametrize("name", ["long.py", "long.txt", "long.json"])
+def test_what_would_take_all_memory_is_not_parsed(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("X = [" + "1," * 2**19 + "]")
+    entry = {"file": name} if name.endswith("json") else f"{name}:X"
+    said = refusal(entry, tmp_path)
+    assert name in said
+    assert "larger than 1 MiB" in said
+
+
 def test_a_cut_off_line_of_a_log_says_which(tmp_path: Path) -> None:
     written(tmp_path, "epoch 0\ngenotype = Genotype(normal=[('sep_", "cut.log")
     assert "line 2: its genotype is cut off" in refusal("cut.log:last", tmp_path)
