@@ -29,6 +29,7 @@ from typing import Literal
 from nas_sweeps.data.lists import Row, read_lists
 from nas_sweeps.data.nearmiss import near_misses
 from nas_sweeps.data.series import check_series
+from nas_sweeps.hints import did_you_mean
 from nas_sweeps.paths import user_path
 from nas_sweeps.trial import Data
 
@@ -201,6 +202,13 @@ def _listed(root: Path, relative: list[Path], source: Data) -> Files:
     assert source.labels is not None, "asked before"
     images = [file for file in relative if file.suffix.lower() in IMAGE_SUFFIXES]
     found = read_lists(root, source.labels, images, source.test_split)
+    column = source.group.column if source.group is not None else None
+    there = next(iter(found.train.values()), {})
+    if column is not None and column not in there:
+        raise ValueError(
+            f"{root}: has no column {column!r} for data.group; it has "
+            f"{', '.join(map(repr, there)) or 'none'}{did_you_mean(column, there)}"
+        )
     both = found.train.keys() & found.test.keys()
     if both:
         raise ValueError(
