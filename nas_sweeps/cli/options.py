@@ -10,8 +10,8 @@ import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 USER_ERROR, NOT_ALL_DONE, INTERRUPTED = 2, 1, 130
 STOPPED = 143  # as by SIGTERM: in order, and nothing went wrong
