@@ -21,7 +21,7 @@ GOOD: dict[str, Any] = {
 # place to set, value, the line that must come
 MISTAKES: list[tuple[str, Any, str]] = [
     ("serach", {}, "serach: unknown setting 'serach'; choose from name, data, search, retrain, "
-     "exclude (did you mean search?)"),
+     "tune, exclude (did you mean search?)"),
     ("data.dataset", "cifar11", "data.dataset: unknown data set 'cifar11'; choose from "
      "cifar10, cifar100, digits (did you mean cifar10?)"),
     ("data.n_max", 0, "data.n_max: 0 is out of range; it must be greater than 0"),
