@@ -1,13 +1,16 @@
 #!/bin/bash
 # cluster/slurm/sweep.sbatch on a real Slurm of two nodes, on this machine: root on Debian is enough.
 #
-#     tests/slurm/try.sh [FOLDER]     about ten minutes; keeps its logs and stores in FOLDER
+#     tests/slurm/try.sh [FOLDER]              twenty minutes; logs and stores stay in FOLDER
+#     tests/slurm/try.sh FOLDER limit preempt  some parts only: limit, cancel, stop, preempt
 #
 # Each node has a network, a name, a process table and a /tmp/ray of its own (namespaces), so that
 # `ray stop` at the end of a job sees no other Ray of this machine. Trials are those of
 # nas_sweeps.testing.fake: what is tried is Slurm, Ray's start, signals and the ledger.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+parts=${*:2}
+parts=" ${parts:-limit cancel stop preempt} "
 folder=$(mkdir -p "${1:-/var/tmp/nas-sweeps-slurm}" && cd "${1:-/var/tmp/nas-sweeps-slurm}" && pwd)
 [[ $(id -u) == 0 ]] || { echo "tests/slurm/try.sh needs root: it makes network namespaces" >&2; exit 2; }
 
@@ -108,3 +111,92 @@ for _ in {1..60}; do
     sleep 1
 done
 sinfo --Node --long
+
+# What a user would do
+
+export HOME=$folder/home NAS_SWEEPS_RUNS=nas_sweeps.testing.fake:RUNS NAS_SWEEPS_FAKE_STEP_S=2
+rm -rf "$folder"/stores/*
+
+# submit STORE [OPTION OF SBATCH ...]: prints the number of the job. Fewer GPUs and minutes than in
+# the file; the signal comes up to a minute before the time that it names.
+submit() {
+    local store=$1
+    shift
+    sbatch --parsable --output="$folder/$store.out" --gpus-per-node=1 --time=3 \
+        --signal=B:TERM@40 "$@" cluster/slurm/sweep.sbatch experiments/quickstart.yaml \
+        --store "$folder/stores/$store"
+}
+state() { scontrol show job "$1" | sed -n 's/.*JobState=\([A-Z]*\).*/\1/p'; }
+restarts() { scontrol show job "$1" | sed -n 's/.*Restarts=\([0-9]*\).*/\1/p'; }
+until_ended() {  # JOB
+    until [[ $(state "$1") =~ COMPLETED|FAILED|CANCELLED|TIMEOUT|PREEMPTED ]]; do sleep 2; done
+    echo "job $1: $(state "$1"), $(restarts "$1") restarts"
+}
+until_epochs() {  # STORE: until trials have finished epochs
+    for _ in {1..90}; do
+        grep -q "train *2/8" "$folder/$1.out" 2>/dev/null && return
+        sleep 2
+    done
+    echo "no epoch of $1 came: see $folder/$1.out" >&2
+    return 1
+}
+no_ray_left() {
+    # shellcheck disable=SC2016  # expanded on the nodes
+    srun --nodes=2 --ntasks=2 bash -c '
+        for process in /proc/[0-9]*; do
+            name=$(tr -d "\0" <"$process/cmdline") || continue
+            [[ $name == *raylet/raylet* || $name == *gcs_server* ]] && exit 1
+        done
+        exit 0'
+}
+check() { .venv/bin/python -m tests.slurm.check_store "$@"; }
+
+the_limit() {
+    echo "== a time limit in the middle: the job queues itself again, and ends when all is done"
+    local job
+    job=$(submit limit)
+    until_ended "$job"
+    [[ $(state "$job") == COMPLETED && $(restarts "$job") -ge 1 ]]
+    grep "queued again" "$folder/limit.out"
+    check "$folder/stores/limit" n1 n2
+}
+cancelled() {
+    echo "== scancel: the job stays away, nothing of Ray is left, and the next job goes on"
+    local job
+    job=$(submit cancel --time=15)
+    until_epochs cancel
+    scancel "$job"
+    until_ended "$job"
+    sleep 30
+    [[ $(state "$job") == CANCELLED ]]
+    no_ray_left
+    job=$(NAS_SWEEPS_FAKE_STEP_S=0 submit cancel --time=15)
+    until_ended "$job"
+    [[ $(state "$job") == COMPLETED ]]
+    check "$folder/stores/cancel"
+}
+stopped() {
+    echo "== stopped cleanly by a person, for good"
+    local job
+    job=$(submit stop --time=15)
+    until_epochs stop
+    scancel --batch --signal=INT "$job"
+    until_ended "$job"
+    [[ $(state "$job") == FAILED && $(restarts "$job") == 0 ]]
+    scontrol show job "$job" | grep -o "ExitCode=130:0"
+}
+preempted() {
+    echo "== preempted with PreemptMode=CANCEL: the job queues itself again"
+    local job
+    job=$(submit preempt --time=15)
+    until_epochs preempt
+    sbatch --partition=high --nodes=2 --exclusive --output=/dev/null --wrap "sleep 1"
+    until_ended "$job"
+    [[ $(state "$job") == COMPLETED && $(restarts "$job") == 1 ]]
+    check "$folder/stores/preempt" n1 n2
+}
+[[ $parts == *" limit "* ]] && the_limit
+[[ $parts == *" cancel "* ]] && cancelled
+[[ $parts == *" stop "* ]] && stopped
+[[ $parts == *" preempt "* ]] && preempted
+echo "all as it should be; logs and stores: $folder"
