@@ -95,6 +95,7 @@ def test_cancelled_trials_stop_and_the_next_run_takes_them_up(
     assert "cancelled: 2 of what is planned" in asked.stdout, (
         "a search and the retrain that it leads to"
     )
+    until(lambda: "stopped" in states(tmp_path))
     monkeypatch.setenv(fake.STEP_S, "0.001")
     summary = running.result()
     assert not summary.complete
