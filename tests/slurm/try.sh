@@ -30,8 +30,8 @@ clean_up() {
     set +e
     [[ -n ${controller:-} ]] && kill "$controller"
     for pid in "${slurmds[@]:-}"; do [[ -n $pid ]] && kill -KILL "$pid"; done
-    wait 2>/dev/null
     [[ -n ${munged:-} ]] && kill "$munged"
+    wait 2>/dev/null
     for node in "${nodes[@]}"; do ip netns del "$tag-$node"; done 2>/dev/null
     ip link del "$tag-bridge" 2>/dev/null
 }
