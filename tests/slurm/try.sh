@@ -30,8 +30,8 @@ clean_up() {
     set +e
     [[ -n ${controller:-} ]] && kill "$controller"
     for pid in "${slurmds[@]:-}"; do [[ -n $pid ]] && kill -KILL "$pid"; done
-    wait
     [[ -n ${munged:-} ]] && kill "$munged"
+    wait 2>/dev/null
     for node in "${nodes[@]}"; do ip netns del "$tag-$node"; done 2>/dev/null
     ip link del "$tag-bridge" 2>/dev/null
 }
@@ -114,7 +114,8 @@ sinfo --Node --long
 
 # What a user would do
 
-export HOME=$folder/home NAS_SWEEPS_RUNS=nas_sweeps.testing.fake:RUNS NAS_SWEEPS_FAKE_STEP_S=2
+export HOME=$folder/home NAS_SWEEPS_RUNS=nas_sweeps.testing.fake:RUNS
+export NAS_SWEEPS_FAKE_STEP_S=${NAS_SWEEPS_FAKE_STEP_S:-2}
 rm -rf "$folder"/stores/*
 
 # submit STORE [OPTION OF SBATCH ...]: prints the number of the job. Fewer GPUs and minutes than in
@@ -141,13 +142,7 @@ until_epochs() {  # STORE: until trials have finished epochs
     return 1
 }
 no_ray_left() {
-    # shellcheck disable=SC2016  # expanded on the nodes
-    srun --nodes=2 --ntasks=2 bash -c '
-        for process in /proc/[0-9]*; do
-            name=$(tr -d "\0" <"$process/cmdline") || continue
-            [[ $name == *raylet/raylet* || $name == *gcs_server* ]] && exit 1
-        done
-        exit 0'
+    srun --nodes=2 --ntasks=2 bash -c '! grep -qxE "raylet|gcs_server" /proc/[0-9]*/comm'
 }
 check() { .venv/bin/python -m tests.slurm.check_store "$@"; }
 
@@ -199,4 +194,5 @@ preempted() {
 [[ $parts == *" cancel "* ]] && cancelled
 [[ $parts == *" stop "* ]] && stopped
 [[ $parts == *" preempt "* ]] && preempted
+no_ray_left
 echo "all as it should be; logs and stores: $folder"
