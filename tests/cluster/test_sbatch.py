@@ -92,6 +92,8 @@ def started(folder: Path, case: Case) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell cannot trap what was ignored when it started, as INT is behind `&`.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
