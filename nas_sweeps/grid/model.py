@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from functools import cache, reduce
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -45,19 +44,16 @@ from nas_sweeps.grid.sections import (
     Section,
     TuneSection,
 )
+from nas_sweeps.grid.settings import settings_at
 from nas_sweeps.grid.source import Unreadable, plain
 from nas_sweeps.names import HEADLINE, Headline
 from nas_sweeps.paths import user_path
-from nas_sweeps.phases import PHASES, Phase, in_order, phase_named
+from nas_sweeps.phases import Phase, in_order, phase_named
 from nas_sweeps.trial import (
-    Barlow,
-    ClassifierStage,
     Data,
     DataPaths,
     Distribution,
     Resources,
-    RetrainRecipe,
-    SearchRecipe,
     absent_values,
 )
 
@@ -358,39 +354,6 @@ def _optional(phase: Phase) -> Any:
     return Annotated[kind | None, BeforeValidator(axes.section), AfterValidator(has_parents)]
 
 
-def _names(*types: Any) -> list[str]:
-    return [field.name for kind in types for field in fields(kind)]
-
-
-_SETTINGS: dict[tuple[str, ...], list[str]] = {
-    ("search", "recipe"): ["preset", *_names(SearchRecipe)],
-    ("retrain", "recipe"): [
-        "preset",
-        *(name for name in _names(RetrainRecipe) if name != "pretrain"),
-    ],
-    ("retrain", "recipe", "classifier_stage"): _names(ClassifierStage),
-    ("retrain", "barlow"): ["epochs", "then", *_names(Barlow)],
-    ("exclude",): list(Rule.model_fields),
-}
-
-
-def _settings(place: Place) -> list[str]:
-    """What may stand in a section, or in a part of it."""
-    path = tuple(part for part in place if isinstance(part, str))
-    if path[:2] == ("retrain", "recipes"):
-        path = ("retrain", "recipe", *path[3:])
-    if path in _SETTINGS:
-        return _SETTINGS[path]
-    kind: Any = _model(_added_phases())
-    for part in path:
-        known = phase_named(part).section if part in PHASES.names() else None
-        kind = known or kind.model_fields[part].annotation
-        kind = next((one for one in get_args(kind) if hasattr(one, "model_fields")), kind)
-    if is_dataclass(kind):
-        return _names(kind)
-    return sorted(kind.model_fields, key="resources".__eq__)  # its own before what all phases have
-
-
 def _echo(details: ErrorDetails) -> bool:
     """Pydantic calls a list empty when each of its items is wrong."""
     return details["type"] == "too_short" and bool(details["input"])
@@ -402,7 +365,7 @@ def _line(details: ErrorDetails, overridden: Sequence[Place]) -> str:
         place[:3] == ("retrain", "barlow", "barlow") and len(place) > 3
     ):  # flat in the file, nested in the spec
         place = place[:2] + place[3:]
-    text = describe(details, _settings)
+    text = describe(details, lambda place: settings_at(place, _model(_added_phases())))
     for setting in overridden:
         made_it = text.startswith("unknown setting") and setting[: len(place)] == place
         if made_it or place[: len(setting)] == setting:

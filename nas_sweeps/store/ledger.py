@@ -17,8 +17,8 @@ from os import getpid
 from pathlib import Path
 from typing import Any
 
-from nas_sweeps.names import HEADLINE, HEADLINES
 from nas_sweeps.store.files import File, open_files
+from nas_sweeps.store.grids import kept_grids
 from nas_sweeps.store.index import Index, read_index
 from nas_sweeps.store.layout import FOLDERS, AttemptFiles, Layout, TrialFiles, Writer
 from nas_sweeps.store.records import METRICS, AttemptRecord, AttemptState, Result, Settled, State
@@ -380,19 +380,6 @@ class Attempt:
             for old, new in ((older.epochs, mine.epochs), (older.classes, mine.classes)):
                 if older.holds(old) and mine.holds(new):
                     old.remove()
-
-
-def kept_grids(layout: Layout) -> list[dict[str, Any]]:
-    """Every grid that a run kept in a store, the latest first."""
-    files = layout.grids()
-    files.sort(key=lambda file: (-file.files.mtime_ns(file.key), file.name))
-    return [grid for grid in (file.read_json() for file in files) if grid is not None]
-
-
-def headline_of(layout: Layout) -> str:
-    """The column that the latest grid of a store has for its headline."""
-    latest = next(iter(kept_grids(layout)), {}).get("headline")
-    return latest if latest in HEADLINES else HEADLINE
 
 
 def _proposed(files: TrialFiles) -> list[tuple[tuple[str, int, int], Trial]]:

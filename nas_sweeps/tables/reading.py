@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nas_sweeps.hints import did_you_mean
+from nas_sweeps.store.grids import headline_of
 from nas_sweeps.store.layout import Layout
-from nas_sweeps.store.ledger import Store, headline_of
+from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.records import State
 from nas_sweeps.tables.compaction import layout_of
 from nas_sweeps.tables.frames import Frames
