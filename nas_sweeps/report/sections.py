@@ -152,10 +152,17 @@ def pairs(frames: Frames) -> Pairs | None:
 
 
 def recipes(frames: Frames) -> Table | None:
-    """How far rankings agree between recipes; None where there is one recipe."""
+    """How far rankings agree between recipes; None where there is one recipe.
+
+    Pairs of which nothing is known have no row; where that is all of them, one says why.
+    """
     found = agreement(frames)
     if found.empty:
         return None
+    known = found[found["tau"].notna()]
+    if known.empty:
+        known = found.drop_duplicates("of").assign(recipe_a="any", recipe_b="any other")
+    found = known
     columns = [
         *([Column("dataset", "data set")] if found["dataset"].nunique() > 1 else []),
         *(Column("where", "distribution"), Column("of", "ranked")),

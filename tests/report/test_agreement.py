@@ -109,3 +109,10 @@ def test_every_pair_of_recipes_has_its_row_and_one_recipe_has_none(lab: Lab) -> 
     table = sections.recipes(load(lab.store))
     assert table is not None
     assert len(table.rows) == 6
+
+
+def test_recipes_of_one_genotype_are_one_line_and_not_one_a_pair(lab: Lab) -> None:
+    ranked(lab, [0.1], [0.2], [0.3])
+    table = sections.recipes(load(lab.store))
+    assert table is not None
+    assert [[cell.text for cell in row][1] for row in table.rows] == ["genotypes", "methods"]
