@@ -129,6 +129,7 @@ def page(frames: Frames, grids: Sequence[KeptGrid], drawn: Sequence[Drawn]) -> s
         missing=[sections.missing(grid) for grid in grids],
         comparison=sections.comparison(frames),
         pairs=sections.pairs(frames),
+        effects=sections.effects(frames),
         recipes=sections.recipes(frames),
         figures={
             "paper": [by_name[entry.name] for entry in PAPER_FIGURES],

@@ -11,6 +11,7 @@ import pandas as pd
 from nas_sweeps.names import DISTRIBUTION, distribution_name
 from nas_sweeps.report.agreement import agreement
 from nas_sweeps.report.curves import test_sets
+from nas_sweeps.report.effects import recipe_effects
 from nas_sweeps.report.html import Column, Table, data_table, percent
 from nas_sweeps.report.labels import caveats, done, retrains
 from nas_sweeps.report.pairs import method_pairs, win_matrix
@@ -149,6 +150,22 @@ def pairs(frames: Frames) -> Pairs | None:
         data_table(named, [Column(str(c), str(c)) for c in named], "wins, ties and losses"),
         data_table(shown, columns, "methods in pairs"),
     )
+
+
+def effects(frames: Frames) -> Table | None:
+    """What each recipe buys against the one that was begun first; None where there is one."""
+    found = recipe_effects(frames)
+    if found.empty:
+        return None
+    columns = [
+        *([Column("dataset", "data set")] if found["dataset"].nunique() > 1 else []),
+        *(Column("where", "distribution"), Column("recipe", "recipe")),
+        *(percent("mean", "mean"), Column("reference", "against"), Column("pairs", "pairs")),
+        percent("difference", "difference", sign=True),
+        *(percent("low", "95 % from", sign=True), percent("high", "to", sign=True)),
+        Column("verdict", "in words"),
+    ]
+    return data_table(found, columns, "recipes against the first")
 
 
 def recipes(frames: Frames) -> Table | None:
