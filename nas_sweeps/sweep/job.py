@@ -71,6 +71,7 @@ class Job:
     fail_fast: bool = False
     limiter: Limiter | None = None
     inbox: Inbox | None = None  # what is asked from elsewhere while this works
+    damaged: frozenset[str] = frozenset()  # their results are taken back when they are handed out
     reads: Callable[[str], Callable[[Entry], bool]] = lambda query: lambda entry: False
     started: int = field(default=0, init=False)
     stopping: str | None = field(default=None, init=False)  # why nothing more is handed out
@@ -369,6 +370,8 @@ class Job:
 
     def _write_down(self, work: Task) -> None:
         trial_id = work.trial.trial_id
+        if trial_id in self.damaged:
+            self.store.reopen(trial_id)
         called = phase_named(work.phase).labels(work.trial)
         self.store.register(work.trial, variant=called.variant)
         for origin in work.origins:

@@ -163,6 +163,7 @@ def run(
             fail_fast=fail_fast,
             limiter=limiter,
             inbox=start.inbox,
+            damaged=start.damaged,
             reads=lambda query: chosen_by(query, planned),
         )
         if lease.found_paused:
@@ -279,6 +280,7 @@ class _Start:
 
     scheduler: Scheduler
     inbox: Inbox
+    damaged: frozenset[str]  # trials that are done, and of which something is lost
     trials: set[str]
     linked: set[tuple[str, str]]  # retrains, and keys of origins that asked for them
     compacted: bool  # the tables hold everything
@@ -297,15 +299,20 @@ def _start(asked: _Asked, lease: Lease) -> _Start:
     reader = asked.reader
     index = read_index(reader.layout)
     gathered, settled = gather(reader.layout, SCHEMAS, index), reader.settled(index)
+    unknown: set[str] = set()
     if gathered.corrupt:
-        # Those of this plan alone: only they are handed out, and so written, again.
+        # Those of this plan alone: only they are handed out, and so written, again. Which trial a
+        # slot becomes may not be known yet: what may turn out to be one is no result until then.
         ours = replay(asked.plan, reader, chosen=asked.chosen, settled=settled).trial_ids()
+        unknown = gathered.corrupt - replay(asked.plan, reader, settled=settled).trial_ids()
         for trial_id in gathered.corrupt & ours:
             reader.reopen(trial_id)
+        for trial_id in (gathered.corrupt & ours) | unknown:
             settled.pop(trial_id, None)
     return _Start(
         scheduler=asked.replayed(settled),
         inbox=inbox,
+        damaged=frozenset(unknown),
         trials=set(gathered.mtimes_ns),
         linked=gathered.origins(),
         compacted=gathered.current,

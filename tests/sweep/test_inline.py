@@ -356,6 +356,20 @@ def test_lost_files_of_a_done_trial_are_written_again_from_its_checkpoint(
     pd.testing.assert_frame_equal(ns.load(store).trials[columns], ns.load(finished).trials[columns])
 
 
+def test_lost_rows_are_written_again_although_the_search_before_them_has_to_end_first(
+    finished: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(finished, store)
+    shutil.rmtree(store / "tables")
+    flip(sorted(store.glob("trials/r-*/*.epochs.parquet"))[0])
+    for result in store.glob("trials/s-*/*.result.json"):
+        truncate(result)
+    with pytest.warns(UserWarning, match=r"epochs\.parquet"):
+        assert run_inline(store).complete
+    pd.testing.assert_frame_equal(timeless(store), timeless(finished))
+
+
 # Failures
 
 
