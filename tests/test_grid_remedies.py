@@ -269,10 +269,12 @@ def test_settings_that_a_method_does_not_read_are_told(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="changes nothing") as told:
         ns.load_grid(tmp_path / "grid.yaml")
     assert [str(w.message).partition("grid.yaml: ")[2] for w in told] == [
-        "search.recipe.loss, search.recipe.mixup changes nothing in searches by random, which "
-        "reads no labels there"
+        "search.recipe.loss, search.recipe.mixup: not read in searches by random, where it changes "
+        "nothing"
     ], "of ssf_nas one variant reads them"
     tree["search"]["methods"] = ["ssf_nas", {"ssf_nas": {"where": "w_only"}}]
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(tree))
-    with pytest.warns(UserWarning, match=r"grid.yaml: search.recipe.mixup changes nothing in sear"):
+    with pytest.warns(
+        UserWarning, match=r"grid.yaml: search.recipe.mixup: not read in searches by ssf"
+    ):
         ns.load_grid(tmp_path / "grid.yaml")

@@ -235,10 +235,8 @@ class SearchSection(PhaseSection):
                 if setting not in read and getattr(self.recipe, setting) != getattr(unset, setting)
             ]
             if unread:
-                yield (
-                    f"{', '.join(unread)} changes nothing in searches by {name}, which reads no "
-                    "labels there"
-                )
+                told = ", ".join(unread)
+                yield f"{told}: not read in searches by {name}, where it changes nothing"
 
     @property
     def tuned(self) -> bool:
