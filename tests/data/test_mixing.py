@@ -24,10 +24,11 @@ def batch(size: int = 8) -> torch.Tensor:
     return torch.arange(4.0)[:, None, None, None].expand(4, 3, size, size).contiguous()
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("a", [0.2, 1.0, 4.0])
-def test_shares_are_drawn_from_beta(a: float) -> None:
-    generator = draw(3)
-    shares = torch.stack([beta(a, generator, CPU) for _ in range(4000)])
+def test_shares_are_drawn_from_beta(a: float, device: str) -> None:
+    generator = torch.Generator(device).manual_seed(3)
+    shares = torch.stack([beta(a, generator, torch.device(device)) for _ in range(4000)]).cpu()
     assert ((shares >= 0) & (shares <= 1)).all()
     assert kstest(shares.numpy(), beta_distribution(a, a).cdf).pvalue > 1e-3
 
@@ -55,6 +56,26 @@ def test_cutmix_takes_a_box_of_the_partner_and_counts_what_it_covers() -> None:
         assert max(rows, columns) <= side
         clipped += bool(rows * columns < side * side)
     assert clipped > 10, "so that the share had to be corrected"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cut", [False, True])
+def test_mixing_never_waits_for_the_device_and_is_that_of_a_cpu(cut: bool) -> None:
+    x, generator = torch.randn(4, 3, 8, 8).cuda(), torch.Generator("cuda").manual_seed(0)
+    mixing = Mixing(cut, 1.0, 0.5)
+    mixing(x, generator)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        mixed, share = mixing(x, generator)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    own, other = x.cpu(), partner_of(x.cpu())
+    if cut:
+        taken = mixed.cpu() == own
+        assert torch.equal(mixed.cpu()[~taken], other[~taken])
+    else:
+        expected = share.item() * own.double() + (1 - share.item()) * other.double()
+        torch.testing.assert_close(mixed.cpu().double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_share_of_one_leaves_images_as_they_are() -> None:

@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import InterpolationMode
 
 from nas_sweeps.data import policies
 from nas_sweeps.data.policies import BINS, OPERATIONS, SIGNED, apply, augmented
+from nas_sweeps.trial import Policy
 
 NAMES = {  # ours by torchvision's
     "Identity": "identity", "ShearX": "shear_x", "ShearY": "shear_y",
@@ -20,6 +21,7 @@ NAMES = {  # ours by torchvision's
     "Sharpness": "sharpness", "Posterize": "posterize", "Solarize": "solarize",
     "AutoContrast": "autocontrast", "Equalize": "equalize",
 }  # fmt: skip
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 POLICIES = {"trivial_augment": v2.TrivialAugmentWide(), "rand_augment": v2.RandAugment()}
 
 
@@ -62,6 +64,38 @@ def test_each_operation_is_torchvisions_at_each_of_its_magnitudes(policy: str, n
             expected = torch.stack([theirs(x, name, sign * magnitude) for x in raw]).float()
             same = (found - expected).abs() <= 1  # a float on either side of a whole number
             assert same.float().mean() > 0.995, (number, sign)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_operations_are_those_of_float64_on_every_device(
+    device: str, layout: torch.memory_format
+) -> None:
+    raw = images().to(device)
+    for policy in POLICIES:
+        made, signed = policies._magnitudes(policy == "trivial_augment", 32, torch.device("cpu"))
+        for position, name in enumerate(OPERATIONS):
+            for number in (0, 9, BINS - 1):
+                for sign in (1, -1) if signed[position] else (1,):
+                    which = torch.full((4,), position)
+                    at = torch.full((4,), sign * float(made[position, number]))
+                    exact = apply(raw.cpu().double(), which, at.double())
+                    x = raw.float().contiguous(memory_format=layout)
+                    found = apply(x, which.to(device), at.to(device)).cpu()
+                    same = (found - exact).abs() <= 1
+                    assert same.double().mean() > 0.995, (name, number, sign)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_policy_never_waits_for_the_device(policy: Policy) -> None:
+    x, generator = images().cuda(), torch.Generator("cuda").manual_seed(0)
+    augmented(x, policy, generator)  # the first call moves constants to the device
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        augmented(x, policy, generator)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_every_image_draws_an_operation_and_a_magnitude_of_its_own() -> None:

@@ -29,7 +29,7 @@ from nas_sweeps.space.verified import model as device_model
 
 KINDS = ("tf32", "bf16", "fp32")
 COLLECTED = re.compile(r"^(\d+)/\d+ tests collected")
-WITH_GPU_TESTS = ("tests/gpu", "tests/data/test_augment.py", "tests/train/test_recorded.py")
+WITH_GPU_TESTS = ("tests/gpu", "tests/data", "tests/train/test_recorded.py")
 VERSIONS = ("nas_sweeps", "torch", "triton", "numpy", "pyarrow")
 
 
