@@ -136,7 +136,6 @@ def require(sampler: str) -> None:
 
 @lru_cache(maxsize=4096)
 def _ask(study: Study, told: tuple[Told, ...], running: tuple[Values, ...]) -> Values:
-
     earlier = {one.values for one in told} | set(running)
     number, size = len(told) + len(running), 1.0
     for span in study.ranges.values():
