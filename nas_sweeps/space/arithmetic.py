@@ -64,10 +64,12 @@ LIMITS = {
         "gradient": 1.0,
     },
 }
-# Images, and pixels. Maps of 17 x 15, then 9 x 8 and 5 x 4; on a CPU, large enough for every way
+# Images, and pixels. Maps of 17 x 31, then 9 x 16 and 5 x 8, as wide for kernels as those of
+# 32 x 32 images, so that nothing is compiled for this alone; on a CPU, large enough for every way
 # of ``depthwise``.
-SUPERNETS = ((17, (17, 15)),)
-NETWORKS = ((3, (33, 35)), (4, (32, 32)))
+SUPERNETS = ((17, (17, 31)),)
+NETWORKS = ((3, (33, 31)), (4, (32, 32)))
+BLAMED_ON = (9, 31)
 # Channels of the first cell. Tensor cores multiply sixteen at least, and with fewer they are not
 # used; numbers of channels that are no power of two are multiplied by a library.
 CHANNELS = {"plain": (4,), "arranged": (4,), "triton": (16, 12)}
@@ -191,7 +193,7 @@ def _blamed(errors: list[Error], device: torch.device, kind: Precision, form: Fo
         return None
     by_operation = []
     for name, channels in product(OPERATIONS[1:], CHANNELS[form]):
-        alone = comparison.compare_supernets(form, channels, (name,), 4, (12, 12), device)
+        alone = comparison.compare_supernets(form, channels, (name,), 4, BLAMED_ON, device)
         where = f"the {form} supernet of {name} alone, {channels} channels"
         by_operation.append(list(_placed(alone, where)))
     farthest = max(by_operation, key=lambda of_one: max(_share(e, kind) for e in of_one))

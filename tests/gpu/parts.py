@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import platform
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from nas_sweeps.bench.options import Options, Task
 from nas_sweeps.space.verified import model as device_model
 
 KINDS = ("tf32", "bf16", "fp32")
+ENDING_S = 10.0  # for pytest to say what has failed
 COLLECTED = re.compile(r"^(\d+)/\d+ tests collected")
 WITH_GPU_TESTS = ("tests/gpu", "tests/data", "tests/train/test_recorded.py")
 VERSIONS = ("nas_sweeps", "torch", "triton", "numpy", "pyarrow")
@@ -134,11 +137,13 @@ def warm_up(part: Part) -> None:
     """All kernels, in parallel, into Triton's cache."""
     from nas_sweeps.space.lanes import ready
     from nas_sweeps.space.lanes.warm import Target, compile_all
+    from tests.gpu import kernels
 
     if part.device == "cuda":
-        warmed = ready.warm_up(needs(part), torch.device("cuda"), tell=print)
-        part.tell("compiled", warmed.kernels if warmed else 0, "kernels")
-        part.tell("in", warmed.seconds if warmed else 0.0, "s")
+        for what, needed in (("benchmark", needs(part)), ("tests", kernels.needs())):
+            warmed = ready.warm_up(needed, torch.device("cuda"), tell=partial(print, flush=True))
+            part.tell(f"{what}: compiled or found", warmed.kernels if warmed else 0, "kernels")
+            part.tell(f"{what}: in", warmed.seconds if warmed else 0.0, "s")
         return
     found = {
         v.kernel: v for need in needs(part)[:1] for v in ready.needed(need, torch.device("cpu"))
@@ -164,17 +169,24 @@ def arithmetic(part: Part) -> None:
 def tests(part: Part) -> None:
     """``pytest -m gpu``; on a CPU they are collected."""
     # Without the options of pyproject.toml, whose plugins that machine need not have.
-    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "--import-mode=importlib", "-q"]
-    command += ["-m", "gpu", "--durations=10", "-ra", *WITH_GPU_TESTS]
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "--import-mode=importlib", "-v"]
+    command += ["-m", "gpu", "--durations=10", "-ra", "--tb=short", *WITH_GPU_TESTS]
     if part.device != "cuda":
         command += ["--collect-only"]
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        # Interrupted a little before its time is up, pytest still says what has failed.
+        ending = threading.Timer(
+            max(1.0, part.limit_s - ENDING_S), process.send_signal, (signal.SIGINT,)
+        )
+        ending.daemon = True
+        ending.start()
         lines = []
         for line in process.stdout:
             print(line, end="", flush=True)
             lines.append(line)
+        ending.cancel()
     for line in lines:
         if line.startswith(("FAILED", "ERROR")):
             part.tell(line.strip()[:200], None)

@@ -22,7 +22,7 @@ from nas_sweeps.train.warming import warm_up_run
 from tests.train.tiny_runs import make
 
 CUDA = torch.device("cuda")
-SIZES = {"channels": 16}
+SIZES = {"channels": 16, "image_size": 32}  # of kernels that the other tests have too
 RUNS = ["darts", "darts second fd", "ssf_nas", "ssf_nas joint", "plain", "all the trimmings"]
 pytestmark = pytest.mark.gpu
 
@@ -71,8 +71,7 @@ def test_kernels_are_what_computes_a_trial(name: str) -> None:
     assert (run.network if isinstance(run, RetrainRun) else run.model.supernet).form == "triton"
 
 
-@pytest.mark.parametrize("name", ["darts", "all the trimmings"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("name", "precision"), [("darts", "bf16"), ("all the trimmings", "tf32")])
 def test_a_warm_trial_compiles_nothing_of_its_own(
     name: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +129,7 @@ def test_the_arithmetic_check_finds_a_pool_whose_gradient_is_shifted(
         arithmetic.check(CUDA, "fp32", "plain")
 
 
-@pytest.mark.parametrize("field", ["X", "W", "P", "F"])
+@pytest.mark.parametrize("field", ["X", "P"])
 def test_the_arithmetic_check_finds_a_kernel_that_gives_a_wrong_gradient(
     field: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

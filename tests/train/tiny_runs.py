@@ -123,7 +123,7 @@ def search_run(
         if device.type != "cuda":
             patch.setattr(methods, "build", _with_few_operations)
         trial = search_trial(name, seed, **recipe)
-        return SearchRun(trial, bundle(device=device), device, recorder)
+        return SearchRun(trial, bundle(trial.data.image_size, device), device, recorder)
 
 
 def _with_few_operations(spec: MethodSpec, build: Any = methods.build) -> Method:
@@ -152,8 +152,9 @@ def _over_few(method: type[Method]) -> type[Method]:
 
 def search_trial(name: str, seed: int = 0, **recipe: Any) -> SearchTrial:
     method, knobs = (SEARCHES | UNTRAINED)[name]
+    image_size = recipe.pop("image_size", 8)
     return SearchTrial(
-        data=DATA,
+        data=replace(DATA, image_size=image_size),
         distribution=EXP,
         method=methods.resolve(method, knobs),
         recipe=replace(SEARCH, **recipe),

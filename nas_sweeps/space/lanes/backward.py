@@ -153,14 +153,14 @@ class _Backward:
             return
         if source.state < INPUTS:
             assert self.DX is not None
-            X, out, step = maps.X[source.state], self.DX[source.state], C
+            X, out, side = maps.X[source.state], self.DX[source.state], 1
         else:
             column = next(n.column for n in work.table.nodes if n.node == source.state)
-            X, out, step = maps.OUT[:, column * C :], self.D[:, column * C :], work.OC
+            X, out, side = maps.OUT[:, column * C :], self.D[:, column * C :], shape.nodes
         launch(
             filter_gradients.input_gradient, (shape.row_tiles, shape.blocks),
             X, *read, self.D, self.a, work.F, out, work.TAB, work.LIST, *source.kinds[:5], *pools,
-            *source.identities, shape.batch, shape.tile_rows, RS=step, OC=work.OC,
+            *source.identities, shape.batch, shape.tile_rows, SIDE=side, NODES=shape.nodes,
             ADD=source.state >= INPUTS, DROP=work.drop, **work.small, **shape.tile, **work.common,
         )  # fmt: skip
 

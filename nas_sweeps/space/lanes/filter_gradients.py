@@ -8,11 +8,11 @@ and its gradient read once.
 import triton
 import triton.language as tl
 
-from nas_sweeps.space.lanes.image import ROW, convolve, dropped, pick, tile_of
+from nas_sweeps.space.lanes.image import ROW, SIZES, convolve, dropped, pick, tile_of
 
 
-@triton.jit(do_not_specialize=["lo", "B", "NG"])
-def second_gradient(DZ, Y, WF, DH, TAB, LIST, lo, B, NG, H: tl.constexpr, W: tl.constexpr,
+@triton.jit(do_not_specialize=["lo", "B", "NG", *SIZES])
+def second_gradient(DZ, Y, WF, DH, TAB, LIST, lo, B, NG, H, W,
                     C: tl.constexpr, CB: tl.constexpr, BW: tl.constexpr, BP: tl.constexpr,
                     ACC: tl.constexpr):  # fmt: skip
     """dh = (y > 0) * transpose of the second filter, applied to dz. Grid as ``depthwise``."""
@@ -43,8 +43,8 @@ def second_gradient(DZ, Y, WF, DH, TAB, LIST, lo, B, NG, H: tl.constexpr, W: tl.
 
 
 @triton.jit
-def _pools_back(a, DM, IDX, big, mean, N, b, h, w, live, c, ok, H: tl.constexpr, W: tl.constexpr,
-                HO: tl.constexpr, WO: tl.constexpr, STR: tl.constexpr, PH: tl.constexpr,
+def _pools_back(a, DM, IDX, big, mean, N, b, h, w, live, c, ok, H, W,
+                HO, WO, STR: tl.constexpr, PH: tl.constexpr,
                 PW: tl.constexpr, C: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
     """Add what pixels (h, w) receive from the pooled maps ``big`` and ``mean``; -1: there is none.
 
@@ -75,8 +75,8 @@ def _pools_back(a, DM, IDX, big, mean, N, b, h, w, live, c, ok, H: tl.constexpr,
 
 
 @triton.jit
-def _identities(a, D, A, LIST, lo, hi, r, B, here, c, ok, TAB, F, PIX: tl.constexpr,
-                OC: tl.constexpr, DROP: tl.constexpr, C: tl.constexpr,
+def _identities(a, D, A, LIST, lo, hi, r, B, here, c, ok, TAB, F, PIX,
+                OC, DROP: tl.constexpr, C: tl.constexpr,
                 ACC: tl.constexpr):  # fmt: skip
     """Add the gradient through identities: their weight (A) times that of their node."""
     for i in range(lo, hi):
@@ -90,8 +90,8 @@ def _identities(a, D, A, LIST, lo, hi, r, B, here, c, ok, TAB, F, PIX: tl.conste
 
 
 @triton.jit
-def _transposed(a0, a1, a2, a3, DZ, WF, TAB, lo, hi, size, b, w, live, h, c, ok, H: tl.constexpr,
-                W: tl.constexpr, C: tl.constexpr, K: tl.constexpr, DIL: tl.constexpr,
+def _transposed(a0, a1, a2, a3, DZ, WF, TAB, lo, hi, size, b, w, live, h, c, ok, H,
+                W, C: tl.constexpr, K: tl.constexpr, DIL: tl.constexpr,
                 ACC: tl.constexpr):  # fmt: skip
     """Add the transposed filters of lanes lo .. hi, which have one kind."""
     for lane in range(lo, hi):
@@ -102,17 +102,19 @@ def _transposed(a0, a1, a2, a3, DZ, WF, TAB, lo, hi, size, b, w, live, h, c, ok,
     return a0, a1, a2, a3
 
 
-@triton.jit(do_not_specialize=["k0", "k1", "k2", "k3", "k4", "big", "mean", "lo", "hi", "B", "NG"])
+@triton.jit(do_not_specialize=["k0", "k1", "k2", "k3", "k4", "big", "mean", "lo", "hi", "B", "NG",
+                                *SIZES])  # fmt: skip
 def input_gradient(X, DZ, WF, DM, IDX, D, A, F, DX, TAB, LIST, k0, k1, k2, k3, k4, big, mean, lo,
-                   hi, B, NG, H: tl.constexpr, W: tl.constexpr, RS: tl.constexpr,
-                   OC: tl.constexpr, ADD: tl.constexpr, DROP: tl.constexpr, C: tl.constexpr,
-                   CB: tl.constexpr, BW: tl.constexpr, BP: tl.constexpr,
+                   hi, B, NG, H, W, SIDE, NODES, ADD: tl.constexpr, DROP: tl.constexpr,
+                   C: tl.constexpr, CB: tl.constexpr, BW: tl.constexpr, BP: tl.constexpr,
                    ACC: tl.constexpr):  # fmt: skip
     """Gradient of a state that is read with stride 1, added to DX where ADD.
 
     Lanes k0 .. k1 are of kind 0, k1 .. k2 of kind 1, and so on; LIST[lo:hi] are identities.
     d = (x > 0) sum of transposed filters of dz + pools + identities. Grid as ``depthwise``.
     """
+    RS = SIDE * C
+    OC = NODES * C
     c = tl.program_id(1) * CB + tl.arange(0, CB)
     ok = c < C
     b, w, live, h = tile_of(tl.program_id(0), NG, B, W, BW, BP)
@@ -147,7 +149,7 @@ def input_gradient(X, DZ, WF, DM, IDX, D, A, F, DX, TAB, LIST, k0, k1, k2, k3, k
 
 @triton.jit
 def _convt(a, DZ, WF, TAB, lo, hi, N, b, h, w, live, c, ok, PH: tl.constexpr, PW: tl.constexpr,
-           HO: tl.constexpr, WO: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
+           HO, WO, C: tl.constexpr, K: tl.constexpr,
            DIL: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
     """Add the transposes of the stride-2 filters of lanes lo .. hi at pixels (2h+PH, 2w+PW)."""
     size = tl.cast(N, tl.int64) * C
@@ -165,10 +167,11 @@ def _convt(a, DZ, WF, TAB, lo, hi, N, b, h, w, live, c, ok, PH: tl.constexpr, PW
     return a
 
 
-@triton.jit(do_not_specialize=["k0", "k1", "k2", "k3", "k4", "k5", "k6", "big", "mean", "B"])
+@triton.jit(do_not_specialize=["k0", "k1", "k2", "k3", "k4", "k5", "k6", "big", "mean", "B",
+                                *SIZES])  # fmt: skip
 def strided_gradient(X, DZ, WF, DM, IDX, DX, TAB, k0, k1, k2, k3, k4, k5, k6, big, mean, B,
-                     PH: tl.constexpr, PW: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-                     HO: tl.constexpr, WO: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
+                     PH: tl.constexpr, PW: tl.constexpr, H, W,
+                     HO, WO, C: tl.constexpr, CB: tl.constexpr,
                      BLOCK: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
     """Gradient of a state that is read with stride 2, at pixels (2h+PH, 2w+PW).
 
@@ -206,9 +209,9 @@ def strided_gradient(X, DZ, WF, DM, IDX, DX, TAB, k0, k1, k2, k3, k4, k5, k6, bi
 
 
 @triton.jit
-def _filter(xp, dp, gp, kw, g0, g1, NG, B, c, ok, H: tl.constexpr, W: tl.constexpr,
-            HO: tl.constexpr, WO: tl.constexpr, BW: tl.constexpr, BP: tl.constexpr,
-            CB: tl.constexpr, RS: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
+def _filter(xp, dp, gp, kw, g0, g1, NG, B, c, ok, H, W,
+            HO, WO, BW: tl.constexpr, BP: tl.constexpr,
+            CB: tl.constexpr, RS, C: tl.constexpr, K: tl.constexpr,
             DIL: tl.constexpr, STR: tl.constexpr, RELU: tl.constexpr,
             ACC: tl.constexpr):  # fmt: skip
     """Column kw of a filter's gradient over tiles g0 .. g1: sum of dz(h, w) x(h + kh, w + kw)."""
@@ -260,15 +263,15 @@ def _filter(xp, dp, gp, kw, g0, g1, NG, B, c, ok, H: tl.constexpr, W: tl.constex
         tl.store(gq + 4 * K * C, tl.sum(s4, 0), mask=ok)
 
 
-@triton.jit(do_not_specialize=["first", "B", "NG", "TILES", "PER", "TAPS"])
-def filter_gradient(X, xs, DZ, GW, TAB, first, B, NG, TILES, PER, TAPS, H: tl.constexpr,
-                    W: tl.constexpr, HO: tl.constexpr, WO: tl.constexpr, RS: tl.constexpr,
+@triton.jit(do_not_specialize=["first", "B", "NG", "TILES", "PER", "TAPS", *SIZES])
+def filter_gradient(X, xs, DZ, GW, TAB, first, B, NG, TILES, PER, TAPS, H, W, HO, WO, SIDE,
                     STR: tl.constexpr, RELU: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
                     BW: tl.constexpr, BP: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
     """Partial gradients of filters, GW [chunk, tap, C]; each program sums PER tiles.
 
     Grid: chunks, lanes times five columns, blocks of channels.
     """
+    RS = SIDE * C
     chunk = tl.program_id(0)
     lane = first + tl.program_id(1) // 5
     kw = tl.program_id(1) % 5

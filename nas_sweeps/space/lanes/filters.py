@@ -7,11 +7,11 @@ every output map written once.
 import triton
 import triton.language as tl
 
-from nas_sweeps.space.lanes.image import ROW, convolve, moments_of, store_partial, tile_of
+from nas_sweeps.space.lanes.image import ROW, SIZES, convolve, moments_of, store_partial, tile_of
 
 
 @triton.jit
-def _put(zp, a, b, w, live, h, c, ok, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr):
+def _put(zp, a, b, w, live, h, c, ok, H, W, C: tl.constexpr):
     """Store a row of a map. Returns what was stored, and zero for what lies outside."""
     here = (live & (h < H))[:, None] & ok[None, :]
     z = tl.where(here, a, 0.0).to(zp.dtype.element_ty)
@@ -20,8 +20,8 @@ def _put(zp, a, b, w, live, h, c, ok, H: tl.constexpr, W: tl.constexpr, C: tl.co
 
 
 @triton.jit
-def _every_second(xp, b, w, live, h, c, ok, ODD: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-                  RS: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+def _every_second(xp, b, w, live, h, c, ok, ODD: tl.constexpr, H, W,
+                  RS, ACC: tl.constexpr):  # fmt: skip
     """relu of the pixels (2h + ODD, 2w + ODD); zero where an odd size ends before them."""
     here = live & (2 * h + ODD < H) & (2 * w + ODD < W)
     at = ((b * H + 2 * h + ODD) * W + 2 * w + ODD)[:, None] * RS + c[None, :]
@@ -30,14 +30,13 @@ def _every_second(xp, b, w, live, h, c, ok, ODD: tl.constexpr, H: tl.constexpr, 
 
 
 @triton.jit
-def _squares(u, mean, live, h, H: tl.constexpr):
+def _squares(u, mean, live, h, H):
     d = tl.where((live & (h < H))[:, None], u - mean[None, :], 0.0)
     return tl.sum(d * d, 0)
 
 
-@triton.jit(do_not_specialize=["first", "B", "NG", "T"])
-def depthwise(X, xs, WF, P, Z, PART, TAB, first, B, NG, T, H: tl.constexpr, W: tl.constexpr,
-              HO: tl.constexpr, WO: tl.constexpr, RS: tl.constexpr, STR: tl.constexpr,
+@triton.jit(do_not_specialize=["first", "B", "NG", "T", *SIZES])
+def depthwise(X, xs, WF, P, Z, PART, TAB, first, B, NG, T, H, W, HO, WO, SIDE, STR: tl.constexpr,
               RELU: tl.constexpr, STATS: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
               BW: tl.constexpr, BP: tl.constexpr, ACC: tl.constexpr,
               PREC: tl.constexpr):  # fmt: skip
@@ -46,6 +45,7 @@ def depthwise(X, xs, WF, P, Z, PART, TAB, first, B, NG, T, H: tl.constexpr, W: t
     P z itself is not stored: whoever needs it multiplies again, which is cheaper than a map.
     Grid: tiles of four rows, lanes, blocks of channels.
     """
+    RS = SIDE * C
     g = tl.program_id(0)
     lane = first + tl.program_id(1)
     c = tl.program_id(2) * CB + tl.arange(0, CB)
@@ -101,15 +101,15 @@ def depthwise(X, xs, WF, P, Z, PART, TAB, first, B, NG, T, H: tl.constexpr, W: t
         store_partial(PART, tl.load(TAB + lane * ROW + 3), g, T, c, ok, n, total, spread, C)
 
 
-@triton.jit(do_not_specialize=["first", "N", "T"])
-def pool(X, xs, M, IDX, PART, PTAB, first, N, T, H: tl.constexpr, W: tl.constexpr,
-         HO: tl.constexpr, WO: tl.constexpr, RS: tl.constexpr, STR: tl.constexpr,
+@triton.jit(do_not_specialize=["first", "N", "T", *SIZES])
+def pool(X, xs, M, IDX, PART, PTAB, first, N, T, H, W, HO, WO, SIDE, STR: tl.constexpr,
          STATS: tl.constexpr, C: tl.constexpr, CB: tl.constexpr, BLOCK: tl.constexpr,
          ACC: tl.constexpr):  # fmt: skip
     """3x3 maximum (and which of the nine it was) or mean of the pixels there are.
 
     PTAB rows: maximum or mean, map read, slot of the moments. Grid: pixels, pools, channels.
     """
+    RS = SIDE * C
     t = tl.program_id(0)
     m = first + tl.program_id(1)
     c = tl.program_id(2) * CB + tl.arange(0, CB)

@@ -8,16 +8,20 @@ from (0, 0) or (1, 1) on (the two halves of FactorizedReduce). Filters lie tap b
 One program owns four neighbouring rows of a map and CB channels: an input row that is loaded once
 serves up to four output rows. Legend: B images, H x W input and HO x WO output pixels, N = B HO WO,
 RS elements from one pixel to the next, STR stride, ACC the type of sums.
+
+Sizes of images are ordinary arguments, which no kernel is compiled anew for; RS is SIDE * C, where
+SIDE maps share a pixel's row, so that the compiler knows what a constant C tells of alignment.
 """
 
 import triton
 import triton.language as tl
 
 ROW = tl.constexpr(8)  # columns of a lane's row in the table
+SIZES = ("H", "W", "HO", "WO", "PIX", "SIDE", "NODES")  # arguments that any number may be
 
 
 @triton.jit
-def tile_of(g, NG, B, WO: tl.constexpr, BW: tl.constexpr, BP: tl.constexpr):
+def tile_of(g, NG, B, WO, BW: tl.constexpr, BP: tl.constexpr):
     """Image, column and first row of the pixels of tile g; BP // BW images lie side by side."""
     p = tl.arange(0, BP)
     b = (g // NG) * (BP // BW) + p // BW
@@ -51,8 +55,8 @@ def _tap(wp, i: tl.constexpr, c, ok, C: tl.constexpr, K: tl.constexpr, FLIP: tl.
 
 
 @triton.jit
-def convolve(a0, a1, a2, a3, xp, wp, b, w, live, h0, c, ok, H: tl.constexpr, W: tl.constexpr,
-             RS: tl.constexpr, C: tl.constexpr, K: tl.constexpr, DIL: tl.constexpr,
+def convolve(a0, a1, a2, a3, xp, wp, b, w, live, h0, c, ok, H, W,
+             RS, C: tl.constexpr, K: tl.constexpr, DIL: tl.constexpr,
              STR: tl.constexpr, FLIP: tl.constexpr, RELU: tl.constexpr,
              ACC: tl.constexpr):  # fmt: skip
     """Add rows h0 .. h0+3 of a depthwise convolution, or of its transpose (FLIP, stride 1)."""

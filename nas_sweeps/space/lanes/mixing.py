@@ -22,7 +22,7 @@ from L on are plain ones, of kind 6 (a pooled map), 7 (input state) or 8 (a node
 import triton
 import triton.language as tl
 
-from nas_sweeps.space.lanes.image import ROW, dropped, moments_of
+from nas_sweeps.space.lanes.image import ROW, SIZES, dropped, moments_of
 
 EPS = tl.constexpr(1e-5)  # of every BatchNorm
 
@@ -41,7 +41,7 @@ def _block(Z, P, lane, r, c, here, N, C: tl.constexpr, DOT: tl.constexpr, ACC: t
 
 
 @triton.jit
-def _plain(M, X, OUT, TAB, lane, r, c, here, N, OC: tl.constexpr, C: tl.constexpr,
+def _plain(M, X, OUT, TAB, lane, r, c, here, N, OC, C: tl.constexpr,
            CB: tl.constexpr, BLOCK: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
     """The map of a plain lane at rows r: pooled, an input state, or a node."""
     kind = tl.load(TAB + lane * ROW)
@@ -161,14 +161,15 @@ def _term(u, SCALE, SHIFT, F, TAB, lane, b, B, c, ok, DROP: tl.constexpr, C: tl.
     return v
 
 
-@triton.jit(do_not_specialize=["lo", "mid", "hi", "col", "N", "B"])
-def mix(Z, P, M, X, OUT, SCALE, SHIFT, F, TAB, LIST, lo, mid, hi, col, N, B, PIX: tl.constexpr,
-        OC: tl.constexpr, DROP: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
+@triton.jit(do_not_specialize=["lo", "mid", "hi", "col", "N", "B", *SIZES])
+def mix(Z, P, M, X, OUT, SCALE, SHIFT, F, TAB, LIST, lo, mid, hi, col, N, B, PIX, NODES,
+        DROP: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
         BLOCK: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr, PREC: tl.constexpr):  # fmt: skip
     """A node: the sum of f (scale u + shift) over its convolutions LIST[lo:mid] and plain lanes.
 
     Grid: pixels, blocks of channels. Every lane's map is read once, the node written once.
     """
+    OC = NODES * C
     c = tl.program_id(1) * CB + tl.arange(0, CB)
     ok = c < C
     r = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -186,15 +187,16 @@ def mix(Z, P, M, X, OUT, SCALE, SHIFT, F, TAB, LIST, lo, mid, hi, col, N, B, PIX
     tl.store(out, acc.to(OUT.dtype.element_ty), mask=here)
 
 
-@triton.jit(do_not_specialize=["lo", "N", "B", "T", "PER", "L"])
+@triton.jit(do_not_specialize=["lo", "N", "B", "T", "PER", "L", *SIZES])
 def sums(D, Z, P, M, X, OUT, F, PART, TAB, LIST, lo, N, B, T, PER, L, FIRST: tl.constexpr,
-         PIX: tl.constexpr, OC: tl.constexpr, DROP: tl.constexpr, C: tl.constexpr,
+         PIX, NODES, DROP: tl.constexpr, C: tl.constexpr,
          CB: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr,
          PREC: tl.constexpr):  # fmt: skip
     """Partial S1 and S2 of lanes LIST[lo:], PART [lane, T, 2, C]; FIRST: D is that of each y.
 
     Grid: chunks of PER blocks of pixels, lanes, blocks of channels.
     """
+    OC = NODES * C
     chunk = tl.program_id(0)
     lane = tl.load(LIST + lo + tl.program_id(1))
     c = tl.program_id(2) * CB + tl.arange(0, CB)
@@ -218,8 +220,8 @@ def sums(D, Z, P, M, X, OUT, F, PART, TAB, LIST, lo, N, B, T, PER, L, FIRST: tl.
 
 
 @triton.jit
-def _upstream(D, F, TAB, lane, r, c, here, N, B, FIRST: tl.constexpr, PIX: tl.constexpr,
-              OC: tl.constexpr, DROP: tl.constexpr, C: tl.constexpr,
+def _upstream(D, F, TAB, lane, r, c, here, N, B, FIRST: tl.constexpr, PIX,
+              OC, DROP: tl.constexpr, C: tl.constexpr,
               ACC: tl.constexpr):  # fmt: skip
     """f D of a lane's node at rows r, or the gradient of its y (FIRST), which nothing drops."""
     place = tl.load(TAB + lane * ROW + 4)
@@ -273,10 +275,10 @@ def slopes(PART, TAB, LIST, WT, G, BT, MEAN, RSTD, A, PS, Q, DG, DB, DW, lo, N, 
     tl.store(DW + lane, tl.sum(tl.where(ok, g * slope + b * s1, 0.0), 0))
 
 
-@triton.jit(do_not_specialize=["lo", "N", "B", "PER", "L"])
+@triton.jit(do_not_specialize=["lo", "N", "B", "PER", "L", *SIZES])
 def pointwise_gradient(D, Z, P, A, PS, Q, F, DZ, GP, TAB, LIST, lo, N, B, PER, L,
-                       FIRST: tl.constexpr, WG: tl.constexpr, PIX: tl.constexpr,
-                       OC: tl.constexpr, DROP: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
+                       FIRST: tl.constexpr, WG: tl.constexpr, PIX, NODES,
+                       DROP: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
                        BLOCK: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr,
                        PREC: tl.constexpr):  # fmt: skip
     """du = a f D + p u + q of lanes LIST[lo:], then dz = du P, and with WG du^T z by chunks.
@@ -284,6 +286,7 @@ def pointwise_gradient(D, Z, P, A, PS, Q, F, DZ, GP, TAB, LIST, lo, N, B, PER, L
     GP is [chunk, lane, C, C]. Not DOT: du is stored in DZ's place and a library multiplies.
     Grid: chunks of PER blocks of pixels, lanes, blocks of channels.
     """
+    OC = NODES * C
     chunk = tl.program_id(0)
     lane = tl.load(LIST + lo + tl.program_id(1))
     c = tl.program_id(2) * CB + tl.arange(0, CB)
@@ -314,14 +317,15 @@ def pointwise_gradient(D, Z, P, A, PS, Q, F, DZ, GP, TAB, LIST, lo, N, B, PER, L
             tl.store(GP + at, gp)
 
 
-@triton.jit(do_not_specialize=["first", "N", "B"])
-def pool_gradient(D, M, A, PS, Q, F, DM, TAB, LIST, PTAB, first, N, B, PIX: tl.constexpr,
-                  OC: tl.constexpr, DROP: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
+@triton.jit(do_not_specialize=["first", "N", "B", *SIZES])
+def pool_gradient(D, M, A, PS, Q, F, DM, TAB, LIST, PTAB, first, N, B, PIX, NODES,
+                  DROP: tl.constexpr, C: tl.constexpr, CB: tl.constexpr,
                   BLOCK: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
     """The gradient of pooled maps: the sum of a f D + p u + q over the lanes that read them.
 
     Columns 3 and 4 of PTAB are these lanes' place in LIST. Grid: pixels, pools, channels.
     """
+    OC = NODES * C
     m = first + tl.program_id(1)
     c = tl.program_id(2) * CB + tl.arange(0, CB)
     ok = c < C

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from nas_sweeps.space.genotype import EDGES
-from nas_sweeps.space.lanes.warm import Target, Variant, compile_all, cpus, variants
+from nas_sweeps.space.lanes.warm import Compiled, Target, Variant, compile_all, cpus, variants
 from nas_sweeps.space.network import Network
 from nas_sweeps.space.plain import PlainSupernet
 from nas_sweeps.space.precision import precision
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nas_sweeps.trial import Precision
 
 POLL_S = 1.0
+TELL_S = 10.0
 Net = PlainSupernet | Network
 
 
@@ -77,7 +78,7 @@ def warm_up(
         needs: the networks and what they are fed.
         device: that it will run on; any, where a ``target`` is given.
         target: chip to compile for; None is the device's own.
-        tell: is told once that kernels are compiled, and how long it took.
+        tell: is told that kernels are compiled, how far it is, and how long it took.
         between: called about every second while it waits or compiles; it may raise.
 
     Returns:
@@ -102,7 +103,7 @@ def warm_up(
                 return None
             wanted = sorted({one for need in needs for one in needed(need, device)}, key=str)
             tell(f"compiling {len(wanted)} kernels, once for this machine")
-            compile_all(wanted, target, min(len(wanted), cpus()), lambda *_: between())
+            compile_all(wanted, target, min(len(wanted), cpus()), _Progress(wanted, tell, between))
             warmed = Warmed(len(wanted), time.perf_counter() - started)
             marker.write_text(json.dumps(warmed._asdict()))
     except OSError as error:
@@ -110,6 +111,22 @@ def warm_up(
         return None
     tell(f"compiled {warmed.kernels} kernels in {warmed.seconds:.0f} s")
     return warmed
+
+
+class _Progress:
+    """Tells every ``TELL_S`` how many of all kernels are compiled."""
+
+    def __init__(
+        self, wanted: Sequence[Variant], tell: Callable[[str], None], between: Callable[[], None]
+    ) -> None:
+        self.wanted, self.tell, self.between = len(wanted), tell, between
+        self.told = time.monotonic()
+
+    def __call__(self, done: int, _: Compiled) -> None:
+        self.between()
+        if done < self.wanted and time.monotonic() - self.told >= TELL_S:
+            self.told = time.monotonic()
+            self.tell(f"compiled {done} of {self.wanted} kernels")
 
 
 @contextmanager
@@ -141,7 +158,7 @@ def needed(need: Need, device: torch.device) -> list[Variant]:
     maps = torch.bfloat16 if need.kind == "bf16" else None
 
     def images(batch: int) -> Tensor:
-        return torch.empty((batch, *need.image), device="meta")
+        return torch.empty((batch, *need.image), dtype=next(net.parameters()).dtype, device="meta")
 
     def passes() -> None:
         _train(net, images(need.batch), need.drop_path)

@@ -77,7 +77,10 @@ def _variant(launch: Launch) -> Variant:
         _argument(value, name in fixed)
         for name, value in zip(launch.kernel.arg_names, launch.arguments, strict=False)
     )
-    keywords = tuple(sorted(launch.keywords.items()))
+    keywords = tuple(
+        (name, _argument(value, True) if name in fixed else value)
+        for name, value in sorted(launch.keywords.items())
+    )
     return Variant(f"{function.__module__}.{function.__name__}", arguments, keywords)
 
 

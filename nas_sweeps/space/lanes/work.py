@@ -59,7 +59,7 @@ class Work:
         self.dot = {"DOT": shape.dot, "PREC": products_of(shape.maps) if shape.dot else "ieee"}
         self.at_node = {
             "PIX": shape.out_height * shape.out_width,
-            "OC": self.OC,
+            "NODES": shape.nodes,
             "DROP": self.drop,
         }
         self.big = {"H": shape.height, "W": shape.width}  # what inputs have
@@ -81,7 +81,7 @@ class Work:
         """
         C, shape = self.shape.channels, self.shape
         if state is None:
-            return maps.Y, shape.pixels * C, {**self.small, "RS": C, "STR": 1}
+            return maps.Y, shape.pixels * C, {**self.small, "SIDE": 1, "STR": 1}
         if state < INPUTS:
-            return maps.X, shape.pixels_in * C, {**self.big, "RS": C, "STR": shape.stride}
-        return maps.OUT, C, {**self.small, "RS": self.OC, "STR": 1}
+            return maps.X, shape.pixels_in * C, {**self.big, "SIDE": 1, "STR": shape.stride}
+        return maps.OUT, C, {**self.small, "SIDE": shape.nodes, "STR": 1}
