@@ -7,6 +7,7 @@ compiled for a chip that is not there and none is launched.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import platform
 import re
@@ -464,6 +465,8 @@ def main(arguments: Sequence[str]) -> None:
     paths: dict[str, Any] = {key: Path(given.pop(key)) for key in ("out", "figures")}
     part = Part(name=name, **given, **paths)
     torch.set_num_threads(part.options.threads)
+    # Where a part hangs is worth more than that it did.
+    faulthandler.dump_traceback_later(max(1.0, part.limit_s - 1.0))
     PARTS[name](part)
 
 

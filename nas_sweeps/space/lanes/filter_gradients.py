@@ -8,7 +8,7 @@ and its gradient read once.
 import triton
 import triton.language as tl
 
-from nas_sweeps.space.lanes.image import ROW, SIZES, convolve, dropped, pick, tile_of
+from nas_sweeps.space.lanes.image import ROW, SIZES, convolve, dropped, key_in_order, pick, tile_of
 
 
 @triton.jit(do_not_specialize=["lo", "B", "NG", *SIZES])
@@ -298,3 +298,6 @@ def filter_gradient(X, xs, DZ, GW, TAB, first, B, NG, TILES, PER, TAPS, H, W, HO
         elif kind == 3:
             _filter(xp, dp, gp, kw, g0, g1, NG, B, c, ok, H, W, HO, WO, BW, BP, CB, RS, C,
                     5, 2, STR, RELU, ACC)  # fmt: skip
+
+
+key_in_order(globals())

@@ -7,7 +7,15 @@ every output map written once.
 import triton
 import triton.language as tl
 
-from nas_sweeps.space.lanes.image import ROW, SIZES, convolve, moments_of, store_partial, tile_of
+from nas_sweeps.space.lanes.image import (
+    ROW,
+    SIZES,
+    convolve,
+    key_in_order,
+    moments_of,
+    store_partial,
+    tile_of,
+)
 
 
 @triton.jit
@@ -145,3 +153,6 @@ def pool(X, xs, M, IDX, PART, PTAB, first, N, T, H, W, HO, WO, SIDE, STR: tl.con
     tl.store(out, value, mask=here)
     if STATS:
         moments_of(value.to(ACC), r, N, PART, tl.load(PTAB + m * ROW + 2), t, T, c, ok, C)
+
+
+key_in_order(globals())

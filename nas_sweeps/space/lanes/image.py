@@ -13,6 +13,8 @@ Sizes of images are ordinary arguments, which no kernel is compiled anew for; RS
 SIDE maps share a pixel's row, so that the compiler knows what a constant C tells of alignment.
 """
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
@@ -113,3 +115,20 @@ def dropped(F, TAB, lane, b, B, ACC: tl.constexpr):
     row = tl.load(TAB + lane * ROW + 7)
     f = tl.load(F + row * B + b, mask=(b < B) & (row + b * 0 >= 0), other=1.0)
     return f.to(ACC)
+
+
+def key_in_order(module: dict[str, Any]) -> None:
+    """Fix what Triton's cache files a module's kernels under, whatever is launched first.
+
+    To the key of a function Triton adds the global constants of those that it calls, but only of
+    those whose own key somebody has asked for before (triton 3.6, ``DependenciesFinder``). So two
+    processes that met kernels in different orders would file the same kernel under different keys,
+    and what one has compiled the other would compile again. Here every function has its key before
+    those below it, which call it. Must be called at the end of each module of kernels.
+    """
+    for function in list(module.values()):
+        if isinstance(function, triton.runtime.JITFunction):
+            function.cache_key  # noqa: B018
+
+
+key_in_order(globals())

@@ -22,7 +22,7 @@ from L on are plain ones, of kind 6 (a pooled map), 7 (input state) or 8 (a node
 import triton
 import triton.language as tl
 
-from nas_sweeps.space.lanes.image import ROW, SIZES, dropped, moments_of
+from nas_sweeps.space.lanes.image import ROW, SIZES, dropped, key_in_order, moments_of
 
 EPS = tl.constexpr(1e-5)  # of every BatchNorm
 
@@ -343,3 +343,6 @@ def pool_gradient(D, M, A, PS, Q, F, DM, TAB, LIST, PTAB, first, N, B, PIX, NODE
         acc += u * tl.load(PS + lane * C + c, mask=ok, other=0.0)[None, :]
         acc += tl.load(Q + lane * C + c, mask=ok, other=0.0)[None, :]
     tl.store(DM + at, acc.to(DM.dtype.element_ty), mask=here)
+
+
+key_in_order(globals())

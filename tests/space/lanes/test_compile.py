@@ -35,6 +35,31 @@ def test_every_kernel_compiles(tmp_path: Path) -> None:
     assert len(list((tmp_path / "triton").rglob("*.cubin"))) == len(KERNELS)
 
 
+ASK = """
+import importlib, sys
+for name in sys.argv[1:]:
+    module, kernel = name.split(".")
+    found = getattr(importlib.import_module("nas_sweeps.space.lanes." + module), kernel)
+    print(name, found.cache_key)
+"""
+
+
+def test_what_one_process_compiled_the_next_finds_whatever_it_launches_first() -> None:
+    """Triton's own keys depend on the order in which they are asked for (``key_in_order``)."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    names = sorted(set(re.findall(r"\b((?:filters|filter_gradients|mixing)\.\w+)", LAUNCHES)))
+
+    def keys(order: list[str]) -> set[str]:
+        command = [sys.executable, "-c", ASK, *order]
+        printed = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=-1, text=True, check=True
+        )
+        return set(printed.stdout.splitlines())
+
+    assert len(names) == len(KERNELS)
+    assert keys(names) == keys(names[::-1])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("capability", [80, 90])
