@@ -79,13 +79,15 @@ def _sgd_step(
     weight_decay: float,
 ) -> list[Tensor]:
     """What SGD would make of ``weights``, as new leaves."""
-    stepped = []
-    for w, slope, buffer in zip(weights, slopes, buffers, strict=True):
-        step = slope.detach() + weight_decay * w.detach()
-        if buffer is not None:
-            step += momentum * buffer
-        stepped.append((w.detach() - lr * step).requires_grad_())
-    return stepped
+    # A call for all weights at once: on a GPU each would else be five kernels of a microsecond.
+    fixed = [w.detach() for w in weights]
+    step = torch._foreach_add([s.detach() for s in slopes], torch._foreach_mul(fixed, weight_decay))
+    moving = [(at, buffer) for at, buffer in zip(step, buffers, strict=True) if buffer is not None]
+    if moving:
+        before = torch._foreach_mul([buffer for _, buffer in moving], momentum)
+        torch._foreach_add_([at for at, _ in moving], before)
+    torch._foreach_mul_(step, lr)
+    return [w.requires_grad_() for w in torch._foreach_sub(fixed, step)]
 
 
 def _exact_product(
@@ -111,8 +113,10 @@ def _difference(
     # DARTS architect.py: R = radius / |v|. Where v is 0 any step gives the difference 0.
     epsilon = torch.where(length == 0, radius, radius / length)
 
+    fixed = [w.detach() for w in weights]
+
     def slope_at(step: Tensor) -> list[Tensor]:
-        moved = [w.detach() + step * x for w, x in zip(weights, v, strict=True)]
+        moved = torch._foreach_add(fixed, torch._foreach_mul(v, step.to(fixed[0].dtype)))
         return _gradients(train_loss(moved, alphas), alphas)
 
     above, below = slope_at(epsilon), slope_at(-epsilon)
