@@ -39,6 +39,8 @@ class Options:
         repeats: timed runs of every variant, after one that is not counted.
         tasks: which to measure, in this order.
         only: variants to measure beside the first of each task; empty is all.
+        reference: whether that first one is measured. On a GPU its many convolutions take cuDNN
+            up to 20 s to prepare.
         compile: also measure the plain form under ``torch.compile`` (minutes to compile).
         memory: also measure peak memory, one child process for each number.
         processes: of the task packing, one row each; each has ``process_threads`` threads and
@@ -61,6 +63,7 @@ class Options:
     repeats: int = 3
     tasks: tuple[Task, ...] = UNASKED
     only: tuple[str, ...] = ()
+    reference: bool = True
     compile: bool = False
     memory: bool = True
     processes: tuple[int, ...] = (1, 2, 4, 8)

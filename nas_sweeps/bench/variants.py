@@ -72,7 +72,7 @@ def variants(options: Options, task: str) -> tuple[Variant, ...]:
     if not chosen:
         names = ", ".join(f"'{one.name}'" for one in others)
         raise ValueError(f"--variant: unknown '{options.only[0]}'; {task} has {names}")
-    return first, *chosen
+    return (first, *chosen) if options.reference else tuple(chosen)
 
 
 def _known(options: Options, task: str) -> tuple[Variant, ...]:

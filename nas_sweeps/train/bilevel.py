@@ -116,7 +116,7 @@ def _difference(
     fixed = [w.detach() for w in weights]
 
     def slope_at(step: Tensor) -> list[Tensor]:
-        moved = torch._foreach_add(fixed, torch._foreach_mul(v, step.to(fixed[0].dtype)))
+        moved = torch._foreach_add(fixed, torch._foreach_mul(list(v), step.to(fixed[0].dtype)))
         return _gradients(train_loss(moved, alphas), alphas)
 
     above, below = slope_at(epsilon), slope_at(-epsilon)

@@ -30,14 +30,14 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).parents[2]
 LIMITS_S = {  # on a GPU; a machine that is slower loses the last parts, not the first
     "environment": 30,
-    "warm-up": 90,
-    "arithmetic": 40,
-    "tests": 115,
-    "benchmark": 150,
+    "warm-up": 130,
+    "benchmark": 110,
     "profile": 30,
-    "tiles": 80,
+    "arithmetic": 100,
+    "tests": 200,
     "epochs": 70,
     "trial": 60,
+    "tiles": 80,
 }
 ALL_S = 470  # of all parts together
 SCHEMA = pa.schema(
