@@ -146,3 +146,17 @@ _LOOKS: dict[str, Callable[[], Any]] = {
 }
 
 PROCESS = Reuse()  # this one
+
+
+class UsedUp(RuntimeError):
+    """The process that raises it had better run no other trial."""
+
+
+def require_reusable(failed: bool = False) -> None:
+    """Called when this process has run a trial.
+
+    Raises:
+        UsedUp: no other is to run here.
+    """
+    if (why := PROCESS.end(failed)) is not None:
+        raise UsedUp(f"no other trial runs in this process: {why}")
