@@ -117,7 +117,9 @@ def run_trial(
     """
     PROCESS.begin()
     try:
-        attempt = store.begin(trial.trial_id, visible_devices=visible_devices())
+        attempt = store.begin(
+            trial.trial_id, visible_devices=visible_devices(), trials_before=PROCESS.trials - 1
+        )
     except AlreadyDone:
         return store.result(trial.trial_id)
     with trial_log(attempt.files.log, trial.trial_id) as log:
