@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from nas_sweeps.bench.measure import (
 )
 from nas_sweeps.bench.options import Options
 from nas_sweeps.bench.packing import packed_s
-from nas_sweeps.bench.start import Subject, seconds_by_phase
+from nas_sweeps.bench.start import Started, Subject, started
 from nas_sweeps.bench.steps import PASSES, Step, gflop, images_of, make_step
 from nas_sweeps.bench.table import TITLES, show
 from nas_sweeps.bench.variants import UNCOUNTED, variants
@@ -37,7 +37,7 @@ _F, _I, _S = pa.float64(), pa.int64(), pa.string()
 SCHEMA = pa.schema(
     [
         ("task", _S),
-        ("variant", _S),  # of the task start, a phase
+        ("variant", _S),  # of the task start: cold or warm, and a phase
         ("form", _S),  # of the network, where there is one
         ("step_s", _F),  # CPU seconds of all threads; on CUDA, and of packing, wall seconds
         ("cpu_s", _F),
@@ -54,6 +54,10 @@ SCHEMA = pa.schema(
         ("counted_gbyte", _F),
         ("floor_s", _F),
         ("floor_share", _F),  # floor_s over step_s
+        ("allocated_mib", _F),  # of the GPU at the end of the phase; start only, like the next
+        ("reserved_mib", _F),
+        ("private_mib", _F),  # of the machine's memory, mapped files left out
+        ("note", _S),  # why a worker would take a new process now; null where it would not
         ("processes", _I),  # packing only, like the next
         ("steps_per_hour", _F),  # of all processes together
         ("gemm_gflops", _F),
@@ -101,13 +105,13 @@ def _all(options: Options, say: Say) -> list[Row]:
     # Other processes first: this one keeps what a large step took, and would double it.
     peaks = {task: _peaks(options, task, say) for task in options.tasks}
     packed = _packing(options, say) if "packing" in options.tasks else []
-    started = _start(options, say) if "start" in options.tasks else []
+    begun = _start(options, say) if "start" in options.tasks else []
     machine, rows = rates(options.device), []
     for task in options.tasks:
         if task not in ("packing", "start"):
             measure = _on_cuda if options.device == "cuda" and task in PASSES else _task
             rows += measure(options, task, machine, peaks[task], say)
-    rows += started + packed
+    rows += begun + packed
     return [dict.fromkeys(SCHEMA.names) | _setting(options, row, machine) | row for row in rows]
 
 
@@ -234,15 +238,27 @@ def _counted(work: Work, step_s: float, machine: Rates) -> Row:
 
 
 def _start(options: Options, say: Say) -> list[Row]:
-    """From the start of a trial's process, a row for each phase."""
+    """A row for each phase of a trial in a new process, and of the next one in the same."""
     say(TITLES["start"])
     names = ("device", "precision", "channels", "layers", "batch", "image_size", "threads")
-    subject = Subject(**{name: getattr(options, name) for name in names})
-    rows = []
-    for phase, seconds in seconds_by_phase(subject).items():
-        row = {"task": "start", "variant": phase, "step_s": seconds, "wall_s": seconds}
-        rows.append(row | {"repeats": 1})
-    return rows
+    subject = Subject(**{name: getattr(options, name) for name in names}, warm=1)
+    cold, warm = started(subject)
+    return [*_phases("cold", cold), *_phases("warm", warm)]
+
+
+def _phases(kind: str, trial: Started) -> Iterator[Row]:
+    for phase, seconds in trial.seconds.items():
+        yield {
+            "task": "start",
+            "variant": f"{kind}: {phase}",
+            "step_s": seconds,
+            "wall_s": seconds,
+            "allocated_mib": trial.allocated[phase],
+            "reserved_mib": trial.reserved[phase],
+            "private_mib": trial.private[phase],
+            "note": trial.why_not,
+            "repeats": 1,
+        }
 
 
 def _packing(options: Options, say: Say) -> list[Row]:

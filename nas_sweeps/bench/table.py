@@ -9,6 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from nas_sweeps.bench.start import UNTIL_FIRST
+
 Row = dict[str, Any]
 Cells = Callable[[Row], tuple[str, ...]]
 TITLES = {
@@ -41,8 +43,9 @@ def show(rows: Sequence[Row], console: Console) -> None:
         console.print(_table(counted, ("ops", "GFLOP", "GB", "GEMM", "floor s", "of s"), _works))
         console.print(_counts(counted[0]), soft_wrap=True, highlight=False)
     if started:
-        console.print(_table(started, ("s",), lambda row: (_seconds(row["wall_s"]),)))
-        console.print(_starting(started[0]), soft_wrap=True, highlight=False)
+        columns = ("s", "alloc. MiB", "reserved", "private")
+        console.print(_table(started, columns, _phase))
+        console.print(_starting(started), soft_wrap=True, highlight=False)
     if packed:
         console.print(_table(packed, ("at once", "steps/h", "in all", "each"), _packs))
         console.print(_packing(packed[0]), soft_wrap=True, highlight=False)
@@ -104,6 +107,11 @@ def _packs(row: Row) -> tuple[str, ...]:
     )
 
 
+def _phase(row: Row) -> tuple[str, ...]:
+    memory = (row["allocated_mib"], row["reserved_mib"], row["private_mib"])
+    return _seconds(row["wall_s"]), *(f"{mib:.0f}" for mib in memory)
+
+
 def _clocks(row: Row) -> str:
     clock = "wall time" if row["device"] == "cuda" else "CPU time of all threads"
     return (
@@ -121,11 +129,23 @@ def _counts(row: Row) -> str:
     )
 
 
-def _starting(row: Row) -> str:
+def _starting(rows: Sequence[Row]) -> str:
+    row = rows[0]
+    cold, warm = (until_first_s(rows, kind) for kind in ("cold", "warm"))
+    notes = dict.fromkeys(r["note"] for r in rows if r["note"])
     return (
-        f"Seconds of a search's process by phase, {row['device']}, {row['precision']}, B="
-        f"{row['batch']}, C={row['channels']}, L={row['layers']}."
-    )
+        f"Seconds of searches by phase, {row['device']}, {row['precision']}, B="
+        f"{row['batch']}, C={row['channels']}, L={row['layers']}; memory at the phase's end. From "
+        f"the end of a trial to the first step of the next: {_seconds(cold)} s in a new process "
+        f"(cold), {_seconds(warm)} s in the same (warm). "
+        + "; ".join(f"A worker would not go on in it: {note}." for note in notes)
+    ).rstrip()
+
+
+def until_first_s(rows: Sequence[Row], kind: str) -> float:
+    """Of a cold or a warm trial, the seconds of the phases that end with its first step."""
+    names = {f"{kind}: {phase}" for phase in UNTIL_FIRST}
+    return float(sum(row["wall_s"] for row in rows if row["variant"] in names))
 
 
 def _packing(row: Row) -> str:

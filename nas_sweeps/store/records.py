@@ -30,7 +30,7 @@ METRICS = frozenset(ACCURACIES + COUNTS)
 
 # Of the tables, raised when a column is new, gone, or changes its meaning; and which versions of
 # compacted tables are read, ``schemas.upgrade`` making of them what it takes.
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 READABLE = range(4, SCHEMA_VERSION + 1)
 
 
@@ -95,6 +95,7 @@ class AttemptRecord:
     state: AttemptState = AttemptState.RUNNING
     device: str | None = None
     visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES as it was
+    trials_before: int | None = None  # in its process, which was warm after the first
     epochs_from: int = 0
     epochs_done: int = 0
     cost: dict[str, float] = field(default_factory=dict)

@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from nas_sweeps.store import Store
+from nas_sweeps.store import Result, Store
 from nas_sweeps.store.lease import Watch
 from nas_sweeps.sweep.executor import Given
 from nas_sweeps.sweep.own_classes import unpack
@@ -29,11 +29,14 @@ def run_in_worker(
     resources: Resources,
     given: Given,
     stop: Callable[[], str | None] = never,
-) -> None:
-    """Run a trial of a store in a process that is there for it. Without a GPU it must see none.
+) -> Result | None:
+    """Run a trial of a store in a process that is there for trials. Without a GPU it must see none.
 
     Args:
         stop: as ``stop_reason`` of ``run_trial``, asked beside the driver.
+
+    Returns:
+        As ``run_trial``.
 
     Raises:
         ValueError: the store, as it is seen here, does not hold the trial.
@@ -44,7 +47,7 @@ def run_in_worker(
     unpack(given.own)
     here = Store(store).require()
     watched = Watch(here.layout, given.driver, trial_id).stop_reason if given.driver else never
-    run_trial(
+    return run_trial(
         here.spec(trial_id),
         here,
         given.places,

@@ -11,6 +11,7 @@ import torch
 from nas_sweeps.cost.simulate import Room
 from nas_sweeps.store.lease import Watch
 from nas_sweeps.sweep.executor import Ended, Pool, Setting
+from nas_sweeps.sweep.reuse import give_back
 from nas_sweeps.sweep.worker import run_trial
 from nas_sweeps.trial import Resources
 
@@ -59,4 +60,7 @@ class InlinePool(Pool):
             )
         except OSError as error:
             return [Ended(trial_id, f"could not write to the store ({error})")]
+        finally:
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+                give_back()  # the next trial may need all of the GPU
         return [Ended(trial_id)]

@@ -1,4 +1,4 @@
-"""The Ray pool: one Tuner in a thread of its own, one actor a trial, pinned to its GPUs.
+"""The Ray pool: one Tuner in a thread of its own, actors that are pinned to their GPUs.
 
 Ray Tune is a loop that asks a searcher what to run. Here the loop of ``job`` decides that: the
 searcher hands on, from one queue, what the job has started, and puts into another what has ended.
@@ -28,11 +28,12 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas_sweeps.cost.simulate import Room
-from nas_sweeps.store import Store
+from nas_sweeps.store import State, Store
 from nas_sweeps.store.remote import RemoteFiles
 from nas_sweeps.sweep.entry import run_in_worker
 from nas_sweeps.sweep.executor import Ended, Given, Pool, Setting
 from nas_sweeps.sweep.own_classes import why_not_here
+from nas_sweeps.sweep.reuse import require_reusable
 from nas_sweeps.trial import Resources
 
 DIED = "died without a word: killed, out of memory, or the store cannot be written there"
@@ -94,9 +95,9 @@ class RayPool(Pool):
             tune_config=tune.TuneConfig(
                 search_alg=self._searcher,
                 num_samples=-1,  # any number would cut the sweep short without a word
-                # A new process costs seconds of imports. One that held a GPU is not used again:
-                # its memory would be the next trial's loss.
-                reuse_actors=not any(need.gpus for need in self.setting.needs),
+                # A new process costs seconds of imports, and of a GPU's first use. What follows a
+                # trial goes to its actor where it takes as much; ``_trainable`` says what else.
+                reuse_actors=True,
             ),
             run_config=_run_config(self.setting.store, _Listener(self._searcher)),
         )
@@ -205,11 +206,14 @@ class _Listener(tune.Callback):
 
 
 def _trainable(setting: Setting, given: Given) -> Any:
+    """What an actor does for each trial. How it ended stands in the store when memory is looked at,
+    so an actor that raises UsedUp costs its process, and the trial nothing."""
     store = setting.store.root
 
     def train(config: dict[str, Any]) -> None:
         resources = Resources(cpus=config["cpus"], gpus=config["gpus"])
-        run_in_worker(store, config["trial_id"], resources, given)
+        result = run_in_worker(store, config["trial_id"], resources, given)
+        require_reusable(failed=result is not None and result.state == State.FAILED)
 
     def bundle(config: dict[str, Any]) -> tune.PlacementGroupFactory:
         return tune.PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])

@@ -38,6 +38,7 @@ from nas_sweeps.sweep.machine import (
     numerics_of,
     visible_devices,
 )
+from nas_sweeps.sweep.reuse import PROCESS
 from nas_sweeps.sweep.trial_log import trial_log
 from nas_sweeps.tables.compaction import write_classes, write_epochs
 from nas_sweeps.train.common import (
@@ -114,8 +115,11 @@ def run_trial(
     Raises:
         OSError: the store cannot be written to.
     """
+    PROCESS.begin()
     try:
-        attempt = store.begin(trial.trial_id, visible_devices=visible_devices())
+        attempt = store.begin(
+            trial.trial_id, visible_devices=visible_devices(), trials_before=PROCESS.trials - 1
+        )
     except AlreadyDone:
         return store.result(trial.trial_id)
     with trial_log(attempt.files.log, trial.trial_id) as log:

@@ -57,6 +57,7 @@ ATTEMPT_FACTS = (
     "pid",
     "device",
     "visible_devices",
+    "trials_before",
     "note",
 )
 COSTS = ("wall_s", "cpu_s", "gpu_hours", "peak_mem_gib")

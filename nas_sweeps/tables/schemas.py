@@ -113,6 +113,7 @@ ATTEMPTS = _schema(  # one row per attempt at a trial, whatever became of it
     (TEXT, ["host"]),
     (COUNT, ["pid"]),
     (TEXT, ["device", "visible_devices"]),
+    (COUNT, ["trials_before"]),  # in its process
     (TEXT, ["device_kind", "device_model"]),
     (COUNT, ["threads"]),
     (TEXT, ["precision", "form", "torch_version", "triton_version"]),

@@ -19,7 +19,7 @@ from nas_sweeps.bench.measure import peak_of_step
 from nas_sweeps.bench.options import TASKS, Options, Task
 from nas_sweeps.bench.packing import packed_s
 from nas_sweeps.bench.run import SCHEMA, makers_of, run
-from nas_sweeps.bench.start import BEFORE
+from nas_sweeps.bench.start import COLD, WARM
 from nas_sweeps.bench.steps import Search, gflop, make_step
 from nas_sweeps.bench.table import show
 from nas_sweeps.bench.variants import (
@@ -87,7 +87,9 @@ def test_every_variant_of_a_task_has_a_row_on_screen_and_in_the_file(
     assert table.schema.equals(SCHEMA)
     assert table.to_pylist() == rows
     if task == "start":
-        assert [row["variant"] for row in rows] == [*BEFORE]
+        wanted = [f"cold: {phase}" for phase in COLD] + [f"warm: {phase}" for phase in WARM]
+        assert [row["variant"] for row in rows] == wanted
+        assert {row["note"] for row in rows} == {None}, "a worker goes on in the same process"
     else:
         assert rows[0]["ratio"] == 1
         assert rows[-1]["variant"] == "ours"

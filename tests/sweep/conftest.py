@@ -40,9 +40,9 @@ def fake_actors(fake_runs: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, s
 
     given = dict(SWITCH)
 
-    def run_faked(*arguments: Any) -> None:
+    def run_faked(*arguments: Any) -> Any:
         os.environ.update(given)
-        run_in_worker(*arguments)
+        return run_in_worker(*arguments)
 
     monkeypatch.setattr("nas_sweeps.sweep.ray_tune.run_in_worker", run_faked)
     return given

@@ -44,13 +44,88 @@ def run_on_ray(store: Path | str, a_grid: ns.Grid, **options: object):
     return run(a_grid, store, executor="ray", console="none", **options)
 
 
-def test_trials_are_pinned_to_the_gpus_they_were_given(tmp_path: Path) -> None:
-    summary = run_on_ray(tmp_path, grid({"gpus": 1, "cpus": 1}))
-    assert summary.complete
-    seen = ns.load(tmp_path).attempts.visible_devices
-    assert len(seen) == 4
-    assert set(seen) == {"0", "1"}, "two trials at a time, one device each"
-    assert not (tmp_path / ".tune").exists()
+def test_trials_are_pinned_to_the_gpus_they_were_given_and_follow_each_other_in_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nas_sweeps.sweep import ray_tune
+
+    begun, body = tmp_path / "begun", ray_tune.run_in_worker
+    begun.mkdir()
+
+    def two_at_once(store, trial_id, *others):
+        (begun / trial_id).touch()
+        limit = time.monotonic() + 120
+        while len(list(begun.iterdir())) < 2 and time.monotonic() < limit:
+            time.sleep(0.05)
+        return body(store, trial_id, *others)
+
+    monkeypatch.setattr(ray_tune, "run_in_worker", two_at_once)
+    store = tmp_path / "store"
+    assert run_on_ray(store, grid({"gpus": 1, "cpus": 1})).complete
+    attempts = ns.load(store).attempts
+    assert len(attempts) == 4
+    assert set(attempts.visible_devices) == {"0", "1"}, "two trials at a time, one device each"
+    assert attempts.groupby("pid").visible_devices.nunique().tolist() == [1, 1]
+    for _, of_process in attempts.groupby("pid"):
+        assert sorted(of_process.trials_before) == list(range(len(of_process)))
+    assert not (store / ".tune").exists()
+
+
+def test_a_process_whose_trial_failed_runs_no_other(
+    tmp_path: Path, fake_actors: dict[str, str]
+) -> None:
+    fake_actors |= {fake.FAILS: "darts"}
+    search = TINY["search"] | {"seeds": [0, 1], "resources": {"gpus": 1, "cpus": 1}}
+    a_grid = ns.Grid.from_dict(TINY | {"search": search, "retrain": {"winners": "none"}})
+    counts = run_on_ray(tmp_path, a_grid).counts["search"]
+    assert (counts["done"], counts["failed"]) == (2, 2)
+    attempts = ns.load(tmp_path).attempts.sort_values("started_at")
+    for _, of_process in attempts.groupby("pid"):
+        assert "failed" not in of_process.state.tolist()[:-1]
+    assert attempts.error_class.dropna().tolist() == ["RuntimeError"] * 2, "as the trial says"
+
+
+def test_a_warm_worker_that_is_killed_costs_its_trial_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By SIGKILL, after the first epoch's checkpoint of the second trial in its process."""
+    from nas_sweeps.sweep import ray_tune
+
+    body, killed = ray_tune.run_in_worker, tmp_path / "killed"
+
+    def is_killed_once(*arguments):
+        from nas_sweeps.sweep import worker
+        from nas_sweeps.sweep.reuse import PROCESS
+
+        save = worker._Worker._save
+
+        def save_and_die(self, run):
+            save(self, run)
+            if PROCESS.trials == 2 and not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        worker._Worker._save = save_and_die
+        try:
+            return body(*arguments)
+        finally:
+            worker._Worker._save = save
+
+    monkeypatch.setattr(ray_tune, "run_in_worker", is_killed_once)
+    recipe = TINY["search"]["recipe"] | {"epochs": 2}
+    search = TINY["search"] | {"methods": ["darts"], "seeds": [0, 1, 2], "recipe": recipe}
+    a_grid = ns.Grid.from_dict(
+        TINY
+        | {
+            "search": search | {"resources": {"gpus": 1, "cpus": 2}},  # one at a time
+            "retrain": {"winners": "none"},
+        }
+    )
+    assert run_on_ray(tmp_path / "store", a_grid).complete
+    attempts = ns.load(tmp_path / "store").attempts.sort_values("started_at")
+    assert attempts.state.tolist() == ["done", "lost", "done", "done"]
+    assert attempts.trials_before.tolist() == [0, 1, 0, 1]
+    assert attempts.epochs_from.tolist() == [0, 0, 1, 0], "it goes on from its checkpoint"
 
 
 def test_more_gpus_than_any_node_has_are_refused_at_once(tmp_path: Path) -> None:
@@ -81,7 +156,7 @@ def test_a_worker_that_dies_is_started_again_and_goes_on(
 
         worker._Worker._save = save_and_die
         try:
-            body(*arguments)
+            return body(*arguments)
         finally:
             worker._Worker._save = save
 
