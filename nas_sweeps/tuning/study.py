@@ -12,7 +12,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -28,7 +28,7 @@ from nas_sweeps.trial import (
     SearchTrial,
     absent_values,
 )
-from nas_sweeps.tuning.ranges import Range, plain_recipe, ranges_of
+from nas_sweeps.tuning.ranges import Range, plain_recipe, ranges_of, setting_of, with_setting
 
 if TYPE_CHECKING:
     import optuna
@@ -90,25 +90,29 @@ class Study(Identified):
     def _values(self, method: MethodSpec, recipe: SearchRecipe) -> Values:
         knobs = absent_values(methods.get(method.name)) | dict(method.knobs)
         return tuple(
-            (name, _of_recipe(recipe, name) if name.startswith(_RECIPE) else knobs[name])
+            (
+                name,
+                setting_of(recipe, name.removeprefix(_RECIPE))
+                if name.startswith(_RECIPE)
+                else knobs[name],
+            )
             for name in self.ranges
         )
 
     def trial(self, values: Values, data: Data, seed: int) -> SearchTrial:
         """The search with these values, as a grid that says them has it."""
-        chosen = dict(values)
-        settings: dict[str, Any] = {
-            name.removeprefix(_RECIPE): value
-            for name, value in chosen.items()
-            if name.startswith(_RECIPE)
-        }
+        recipe = plain_recipe(self.recipe)
         knobs = absent_values(methods.get(self.method.name)) | dict(self.method.knobs)
-        knobs |= {name: value for name, value in chosen.items() if name in knobs}
+        for name, value in values:
+            if name.startswith(_RECIPE):
+                recipe = with_setting(recipe, name.removeprefix(_RECIPE), value)
+            else:
+                knobs[name] = value
         return SearchTrial(
             data=data,
             distribution=self.distribution,
             method=methods.resolve(self.method.name, knobs),
-            recipe=replace(plain_recipe(self.recipe), **settings),
+            recipe=recipe,
             seed=seed,
         )
 
@@ -242,7 +246,3 @@ def _round(value: Any, span: Range) -> Any:
     if span.choices or span.whole:
         return value
     return min(max(float(f"{value:.{_DIGITS}g}"), span.low), span.high)
-
-
-def _of_recipe(recipe: SearchRecipe, name: str) -> Any:
-    return getattr(recipe, name.removeprefix(_RECIPE))
