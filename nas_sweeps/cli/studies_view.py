@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
-from nas_sweeps.phases.search import Tried, tried
+from nas_sweeps.grid.tuned import Tried, TunedSlot, tried
 from nas_sweeps.schedule import Scheduler
 from nas_sweeps.tuning import Study, Values
 
 
-def studies_lines(scheduler: Scheduler, budget: int) -> Iterator[str]:
-    """A line for each study of a plan.
-
-    Args:
-        budget: how many proposals each has.
-    """
+def studies_lines(scheduler: Scheduler) -> Iterator[str]:
+    """A line for each study of a plan that has proposed something."""
+    numbers = {(e.study, e.number) for e, _ in scheduler.states() if isinstance(e, TunedSlot)}
+    budgets = Counter(study for study, number in numbers if number is not None)
     for study, proposals in tried(scheduler.known()).items():
-        where = f"{study.method} {study.distribution}"
-        yield f"study {study.name} of {where}: {_progress(study, proposals, budget)}"
+        progress = _progress(study, proposals, budgets[study])
+        yield f"study {study.name} of {study.cell}: {progress}"
 
 
 def _progress(study: Study, proposals: list[Tried], budget: int) -> str:

@@ -232,15 +232,19 @@ class Scheduler:
         found: tuple[Trial, Origin | None] | None
         if not isinstance(entry, Slot):
             found = entry, entry.origin
-        elif entry.recall is not None and entry.recall in self._recalled:
-            found = self._recalled[entry.recall], entry.origin
-        elif not all(map(self._is_over, self._parents[number])):
-            return
         else:
-            found = entry.fill(
-                [self._seen(parent) for parent in self._parents[number]],
-                [seen for key in entry.beside if (seen := self._seen(self._numbers[key]))],
-            )
+            parents = self._parents[number]
+            founders = parents[: entry.founders]
+            if not all(map(self._is_over, founders)):
+                return
+            found = entry.recalled(self._recalled, [self._seen(parent) for parent in founders])
+            if found is None:
+                if not all(map(self._is_over, parents)):
+                    return
+                found = entry.fill(
+                    [self._seen(parent) for parent in parents],
+                    [seen for key in entry.beside if (seen := self._seen(self._numbers[key]))],
+                )
         if found is None:
             self._resolved[number] = None
             return

@@ -12,12 +12,13 @@ from nas_sweeps.tuning.ranges import (
     tuned_recipe,
     with_setting,
 )
-from nas_sweeps.tuning.study import SAMPLERS, Sampler, Study, Told, Values, require
+from nas_sweeps.tuning.study import SAMPLERS, RetrainStudy, Sampler, Study, Told, Values, require
 
 __all__ = [
     "REGISTRIES",
     "SAMPLERS",
     "Range",
+    "RetrainStudy",
     "Sampler",
     "Study",
     "Told",

@@ -12,20 +12,26 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 from nas_sweeps import methods
+from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.trial import (
+    LABEL,
     Data,
     Distribution,
     Identified,
     Knob,
     MethodSpec,
+    Origin,
+    RetrainRecipe,
+    RetrainTrial,
     SearchRecipe,
     SearchTrial,
+    Trial,
     absent_values,
 )
 from nas_sweeps.tuning.ranges import Range, plain_recipe, ranges_of, setting_of, with_setting
@@ -52,14 +58,15 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study(Identified):
-    """What of one cell of a grid is tuned, and how. Not how long, nor how much at once.
+    """What of one cell of a search is tuned, and how. Not how long, nor how much at once.
 
     So a study goes on when its budget grows. ``seeds`` are those over which the objective of each
     proposal is averaged; the sampler draws from ``seed``.
     """
 
+    phase: ClassVar[str] = "search"
     method: MethodSpec
-    recipe: SearchRecipe
+    recipe: SearchRecipe | RetrainRecipe
     data: Data
     distribution: Distribution
     seeds: tuple[int, ...]
@@ -74,21 +81,33 @@ class Study(Identified):
         return self.digest[:8]
 
     @property
+    def cell(self) -> str:
+        """Whose values it proposes, in words."""
+        return f"{self.method} {self.distribution}"
+
+    @property
     def ranges(self) -> dict[str, Range]:
         """By knob, and by ``recipe.setting``."""
         settings = {_RECIPE + name: span for name, span in ranges_of(self.recipe)}
         return dict(ranges_of(self.method)) | settings
 
+    @property
+    def searching(self) -> MethodSpec | None:
+        """The method, where its knobs are those of the trials."""
+        return self.method
+
     def defaults(self) -> Values:
         """The values before tuning: proposal 0."""
         return self._values(self.method, self.recipe)
 
-    def values_of(self, trial: SearchTrial) -> Values:
+    def values_of(self, trial: Trial) -> Values:
         """What of a trial was proposed."""
+        assert isinstance(trial, SearchTrial)
         return self._values(trial.method, trial.recipe)
 
-    def _values(self, method: MethodSpec, recipe: SearchRecipe) -> Values:
-        knobs = absent_values(methods.get(method.name)) | dict(method.knobs)
+    def _values(self, method: MethodSpec, recipe: SearchRecipe | RetrainRecipe) -> Values:
+        tuned = bool(ranges_of(self.method))
+        knobs = absent_values(methods.get(method.name)) | dict(method.knobs) if tuned else {}
         return tuple(
             (
                 name,
@@ -99,22 +118,38 @@ class Study(Identified):
             for name in self.ranges
         )
 
-    def trial(self, values: Values, data: Data, seed: int) -> SearchTrial:
-        """The search with these values, as a grid that says them has it."""
-        recipe = plain_recipe(self.recipe)
+    def trial(
+        self, values: Values, data: Data, seed: int, genotype: Genotype | None = None
+    ) -> Trial:
+        """The trial that tries these values: here the search, as a grid that says them has it."""
         knobs = absent_values(methods.get(self.method.name)) | dict(self.method.knobs)
-        for name, value in values:
-            if name.startswith(_RECIPE):
-                recipe = with_setting(recipe, name.removeprefix(_RECIPE), value)
-            else:
-                knobs[name] = value
+        knobs |= {name: value for name, value in values if not name.startswith(_RECIPE)}
         return SearchTrial(
             data=data,
             distribution=self.distribution,
             method=methods.resolve(self.method.name, knobs),
-            recipe=recipe,
+            recipe=self._recipe(values),
             seed=seed,
         )
+
+    def final(self, values: Values, data: Data, seed: int, genotype: Genotype | None) -> Trial:
+        """The trial with the values that were found: here the same."""
+        return self.trial(values, data, seed, genotype)
+
+    def result(self, origin: Origin, number: int) -> Origin:
+        """Who asks for a trial with the values of a proposal."""
+        return origin
+
+    def stand_in(self, data: Data, seed: int) -> Trial | None:
+        """A trial that takes as long as those that are tried; None: that needs a genotype."""
+        return self.trial(self.defaults(), data, seed)
+
+    def _recipe(self, values: Values) -> Any:
+        recipe = plain_recipe(self.recipe)
+        for name, value in values:
+            if name.startswith(_RECIPE):
+                recipe = with_setting(recipe, name.removeprefix(_RECIPE), value)
+        return recipe
 
     def propose(self, told: Sequence[Told], running: Sequence[Values]) -> Values:
         """The next values: its number is that of all that were told and run.
@@ -127,6 +162,71 @@ class Study(Identified):
         if not told and not running:
             return self.defaults()
         return _ask(self, tuple(told), tuple(running))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainStudy(Study):
+    """What of a retraining's recipe is tuned, for one genotype, or for those of one cell.
+
+    A proposal trains on T and is measured on V; what was found is trained as ``recipe`` says, by
+    default on both. ``method`` only names, for people, who found the genotype. ``of`` says which
+    searches find it, by names that last, and ``search_epoch`` after which epoch; or else it is
+    ``genotype``, which is published.
+    """
+
+    phase: ClassVar[str] = "retrain"
+    method: MethodSpec = field(metadata=LABEL, compare=False)
+    of: tuple[str, ...]
+    search_epoch: int | None
+    genotype: Genotype | None
+
+    @property
+    def cell(self) -> str:
+        return f"retraining {self.method} {self.distribution}"
+
+    @property
+    def searching(self) -> None:
+        return None
+
+    @property
+    def tried(self) -> RetrainRecipe:
+        """How the first proposal is trained."""
+        return self._halved(self.defaults())
+
+    def _halved(self, values: Values) -> RetrainRecipe:
+        recipe: RetrainRecipe = self._recipe(values)
+        return replace(recipe, images="search_half")
+
+    def values_of(self, trial: Trial) -> Values:
+        return self._values(self.method, trial.recipe)
+
+    def trial(
+        self, values: Values, data: Data, seed: int, genotype: Genotype | None = None
+    ) -> Trial:
+        return self._retrain(
+            replace(self._recipe(values), images="search_half"), data, seed, genotype
+        )
+
+    def final(self, values: Values, data: Data, seed: int, genotype: Genotype | None) -> Trial:
+        return self._retrain(self._recipe(values), data, seed, genotype)
+
+    def result(self, origin: Origin, number: int) -> Origin:
+        return replace(origin, point=number)
+
+    def _retrain(
+        self, recipe: RetrainRecipe, data: Data, seed: int, genotype: Genotype | None
+    ) -> Trial:
+        assert genotype is not None, "a retraining without a genotype"
+        return RetrainTrial(
+            data=data,
+            distribution=self.distribution,
+            genotype=genotype,
+            recipe=recipe,
+            seed=seed,
+        )
+
+    def stand_in(self, data: Data, seed: int) -> Trial | None:
+        return None
 
 
 def require(sampler: str) -> None:

@@ -172,7 +172,7 @@ def test_what_was_proposed_before_is_taken_as_it_was() -> None:
     of = plan(grid())
     (fifth,) = [e for e in of.searches if e.number == 5]
     odd = fifth.study.trial((("zero_one", "l1"), ("zero_one_weight", 29.5)), fifth.data, fifth.seed)
-    taken = worked(of, recalled={fifth.recall: odd})
+    taken = worked(of, recalled={(fifth.study.name, 5, 0): odd})
     assert proposed(taken)[5] == odd
     assert taken[0].trial == odd or odd in [task.trial for task in taken]
 
