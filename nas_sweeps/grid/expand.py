@@ -40,6 +40,7 @@ class Seen(NamedTuple):
     trial: Trial
     outcome: Outcome | None = None
     along: Callable[[], Mapping[int, Genotype]] = dict  # genotypes after its epochs, as it searched
+    origin: Origin | None = None  # who asked for it there
 
     def genotype(self, epoch: int | None) -> Genotype | None:
         """What a trial that is done found, or had after an epoch of its search.
@@ -182,6 +183,8 @@ class Slot(Identified):
         if genotype is None:
             return None
         origin = replace(self.origin, search_id=winner.trial.trial_id, seed=winner.trial.seed)
+        if (asked := winner.origin) is not None:  # it may say more than the plan could
+            origin = replace(origin, variant=asked.variant, recipe=asked.recipe or origin.recipe)
         return genotype, winner.trial, origin
 
 

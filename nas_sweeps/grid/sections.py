@@ -293,6 +293,12 @@ class RetrainSection(PhaseSection):
         """The recipes by name; the name of the one ``recipe`` is empty."""
         return self.recipes or {"": self.recipe}
 
+    @property
+    def network(self) -> tuple[int, int]:
+        """Channels and layers of what it trains, under the first recipe."""
+        recipe = next(iter(self.named_recipes.values()))
+        return recipe.channels, recipe.layers
+
     def epochs_of(self, method: MethodSpec) -> tuple[int | None, ...]:
         """After which epochs the genotypes of a search by this method are taken; None: its end.
 

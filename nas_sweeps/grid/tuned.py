@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nas_sweeps.grid.expand import Entry, Recalled, Seen, Slot
 from nas_sweeps.grid.tune import TuneSection
@@ -30,6 +30,8 @@ class TunedSlot(Slot):
     number: int | None  # of the proposal; None: the winner
     founders: int = 0
     known: tuple[str, ...] = ()
+    point: int = 0  # of what it leads to: which of so many
+    points: int = 1
 
     @property
     def method(self) -> MethodSpec | None:
@@ -63,7 +65,7 @@ class TunedSlot(Slot):
 
     @property
     def lasting(self) -> str:
-        return f"{self.study.name} {self.origin.variant} {self.seed}"
+        return f"{self.study.name} {self.origin.variant} {self.seed} {self.point}"
 
     def recalled(
         self, kept: Mapping[Recalled, Trial], founders: Sequence[Seen | None]
@@ -87,9 +89,8 @@ class TunedSlot(Slot):
         asked, seeds = parents[self.founders :], len(self.study.seeds)
         tried = [asked[i : i + seeds] for i in range(0, len(asked), seeds)]
         if self.number is None:
-            means = [_mean(one) for one in tried]
-            best = max(range(len(means)), key=lambda i: means[i])
-            if means[best] == -math.inf:
+            best = self._best(tried)
+            if best is None:
                 return None
             values = self._values(tried[best][0])
             trial = self.study.final(values, self.data, self.seed, genotype)
@@ -98,10 +99,20 @@ class TunedSlot(Slot):
             values = self._values(beside[-1])  # of its own first seed
         else:
             values = self.study.propose(
-                [Told(self._values(one[0]), _finite(_mean(one))) for one in tried],
+                [Told(self._values(one[0]), *_means(self.study, one)) for one in tried],
                 [self._values(seen) for seen in beside],
             )
         return self.study.trial(values, self.data, self.seed, genotype), origin
+
+    def _best(self, tried: Sequence[Sequence[Seen | None]]) -> int | None:
+        """The number of the proposal that has won, or is this point of the Pareto set.
+
+        Where the set has fewer points than are asked for, the last one again: equal trials are one.
+        """
+        measured = [(number, *_means(self.study, one)) for number, one in enumerate(tried)]
+        known = [(n, value, cost or 0.0) for n, value, cost in measured if value is not None]
+        points = spread(pareto_set(known), self.points)
+        return points[min(self.point, len(points) - 1)] if points else None
 
     def _founded(
         self, founders: Sequence[Seen | None]
@@ -114,12 +125,39 @@ class TunedSlot(Slot):
         return self.study.values_of(seen.trial)
 
 
+def pareto_set(measured: Iterable[tuple[int, float, float]]) -> list[int]:
+    """The numbers of proposals that no other one beats: from the highest objective to the lowest.
+
+    Args:
+        measured: number, objective and cost. Of equals, the first counts. With equal costs it is
+            the one with the highest objective.
+    """
+    found, least = list[int](), math.inf
+    for number, _, cost in sorted(measured, key=lambda one: (-one[1], one[2], one[0])):
+        if cost < least:
+            found.append(number)
+            least = cost
+    return found
+
+
+def spread(points: Sequence[int], most: int) -> list[int]:
+    """At most so many of the points, evenly by rank: the first and the last are among them."""
+    if len(points) <= most:
+        return list(points)
+    steps = max(1, most - 1)
+    return [points[round(i * (len(points) - 1) / steps)] for i in range(most)]
+
+
 class Tried(NamedTuple):
-    """A proposal, and the mean objective over the seeds of the study; None: not known yet."""
+    """A proposal, and the mean objective over the seeds of the study; None: not known yet.
+
+    ``cost`` is the mean of what is minimised beside, 0 where that is nothing.
+    """
 
     number: int
     values: Values
     objective: float | None
+    cost: float | None = None
 
 
 def tried(known: Iterable[tuple[Entry, Seen]]) -> dict[Study, list[Tried]]:
@@ -137,7 +175,7 @@ def tried(known: Iterable[tuple[Entry, Seen]]) -> dict[Study, list[Tried]]:
             Tried(
                 number,
                 study.values_of(of[0].trial),
-                _finite(_mean(of)) if len(of) == len(study.seeds) else None,
+                *(_means(study, of) if len(of) == len(study.seeds) else (None, None)),
             )
             for number, of in sorted(numbers.items())
         ]
@@ -174,29 +212,42 @@ def proposals(
             yield proposal
 
 
-def winner(
-    slot: TunedSlot, budget: Sequence[TunedSlot], origin: Origin, **changes: Any
-) -> TunedSlot:
-    """The slot for what a study's best proposal leads to.
+def winners(
+    slot: TunedSlot,
+    tune: TuneSection,
+    budget: Sequence[TunedSlot],
+    origin: Origin,
+    seeds: Iterable[int],
+    data_of: Callable[[int], Data],
+) -> Iterator[TunedSlot]:
+    """The slots for what a study's proposals lead to: of each point, with every seed.
 
     Args:
         slot: parents are those that decide what is trained, and no others.
         budget: every proposal of the study.
     """
-    return replace(
-        slot,
-        parents=slot.parents + tuple(proposal.key for proposal in budget),
-        founders=len(slot.parents),
-        origin=origin,
-        **changes,
-    )
+    parents = slot.parents + tuple(proposal.key for proposal in budget)
+    for point in range(tune.points):
+        for seed in seeds:
+            yield replace(
+                slot,
+                parents=parents,
+                founders=len(slot.parents),
+                origin=origin,
+                data=data_of(seed),
+                seed=seed,
+                point=point,
+                points=tune.points,
+            )
 
 
-def _mean(seeds: Sequence[Seen | None]) -> float:
-    """Of a proposal's objective; minus infinity where one of its trials has none."""
-    ranks = [seen.outcome.rank if seen and seen.outcome else -math.inf for seen in seeds]
-    return sum(ranks) / len(ranks)
-
-
-def _finite(mean: float) -> float | None:
-    return None if math.isinf(mean) else mean
+def _means(study: Study, seeds: Sequence[Seen | None]) -> tuple[float | None, float | None]:
+    """Of a proposal, the mean objective and the mean cost; None where a trial has none."""
+    measured: list[tuple[float, float]] = []
+    for seen in seeds:
+        found = seen.outcome if seen else None
+        if seen is None or found is None or found.genotype is None or math.isinf(found.rank):
+            return None, None
+        measured.append((found.rank, study.cost_of(seen.trial, found.genotype)))
+    objective, cost = (sum(each) / len(measured) for each in zip(*measured, strict=True))
+    return objective, cost

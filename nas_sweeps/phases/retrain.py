@@ -13,7 +13,7 @@ from nas_sweeps.grid.expand import Entry, Slot
 from nas_sweeps.grid.genotypes import GivenGenotype
 from nas_sweeps.grid.sections import RetrainSection
 from nas_sweeps.grid.tune import TuneSection
-from nas_sweeps.grid.tuned import TUNING, TunedSlot, proposals, winner
+from nas_sweeps.grid.tuned import TUNING, TunedSlot, proposals, winners
 from nas_sweeps.phases.contract import Phase, phase_named, register
 from nas_sweeps.trial import Data, Distribution, MethodSpec, Origin, RetrainRecipe, RetrainTrial
 from nas_sweeps.tuning import RetrainStudy, plain_recipe, ranges_of
@@ -61,14 +61,14 @@ def _winners(section: RetrainSection, searches: Iterable[Any]) -> Iterator[Slot]
     if section.winners == "none":
         return
     together = section.winners == "best_of_seeds"
-    cells: dict[object, list[Any]] = {}
-    whole: dict[object, list[Any]] = {}
+    cells: dict[tuple[Any, ...], list[Any]] = {}
+    whole: dict[tuple[Any, ...], list[Any]] = {}
     for search in searches:
-        key = search.method, search.distribution
+        key = search.method, search.distribution, getattr(search, "point", 0)
         cells.setdefault((*key, None if together else search.seed), []).append(search)
         whole.setdefault(key, []).append(search)
     tuning = Tuning(section)
-    for cell in cells.values():
+    for key, cell in cells.items():
         first = cell[0]
         method, variant, *_ = phase_named(first.phase).labels(first)
         study = first.origin.study if first.origin else ""
@@ -86,7 +86,7 @@ def _winners(section: RetrainSection, searches: Iterable[Any]) -> Iterator[Slot]
                 recipe=recipe,
                 seed=section.seeds[0],
             )
-            among = whole[first.method, first.distribution] if tuning.of_cells else cell
+            among = whole[key[:-1]] if tuning.of_cells else cell
             yield from tuning.seeds(slot, section.seeds, partial(_same, first.data), among)
 
 
@@ -142,9 +142,10 @@ class Tuning:
                 yield replace(slot, data=data_of(seed), seed=seed)
             return
         study = self._study(self.tune, slot, seeds, data_of, among)
-        name, recipe = slot.origin.recipe, plain_recipe(slot.recipe)
+        name = slot.origin.recipe
         tuned = TunedSlot(
-            **{field.name: getattr(slot, field.name) for field in fields(Slot)},
+            **{field.name: getattr(slot, field.name) for field in fields(Slot)}
+            | {"recipe": plain_recipe(slot.recipe)},
             study=study,
             number=None,
         )
@@ -160,9 +161,7 @@ class Tuning:
             yield from self._budgets[study]
         called = f"{name} tuned={self.tune.trials}".strip()
         won = replace(slot.origin, recipe=called, study=study.name)
-        for seed in seeds:
-            changed = {"recipe": recipe, "data": data_of(seed), "seed": seed}
-            yield winner(tuned, self._budgets[study], won, **changed)
+        yield from winners(tuned, self.tune, self._budgets[study], won, seeds, data_of)
 
     def _study(
         self,
@@ -179,7 +178,8 @@ class Tuning:
             data=data_of(tuned_with[0]),
             distribution=slot.distribution,
             seeds=tuned_with,
-            objective=tune.objective,
+            objective=tune.objective[0],
+            cost=tune.cost,
             sampler=tune.sampler,
             startup=tune.startup,
             seed=tune.seed,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nas_sweeps import methods
 from nas_sweeps.grid.expand import Entry, Slot
 from nas_sweeps.grid.sections import SearchSection
-from nas_sweeps.grid.tuned import TUNING, TunedSlot, proposals, winner
+from nas_sweeps.grid.tuned import TUNING, TunedSlot, proposals, winners
 from nas_sweeps.phases.contract import Labels, Phase, register
 from nas_sweeps.trial import Distribution, MethodSpec, Origin, SearchTrial
 from nas_sweeps.tuning import Study, plain_recipe, ranges_of
@@ -78,10 +78,12 @@ def _tuned(
         data=grid.data.spec(tuned_with[0]),
         distribution=distribution,
         seeds=tuned_with,
-        objective=tune.objective,
+        objective=tune.objective[0],
         sampler=tune.sampler,
         startup=tune.startup,
         seed=tune.seed,
+        cost=tune.cost,
+        network=grid.retrain.network if tune.cost else None,
     )
     origin = Origin(method=method.name, variant=TUNING, study=study.name)
     slot = TunedSlot(
@@ -98,8 +100,7 @@ def _tuned(
     budget = list(proposals(slot, tune, grid.data.spec))
     yield from budget
     won = replace(origin, variant=f"tuned={tune.trials}")
-    for seed in seeds:
-        yield winner(slot, budget, won, data=grid.data.spec(seed), seed=seed)
+    yield from winners(slot, tune, budget, won, seeds, grid.data.spec)
 
 
 @lru_cache(maxsize=1024)

@@ -12,9 +12,19 @@ from nas_sweeps.tuning.ranges import (
     tuned_recipe,
     with_setting,
 )
-from nas_sweeps.tuning.study import SAMPLERS, RetrainStudy, Sampler, Study, Told, Values, require
+from nas_sweeps.tuning.study import (
+    COSTS,
+    SAMPLERS,
+    RetrainStudy,
+    Sampler,
+    Study,
+    Told,
+    Values,
+    require,
+)
 
 __all__ = [
+    "COSTS",
     "REGISTRIES",
     "SAMPLERS",
     "Range",

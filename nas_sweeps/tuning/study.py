@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 from nas_sweeps import methods
 from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.space.size import size_of
 from nas_sweeps.trial import (
     LABEL,
     Data,
@@ -33,6 +34,7 @@ from nas_sweeps.trial import (
     SearchTrial,
     Trial,
     absent_values,
+    added,
 )
 from nas_sweeps.tuning.ranges import Range, plain_recipe, ranges_of, setting_of, with_setting
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 Sampler = Literal["tpe", "random", "cmaes", "nsga2"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
+COSTS = ("num_params", "macs")  # that a study may minimise beside its objective
 _REMEMBERS = ("cmaes", "nsga2")  # samplers that keep their state in the trials that they asked for
 _TRIES = 8  # of a sampler to propose what was not proposed before
 _DIGITS = 6  # of a real number that is proposed: the last bits differ between machines
@@ -50,10 +53,14 @@ Values = tuple[tuple[str, Knob], ...]  # by name, in the order of the ranges
 
 
 class Told(NamedTuple):
-    """Values that were proposed and tried, and the mean objective; None: a trial failed."""
+    """Values that were proposed and tried, and the mean objective; None: a trial failed.
+
+    ``cost`` is the mean of what is minimised beside, where there are two objectives.
+    """
 
     values: Values
     objective: float | None
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +68,9 @@ class Study(Identified):
     """What of one cell of a search is tuned, and how. Not how long, nor how much at once.
 
     So a study goes on when its budget grows. ``seeds`` are those over which the objective of each
-    proposal is averaged; the sampler draws from ``seed``.
+    proposal is averaged; the sampler draws from ``seed``. ``cost``, if anything, is minimised
+    beside: the size of the network that ``network`` says, its channels and layers, or else that
+    the trial's own recipe says (``space/size.py``).
     """
 
     phase: ClassVar[str] = "search"
@@ -74,6 +83,20 @@ class Study(Identified):
     sampler: Sampler
     startup: int
     seed: int
+    cost: str = added("")  # num_params or macs
+    network: tuple[int, int] | None = added(None)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What is maximised, and what is minimised, if anything."""
+        return (self.objective, self.cost) if self.cost else (self.objective,)
+
+    def cost_of(self, trial: Trial, genotype: Genotype) -> float:
+        """What of a trial is minimised; 0 with one objective."""
+        if not self.cost:
+            return 0.0
+        network = self.network or (trial.recipe.channels, trial.recipe.layers)
+        return float(getattr(size_of(genotype, *network), self.cost))
 
     @property
     def name(self) -> str:
@@ -138,7 +161,9 @@ class Study(Identified):
 
     def result(self, origin: Origin, number: int) -> Origin:
         """Who asks for a trial with the values of a proposal."""
-        return origin
+        if not self.cost:
+            return origin
+        return replace(origin, variant=f"{origin.variant} #{number}", point=number)
 
     def stand_in(self, data: Data, seed: int) -> Trial | None:
         """A trial that takes as long as those that are tried; None: that needs a genotype."""
@@ -211,7 +236,8 @@ class RetrainStudy(Study):
         return self._retrain(self._recipe(values), data, seed, genotype)
 
     def result(self, origin: Origin, number: int) -> Origin:
-        return replace(origin, point=number)
+        recipe = f"{origin.recipe} #{number}" if self.cost else origin.recipe
+        return replace(origin, recipe=recipe, point=number)
 
     def _retrain(
         self, recipe: RetrainRecipe, data: Data, seed: int, genotype: Genotype | None
@@ -277,12 +303,17 @@ def _known(
     """An Optuna study that knows these results, and which proposals run."""
     import optuna
 
-    made = optuna.create_study(direction="maximize", sampler=_sampler(study, sampler, 0, 0))
+    ways: list[Any] = ["maximize", "minimize"][: len(study.objectives)]
+    made = optuna.create_study(directions=ways, sampler=_sampler(study, sampler, 0, 0))
     spans, distributions = study.ranges, _distributions(study)
     states = optuna.trial.TrialState
-    everything = [(*one, states.FAIL if one.objective is None else states.COMPLETE) for one in told]
+    everything: list[tuple[Values, list[float] | None, Any]] = [
+        (one.values, measured, states.COMPLETE if measured else states.FAIL)
+        for one in told
+        for measured in [_measured(study, one)]
+    ]
     everything += [(values, None, states.RUNNING) for values in running]
-    for number, (values, objective, state) in enumerate(everything):
+    for number, (values, measured, state) in enumerate(everything):
         if not all(spans[name].holds(value) for name, value in values):
             continue  # a default outside its range: the sampler has no place for it
         remembered: dict[str, Any] = {}
@@ -293,13 +324,20 @@ def _known(
         made.add_trial(
             optuna.trial.create_trial(
                 state=state,
-                value=objective,
+                values=measured,
                 params=dict(values),
                 distributions=distributions,
                 system_attrs=remembered,
             )
         )
     return made
+
+
+def _measured(study: Study, told: Told) -> list[float] | None:
+    """What was measured of each objective; None where something was not."""
+    both = [told.objective, told.cost][: len(study.objectives)]
+    known = [value for value in both if value is not None]
+    return known if len(known) == len(both) else None
 
 
 def _sampler(study: Study, name: str, number: int, attempt: int) -> Any:
