@@ -37,7 +37,7 @@ from nas_sweeps.trial import (
     RetrainRecipe,
     SearchRecipe,
 )
-from nas_sweeps.tuning import COSTS, ranges_of, require
+from nas_sweeps.tuning import COSTS, ranges_of
 
 # Of one grid. A plan is held in memory and hashed, 0.05 ms and 1 KiB a trial; a hundred thousand
 # folders are also about what a shared file system lists in bearable time.
@@ -269,15 +269,6 @@ def objectives(value: Any) -> tuple[str, ...]:
     if [OBJECTIVE in named, len(named) == 1 + any(cost in named for cost in COSTS)] != [True] * 2:
         raise problem(f"name {OBJECTIVE}, or [{OBJECTIVE}, {COSTS[0]}], or with {COSTS[1]}")
     return tuple(sorted(named, key=OBJECTIVE.__ne__))
-
-
-def sampler(name: str) -> str:
-    """One of Optuna's samplers, where it is installed."""
-    try:
-        require(name)
-    except ValueError as error:
-        raise problem(f"{name} {error}") from None
-    return name
 
 
 def method_specs(value: Any) -> Any:

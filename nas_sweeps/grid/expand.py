@@ -130,6 +130,11 @@ class Slot(Identified):
         return self
 
     @property
+    def fillable(self) -> bool:
+        """Whether everything is installed that it takes; where not, it stays to be filled."""
+        return True
+
+    @property
     def lasting(self) -> str:
         """A name that outlives versions, for what is stored of entries that go on from it."""
         return self.key

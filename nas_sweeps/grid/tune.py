@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from annotated_types import Ge, Le
 from pydantic import (
-    AfterValidator,
     PlainSerializer,
     PlainValidator,
     SerializerFunctionWrapHandler,
@@ -33,7 +32,7 @@ class TuneSection(Section):
         PlainValidator(axes.objectives),
         PlainSerializer(lambda names: names[0] if len(names) == 1 else names),
     ] = (axes.OBJECTIVE,)
-    sampler: Annotated[Sampler, AfterValidator(axes.sampler)] = "tpe"
+    sampler: Sampler = "tpe"
     startup: Positive = 8  # proposals at random before the sampler goes by results
     parallel: Positive = 4  # proposals that do not wait for each other
     seeds_per_trial: Positive = 1  # over which the objective is averaged: the first of the phase

@@ -11,7 +11,7 @@ from nas_sweeps.grid.expand import Entry, Recalled, Seen, Slot
 from nas_sweeps.grid.tune import TuneSection
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.trial import Data, MethodSpec, Origin, Trial
-from nas_sweeps.tuning import Study, Told, Values
+from nas_sweeps.tuning import SAMPLERS, Study, Told, Values
 
 TUNING = "tuning"  # what proposals are called, as long as nobody knows their values
 
@@ -54,6 +54,10 @@ class TunedSlot(Slot):
     @property
     def recallable(self) -> bool:
         return self.number is not None
+
+    @property
+    def fillable(self) -> bool:
+        return self.number is None or self.study.lacks is None
 
     @property
     def stand_in(self) -> Trial | None:
@@ -238,6 +242,17 @@ def winners(
                 seed=seed,
                 point=point,
                 points=tune.points,
+            )
+
+
+def require_samplers(entries: Iterable[Entry]) -> None:
+    """Raises ValueError where a study of these proposals cannot be asked here."""
+    for entry in entries:
+        if isinstance(entry, TunedSlot) and not entry.fillable:
+            others = ", ".join(name for name in SAMPLERS if name != entry.study.sampler)
+            raise ValueError(
+                f"tune.sampler: {entry.study.sampler} needs the package {entry.study.lacks}, which "
+                f"is not installed here: pip install {entry.study.lacks}, or choose from {others}"
             )
 
 

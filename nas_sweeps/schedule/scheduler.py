@@ -240,7 +240,7 @@ class Scheduler:
                 return
             found = entry.recalled(self._recalled, [self._seen(parent) for parent in founders])
             if found is None:
-                if not all(map(self._is_over, parents)):
+                if not all(map(self._is_over, parents)) or not entry.fillable:
                     return
                 found = entry.fill(
                     [self._seen(parent) for parent in parents],

@@ -20,7 +20,6 @@ from nas_sweeps.tuning.study import (
     Study,
     Told,
     Values,
-    require,
 )
 
 __all__ = [
@@ -36,7 +35,6 @@ __all__ = [
     "Values",
     "plain_recipe",
     "ranges_of",
-    "require",
     "setting_of",
     "tuned_recipe",
     "with_setting",

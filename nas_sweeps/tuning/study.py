@@ -165,6 +165,12 @@ class Study(Identified):
             return origin
         return replace(origin, variant=f"{origin.variant} #{number}", point=number)
 
+    @property
+    def lacks(self) -> str | None:
+        """The package that its sampler needs and that is not installed here."""
+        missing = self.sampler == "cmaes" and find_spec("cmaes") is None
+        return "cmaes" if missing else None
+
     def stand_in(self, data: Data, seed: int) -> Trial | None:
         """A trial that takes as long as those that are tried; None: that needs a genotype."""
         return self.trial(self.defaults(), data, seed)
@@ -253,15 +259,6 @@ class RetrainStudy(Study):
 
     def stand_in(self, data: Data, seed: int) -> Trial | None:
         return None
-
-
-def require(sampler: str) -> None:
-    """Raises ValueError where the package that a sampler needs is missing."""
-    if sampler == "cmaes" and find_spec("cmaes") is None:
-        raise ValueError(
-            "needs the package cmaes, which is not installed here: pip install cmaes, or choose "
-            f"from {', '.join(name for name in SAMPLERS if name != sampler)}"
-        )
 
 
 @lru_cache(maxsize=4096)
