@@ -146,8 +146,7 @@ def _grid_status(kept: dict[str, Any], keeper: Store) -> Iterator[RenderableType
     yield f"grid {grid.name}"
     scheduler = replay(plan(grid), keeper)
     yield counts_table(scheduler)
-    if grid.tune is not None:
-        yield from map(Text, studies_lines(scheduler, grid.tune.trials))
+    yield from map(Text, studies_lines(scheduler))
     estimated = latest_text(keeper.layout, grid_digest(grid.to_json()))
     if estimated is not None:
         yield estimated

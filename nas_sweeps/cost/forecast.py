@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from nas_sweeps.cost.rates import Cost, Interval, Rates
 from nas_sweeps.cost.simulate import Room, Schedule, Task, simulate
-from nas_sweeps.grid.expand import method_of
+from nas_sweeps.grid.expand import Slot, method_of
 from nas_sweeps.schedule import Scheduler
 from nas_sweeps.trial import Resources
 
@@ -100,7 +100,12 @@ def forecast(
         running: trials that are tasks of the schedule, and of nothing else here.
     """
     lines: dict[tuple[str, str], Line] = {}
-    places = {trial_id: place for place, trial_id in enumerate(running)}
+    keys = _keys(scheduler)
+    places = {
+        key: place
+        for place, trial_id in enumerate(running)
+        for key in (trial_id, *keys.get(trial_id, ()))
+    }
     tasks = [
         (Task(phase, left_s, runs=True), Interval(left_s, left_s, left_s))
         for phase, left_s in running.values()
@@ -119,7 +124,7 @@ def forecast(
             line.costs.append(cost)
         waits = tuple(places[parent] for parent in entry.parents if parent in places)
         if phase in scheduler.followed:
-            places[entry.key] = len(tasks)
+            places |= dict.fromkeys((entry.key, *keys.get(trial_id or "", ())), len(tasks))
         tasks.append((Task(phase, band.mid, waits), band))
     return Forecast(
         tuple(lines.values()),
@@ -129,3 +134,12 @@ def forecast(
         unreleased,
         not rates.spread_known,
     )
+
+
+def _keys(scheduler: Scheduler) -> dict[str, list[str]]:
+    """By what the entries that wait for a trial know it: the slots that have become it."""
+    keys: dict[str, list[str]] = {}
+    for entry, seen in scheduler.known():
+        if isinstance(entry, Slot) and entry.phase in scheduler.followed:
+            keys.setdefault(seen.trial.trial_id, []).append(entry.key)
+    return keys

@@ -37,7 +37,7 @@ from nas_sweeps.trial import (
     RetrainRecipe,
     SearchRecipe,
 )
-from nas_sweeps.tuning import ranges_of, require
+from nas_sweeps.tuning import COSTS, ranges_of
 
 # Of one grid. A plan is held in memory and hashed, 0.05 ms and 1 KiB a trial; a hundred thousand
 # folders are also about what a shared file system lists in bearable time.
@@ -252,25 +252,23 @@ def short_pretrain(value: Pretrain) -> dict[str, Any]:
     return {"epochs": value.epochs, "then": value.then} | loss
 
 
-def objective(name: str) -> str:
-    """What a study maximises: measured on the validation half, which no result is read from."""
-    if name == OBJECTIVE:
-        return name
-    if name in ACCURACIES:
-        raise problem(
-            f"{name} is measured on a test set, and what is tuned on it has seen it: its results "
-            f"would no longer be of unseen images; write {OBJECTIVE}"
-        )
-    raise problem(unknown("objective", name, [OBJECTIVE]))
+def objectives(value: Any) -> tuple[str, ...]:
+    """What a study maximises, and with it what it minimises, if anything.
 
-
-def sampler(name: str) -> str:
-    """One of Optuna's samplers, where it is installed."""
-    try:
-        require(name)
-    except ValueError as error:
-        raise problem(f"{name} {error}") from None
-    return name
+    Accuracy is that of the validation half, which no result is read from.
+    """
+    named = tuple(value) if isinstance(value, list) else (value,)
+    for name in named:
+        if name in ACCURACIES and name != OBJECTIVE:
+            raise problem(
+                f"{name} is measured on a test set, and what is tuned on it has seen it: its "
+                f"results would no longer be of unseen images; write {OBJECTIVE}"
+            )
+        if name not in (OBJECTIVE, *COSTS):
+            raise problem(unknown("objective", name, [OBJECTIVE, *COSTS]))
+    if [OBJECTIVE in named, len(named) == 1 + any(cost in named for cost in COSTS)] != [True] * 2:
+        raise problem(f"name {OBJECTIVE}, or [{OBJECTIVE}, {COSTS[0]}], or with {COSTS[1]}")
+    return tuple(sorted(named, key=OBJECTIVE.__ne__))
 
 
 def method_specs(value: Any) -> Any:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from nas_sweeps.grid.messages import Problems, describe, number_meant, shown, unknown
+from nas_sweeps.grid.messages import Place, Problems, describe, number_meant, shown, unknown
 from nas_sweeps.registry import Registry
 from nas_sweeps.trial import Choice, Chosen, Knob, choose
-from nas_sweeps.tuning import Range, TunedRecipe, plain_recipe
+from nas_sweeps.tuning import Range, plain_recipe, ranges_of, setting_of
 
 
 def named(
@@ -65,10 +66,11 @@ def written(value: Any) -> Any:
     """A recipe, or a part of one, as a grid file says it."""
     if isinstance(value, Choice):
         return {value.name: {knob: _plain(at) for knob, at in value.knobs}}
-    if isinstance(value, TunedRecipe):
-        plain = plain_recipe(value)
-        ranges = {k: said_with(span, getattr(plain, k)) for k, span in value.ranges}
-        return written(plain) | ranges
+    if ranges := ranges_of(value):
+        said = written(plain_recipe(value))
+        for name, span in ranges:
+            said = put(said, tuple(name.split(".")), said_with(span, setting_of(value, name)))
+        return said
     if is_dataclass(value):
         return {field.name: written(getattr(value, field.name)) for field in fields(value)}
     return value
@@ -77,6 +79,20 @@ def written(value: Any) -> Any:
 def said_with(span: Range, default: Any) -> dict[str, Any]:
     """A range as a grid file says it, with what it stands for before tuning."""
     return span.to_json() | {"default": written(default)}
+
+
+def put(settings: Mapping[str, Any], place: Place, *value: Any) -> dict[str, Any]:
+    """The settings with a value at a place, or with none there; a bare name becomes a section."""
+    (name, *rest), changed = place, dict(settings)
+    if rest:
+        inner = changed.get(str(name), {})
+        inner = {inner: {}} if isinstance(inner, str) else inner
+        changed[str(name)] = put(inner or {}, tuple(rest), *value)
+    elif value:
+        [changed[str(name)]] = value
+    else:
+        del changed[str(name)]
+    return changed
 
 
 def _plain(value: Knob) -> Any:

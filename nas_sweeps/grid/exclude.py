@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, ValidationInfo, field_validator
 
 from nas_sweeps import methods
 from nas_sweeps.grid import axes
+from nas_sweeps.grid.base import Section, Seed
 from nas_sweeps.grid.messages import Problems, unknown
-from nas_sweeps.grid.sections import Section, Seed
 from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.trial import Distribution, Mu
 

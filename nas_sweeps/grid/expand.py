@@ -40,6 +40,7 @@ class Seen(NamedTuple):
     trial: Trial
     outcome: Outcome | None = None
     along: Callable[[], Mapping[int, Genotype]] = dict  # genotypes after its epochs, as it searched
+    origin: Origin | None = None  # who asked for it there
 
     def genotype(self, epoch: int | None) -> Genotype | None:
         """What a trial that is done found, or had after an epoch of its search.
@@ -74,9 +75,9 @@ class Slot(Identified):
     then ``genotype`` is set. Which parent it was, ``origin`` does not say before it is known.
 
     A slot is filled when all its parents have ended. A subclass may decide otherwise what it
-    becomes (``fill``), look at entries that need not have ended (``beside``), be filled as an
-    earlier run filled it (``recall``), and be nothing that the next phase goes on from
-    (``leads_on``).
+    becomes (``fill``), wait for entries of its own phase (``within``), look at some that need not
+    have ended (``beside``), be filled as an earlier run filled it (``recalled``), and be nothing
+    that the next phase goes on from (``leads_on``).
     """
 
     phase: str
@@ -99,9 +100,44 @@ class Slot(Identified):
         return ()
 
     @property
-    def recall(self) -> Recalled | None:
-        """By what a store knows the trial that an earlier run put here; None: it is not asked."""
+    def within(self) -> bool:
+        """Whether it may wait for earlier entries of its own phase."""
+        return False
+
+    @property
+    def founders(self) -> int:
+        """How many of its parents, the first, are over before it is asked what is ``recalled``."""
+        return 0
+
+    @property
+    def recallable(self) -> bool:
+        """Whether a store may know what an earlier run put here."""
+        return False
+
+    def recalled(
+        self, kept: Mapping[Recalled, Trial], founders: Sequence[Seen | None]
+    ) -> tuple[Trial, Origin] | None:
+        """The trial that an earlier run put here, and who asked for it; None where none did.
+
+        Args:
+            kept: what the store knows.
+            founders: as they ended.
+        """
         return None
+
+    def bare(self) -> Slot:
+        """It, or where a phase took a tuned slot for one of its own, a slot that nothing tunes."""
+        return self
+
+    @property
+    def fillable(self) -> bool:
+        """Whether everything is installed that it takes; where not, it stays to be filled."""
+        return True
+
+    @property
+    def lasting(self) -> str:
+        """A name that outlives versions, for what is stored of entries that go on from it."""
+        return self.key
 
     @property
     def stand_in(self) -> Trial | None:
@@ -129,9 +165,17 @@ class Slot(Identified):
             parents: as they ended; None for one that never became a trial.
             beside: those of ``beside``.
         """
+        found = self.found(parents)
+        if found is None:
+            return None
+        genotype, parent, origin = found
+        return self.resolve(genotype, parent), origin
+
+    def found(self, parents: Sequence[Seen | None]) -> tuple[Genotype, Trial | None, Origin] | None:
+        """The genotype that is gone on with, the parent that has it, and so who asked for it."""
         if not parents:
             assert self.genotype is not None, "without parents and without a genotype"
-            return self.resolve(self.genotype), self.origin
+            return self.genotype, None, self.origin
         done = [
             (seen.outcome.rank, seen)
             for seen in parents
@@ -144,7 +188,9 @@ class Slot(Identified):
         if genotype is None:
             return None
         origin = replace(self.origin, search_id=winner.trial.trial_id, seed=winner.trial.seed)
-        return self.resolve(genotype, winner.trial), origin
+        if (asked := winner.origin) is not None:  # it may say more than the plan could
+            origin = replace(origin, variant=asked.variant, recipe=asked.recipe or origin.recipe)
+        return genotype, winner.trial, origin
 
 
 Entry = Trial | Slot
@@ -177,12 +223,13 @@ class Plan:
     @property
     def followed(self) -> set[str]:
         """The phases of which others, or later entries of their own, may wait for an entry."""
-        return {
-            of
-            for name in map(phase_named, self.by_phase)
-            for of in (name.after, name.name if name.within else None)
-            if of is not None
+        within = {
+            name
+            for name, entries in self.by_phase.items()
+            if any(isinstance(entry, Slot) and entry.within for entry in entries)
         }
+        before = {phase_named(name).after for name in self.by_phase}
+        return within | {name for name in before if name is not None}
 
     @property
     def recalls(self) -> set[str]:
@@ -190,7 +237,7 @@ class Plan:
         return {
             phase_named(name).prefix
             for name, entries in self.by_phase.items()
-            if any(isinstance(entry, Slot) and entry.recall for entry in entries)
+            if any(isinstance(entry, Slot) and entry.recallable for entry in entries)
         }
 
     def __len__(self) -> int:
@@ -215,7 +262,8 @@ def plan(grid: Grid | str | Path) -> Plan:
     for name in grid.phases:
         phase = phase_named(name)
         before = [e for e in planned[phase.after] if leads_on(e)] if phase.after else []
-        planned[name] = tuple(dict.fromkeys(phase.slots(getattr(grid, name), grid, before)))
+        slots = phase.slots(getattr(grid, name), grid, before)
+        planned[name] = tuple(dict.fromkeys(e.bare() if isinstance(e, Slot) else e for e in slots))
     made = Plan(planned)
     if len(made) > MAX_TRIALS:
         raise GridError(f"{grid.name}: {len(made):,} trials; {TOO_MANY}")

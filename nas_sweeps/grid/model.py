@@ -24,6 +24,7 @@ from pydantic_core import ErrorDetails
 from nas_sweeps.data.files import find_files
 from nas_sweeps.data.identity import fingerprint_of
 from nas_sweeps.grid import axes, source
+from nas_sweeps.grid.base import Section
 from nas_sweeps.grid.exclude import Exclusion, Rule
 from nas_sweeps.grid.genotypes import GivenGenotype
 from nas_sweeps.grid.messages import (
@@ -41,11 +42,10 @@ from nas_sweeps.grid.sections import (
     DataSection,
     RetrainSection,
     SearchSection,
-    Section,
-    TuneSection,
 )
 from nas_sweeps.grid.settings import settings_at
 from nas_sweeps.grid.source import Unreadable, plain
+from nas_sweeps.grid.tune import TuneSection, checked_tune
 from nas_sweeps.names import HEADLINE, Headline
 from nas_sweeps.paths import user_path
 from nas_sweeps.phases import Phase, in_order, phase_named
@@ -135,6 +135,9 @@ class Grid(Section):
         if retrain.winners == "best_of_seeds" and data and data.follows_trial:
             advice = "retrain each, or give data a fixed subset_seed and split_seed"
             found.add(f"best_of_seeds compares searches on the same images; {advice}", "winners")
+        if retrain.tune and retrain.tune.per == "cell" and data and data.follows_trial:
+            advice = "tune per: genotype, or give data a fixed subset_seed and split_seed"
+            found.add(f"cell compares searches on the same images; {advice}", "tune", "per")
         if search:
             last = search.recipe.epochs
             late = [e for e in retrain.winners if isinstance(e, int) and e > last]
@@ -163,24 +166,7 @@ class Grid(Section):
         search = info.data.get("search")
         if search is None:
             return tune
-        if tune is None:
-            if search.tuned:
-                raise problem("a knob or setting has a range: say with tune: {trials: 20} how")
-            return None
-        found, seeds = Problems(), len(set(search.seeds))
-        if not search.tuned:
-            found.add(
-                "there is nothing to tune: give a knob of search.methods or a setting of "
-                "search.recipe a range, such as {low: 1, high: 30, log: true}, or leave tune out"
-            )
-        if tune.seeds_per_trial > seeds:
-            found.add(
-                f"{tune.seeds_per_trial} seeds a trial are more than the {seeds} of search.seeds, "
-                "the first of which they are",
-                "seeds_per_trial",
-            )
-        found.check()
-        return tune
+        return checked_tune(tune, search.tuned, "search", search.seeds)
 
     @field_validator("exclude")
     @classmethod

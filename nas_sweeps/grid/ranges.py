@@ -1,23 +1,24 @@
 """Ranges in a grid file: ``{low: 1, high: 30, log: true}`` or ``{choices: [l1, l2]}``.
 
-Wherever a knob of a method in ``search.methods`` or a setting of ``search.recipe`` may stand. What
-a range stands for before tuning is the usual default; ``default: 3`` beside the range says another.
+Wherever a knob of a method in ``search.methods`` or a setting of a recipe may stand, and a knob of
+a loss or sampler in it: ``loss: {focal: {gamma: {low: 0.5, high: 5}}}``. What a range stands for
+before tuning is the usual default; ``default: 3`` beside the range says another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from nas_sweeps import methods
-from nas_sweeps.grid.choice import named
-from nas_sweeps.grid.messages import Problems, shown
-from nas_sweeps.trial import MethodSpec, SearchRecipe
-from nas_sweeps.tuning import Range, TunedMethod, TunedRecipe
+from nas_sweeps.grid.choice import named, put
+from nas_sweeps.grid.messages import Place, Problems, shown
+from nas_sweeps.trial import MethodSpec
+from nas_sweeps.tuning import REGISTRIES, Range, TunedMethod, tuned_recipe
 
 _WORDS = {"low", "high", "log", "choices", "default"}
 _FORMS = "{low: 1, high: 30, log: true} or {choices: [a, b]}"
@@ -42,7 +43,7 @@ def tuned_method(
         known = named(methods.METHODS, value, found, *place)
         return (*known, {}) if known else None
     [name] = value
-    fixed = _without(knobs, given)
+    fixed = _without(knobs, {(knob,): one for knob, one in given.items()})
     known = named(methods.METHODS, {name: fixed}, found, *place)
     if known is None:
         return None
@@ -67,36 +68,57 @@ def method_spec(name: str, knobs: Mapping[str, Any], ranges: Mapping[str, Range]
 
 
 def tunable(recipe: WrapValidator) -> WrapValidator:
-    """A validator of search recipes that takes ranges too."""
-    check: Callable[[Any, ValidatorFunctionWrapHandler], SearchRecipe] = recipe.func  # type: ignore[assignment]
+    """A validator of recipes that takes ranges too, also in the knobs of a loss or a sampler."""
+    check: Callable[[Any, ValidatorFunctionWrapHandler], Any] = recipe.func  # type: ignore[assignment]
 
-    def run(value: Any, handler: ValidatorFunctionWrapHandler) -> SearchRecipe:
-        given = {k: v for k, v in value.items() if is_range(v)} if isinstance(value, dict) else {}
+    def run(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        given = dict(_ranges_in(value)) if isinstance(value, dict) else {}
         if not given:
             return check(value, handler)
         fixed, found = _without(value, given), Problems()
-        made, ranges = check(fixed, handler), dict[str, Range]()
-        for name, one in given.items():
-            span = _range(one, _hint(SearchRecipe, name), found, name)
+        made, ranges = check(fixed, handler), dict[Place, Range]()
+        for place, one in given.items():
+            span = _range(one, _hint_at(type(made), place), found, *place)
             if span is not None:
-                ranges[name] = span
-        for name, span in ranges.items():
+                ranges[place] = span
+        for place, span in ranges.items():
             for end in span.ends:
                 try:
-                    check(fixed | {name: end}, handler)
+                    check(put(fixed, place, end), handler)
                 except ValidationError as error:
                     found.merge(error)
         found.check()
-        settings = {field.name: getattr(made, field.name) for field in fields(made)}
-        return TunedRecipe(**settings, ranges=tuple(sorted(ranges.items())))
+        return tuned_recipe(made, {".".join(map(str, at)): span for at, span in ranges.items()})
 
     return WrapValidator(run)
 
 
-def _without(settings: Mapping[str, Any], ranges: Mapping[str, Any]) -> dict[str, Any]:
+def _ranges_in(settings: Mapping[str, Any], *place: str) -> Iterator[tuple[Place, dict[str, Any]]]:
+    for name, value in settings.items():
+        if is_range(value):
+            yield (*place, name), value
+        elif isinstance(value, dict):
+            yield from _ranges_in(value, *place, name)
+
+
+def _without(settings: Mapping[str, Any], ranges: Mapping[Place, Any]) -> dict[str, Any]:
     """The settings with what stands for their ranges before tuning."""
-    defaults = {k: one["default"] for k, one in ranges.items() if "default" in one}
-    return {k: v for k, v in settings.items() if k not in ranges} | defaults
+    fixed = dict(settings)
+    for place, one in ranges.items():
+        fixed = put(fixed, place, *([one["default"]] if "default" in one else []))
+    return fixed
+
+
+def _hint_at(kind: Any, place: Place) -> tuple[Any, ...]:
+    """The types that what stands at a place of a recipe may have."""
+    name, *rest = map(str, place)
+    if not rest:
+        return _hint(kind, name)
+    if name in REGISTRIES:
+        known = REGISTRIES[name]
+        return _hint(known.get(rest[0]), rest[1]) if rest[0] in known.names() and rest[1:] else ()
+    inner = [one for one in _hint(kind, name) if is_dataclass(one)]
+    return _hint_at(inner[0], tuple(rest)) if inner else ()
 
 
 def _hint(cls: type[Any], name: str) -> tuple[Any, ...]:

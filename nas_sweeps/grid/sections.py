@@ -13,12 +13,10 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Le, Lt, MinLen
+from annotated_types import Ge, Le, MinLen
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -33,10 +31,12 @@ from nas_sweeps import methods
 from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.files import find_files
 from nas_sweeps.grid import axes, data_forms
+from nas_sweeps.grid.base import Section, Seed, Seeds
 from nas_sweeps.grid.choice import written
 from nas_sweeps.grid.genotypes import GivenGenotype, check_names, given_genotype
 from nas_sweeps.grid.messages import Problems, prepared, problem
 from nas_sweeps.grid.ranges import tunable
+from nas_sweeps.grid.tune import RetrainTuneSection, checked_tune
 from nas_sweeps.paths import user_path
 from nas_sweeps.recipes import complaints
 from nas_sweeps.trial import (
@@ -53,18 +53,10 @@ from nas_sweeps.trial import (
     RetrainRecipe,
     SearchRecipe,
 )
-from nas_sweeps.tuning import Sampler, ranges_of
+from nas_sweeps.tuning import ranges_of
 
 Cell = tuple[MethodSpec, Distribution, int]  # of the search: method, distribution, seed
-Seed = Annotated[int, Ge(0), Lt(2**32)]  # the range of numpy's RandomState, which draws subsets
-Seeds = Annotated[tuple[Seed, ...], MinLen(1), BeforeValidator(axes.seeds)]
 SeedOrTrial = Annotated[int | Literal["trial"], PlainValidator(axes.seed_or_trial)]
-
-
-class Section(BaseModel):
-    """Unknown settings are errors, values are immutable, ``"3"`` is no number."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class PhaseSection(Section):
@@ -253,21 +245,9 @@ class SearchSection(PhaseSection):
         yield from product(self.methods, self.distributions, dict.fromkeys(self.seeds))
 
 
-class TuneSection(Section):
-    """``tune``: how the knobs and settings that have ranges are chosen, in each cell apart."""
-
-    trials: Annotated[int, Ge(1), Le(10_000)] = 20  # the budget of a cell: proposals
-    objective: Annotated[str, AfterValidator(axes.objective)] = axes.OBJECTIVE
-    sampler: Annotated[Sampler, AfterValidator(axes.sampler)] = "tpe"
-    startup: Positive = 8  # proposals at random before the sampler goes by results
-    parallel: Positive = 4  # proposals that do not wait for each other
-    seeds_per_trial: Positive = 1  # over which the objective is averaged: the first of the search
-    seed: Seed = 0  # of the sampler
-
-
 RetrainSettings = Annotated[
     RetrainRecipe,
-    axes.recipe("retrain"),
+    tunable(axes.recipe("retrain")),
     BeforeValidator(axes.by_preset),
     PlainSerializer(lambda r: {k: v for k, v in written(r).items() if k != "pretrain"}),
 ]
@@ -285,7 +265,7 @@ class RetrainSection(PhaseSection):
     ] = "each"
     seeds: Seeds = (0,)
     recipe: RetrainSettings = RetrainRecipe()
-    recipes: Annotated[dict[str, RetrainSettings], prepared(axes.recipes)] = {}
+    recipes: Annotated[dict[str, RetrainSettings], prepared(axes.recipes)] = Field(default={})
     pretrain: Annotated[
         tuple[Literal["by_method", "none", "barlow"], ...],
         MinLen(1),
@@ -306,10 +286,18 @@ class RetrainSection(PhaseSection):
         BeforeValidator(axes.listed),
     ] = ()
 
+    tune: RetrainTuneSection | None = Field(default=None, validate_default=True)
+
     @property
     def named_recipes(self) -> dict[str, RetrainRecipe]:
         """The recipes by name; the name of the one ``recipe`` is empty."""
         return self.recipes or {"": self.recipe}
+
+    @property
+    def network(self) -> tuple[int, int]:
+        """Channels and layers of what it trains, under the first recipe."""
+        recipe = next(iter(self.named_recipes.values()))
+        return recipe.channels, recipe.layers
 
     def epochs_of(self, method: MethodSpec) -> tuple[int | None, ...]:
         """After which epochs the genotypes of a search by this method are taken; None: its end.
@@ -349,6 +337,8 @@ class RetrainSection(PhaseSection):
     def _said_once(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         said: dict[str, Any] = handler(self)
         del said["recipe" if self.recipes else "recipes"]
+        if self.tune is None:
+            del said["tune"]
         return said
 
     @field_validator("recipes")
@@ -373,6 +363,16 @@ class RetrainSection(PhaseSection):
                     found.add(f"{setting} {wrong}", *place, *setting.split("."))
         found.check()
         return self
+
+    @field_validator("tune")
+    @classmethod
+    def _tunes_something(
+        cls, tune: RetrainTuneSection | None, info: ValidationInfo
+    ) -> RetrainTuneSection | None:
+        if not {"recipe", "recipes", "seeds"} <= set(info.data):
+            return tune
+        recipes = [info.data["recipe"], *info.data["recipes"].values()]
+        return checked_tune(tune, any(map(ranges_of, recipes)), "retrain", info.data["seeds"])
 
     @field_validator("pretrain")
     @classmethod

@@ -49,14 +49,12 @@ class Phase:
             grid without the section has no trial of the phase; ``search`` and ``retrain`` are
             always there.
         after: the phase whose trials it goes on from; None: it is a beginning.
-        within: whether a slot of it may wait for earlier entries of its own phase.
         networks: whether its runs compute networks: then a device's arithmetic is checked before.
     """
 
     spec: ClassVar[type[Trial]]
     section: ClassVar[type[PhaseSection]]
     after: ClassVar[str | None] = None
-    within: ClassVar[bool] = False
     networks: ClassVar[bool] = True
 
     @property

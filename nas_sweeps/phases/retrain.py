@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from nas_sweeps import methods
 from nas_sweeps.grid.expand import Entry, Slot
+from nas_sweeps.grid.genotypes import GivenGenotype
 from nas_sweeps.grid.sections import RetrainSection
+from nas_sweeps.grid.tune import TuneSection
+from nas_sweeps.grid.tuned import TUNING, TunedSlot, proposals, winners
 from nas_sweeps.phases.contract import Phase, phase_named, register
-from nas_sweeps.trial import MethodSpec, Origin, RetrainRecipe, RetrainTrial
+from nas_sweeps.trial import Data, Distribution, MethodSpec, Origin, RetrainRecipe, RetrainTrial
+from nas_sweeps.tuning import RetrainStudy, plain_recipe, ranges_of
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
 
 @register("retrain")
 class Retrain(Phase):
-    """Genotype x recipe x pre-training x retrain seed."""
+    """Genotype x recipe x pre-training x seed; where a recipe has a range, a study of it before."""
 
     spec, section, after = RetrainTrial, RetrainSection, "search"
 
@@ -56,11 +61,14 @@ def _winners(section: RetrainSection, searches: Iterable[Any]) -> Iterator[Slot]
     if section.winners == "none":
         return
     together = section.winners == "best_of_seeds"
-    cells: dict[object, list[Any]] = {}
+    cells: dict[tuple[Any, ...], list[Any]] = {}
+    whole: dict[tuple[Any, ...], list[Any]] = {}
     for search in searches:
-        key = (search.method, search.distribution, None if together else search.seed)
-        cells.setdefault(key, []).append(search)
-    for cell in cells.values():
+        key = search.method, search.distribution, getattr(search, "point", 0)
+        cells.setdefault((*key, None if together else search.seed), []).append(search)
+        whole.setdefault(key, []).append(search)
+    tuning = Tuning(section)
+    for key, cell in cells.items():
         first = cell[0]
         method, variant, *_ = phase_named(first.phase).labels(first)
         study = first.origin.study if first.origin else ""
@@ -69,31 +77,116 @@ def _winners(section: RetrainSection, searches: Iterable[Any]) -> Iterator[Slot]
             for epoch in section.epochs_of(first.method)
         ]
         for origin, (name, recipe) in product(of_genotype, _recipes(section, first.method)):
-            for seed in dict.fromkeys(section.seeds):
-                yield Slot(
-                    phase="retrain",
-                    parents=tuple(search.key for search in cell),
-                    origin=replace(origin, recipe=name),
-                    data=first.data,
-                    distribution=first.distribution,
-                    recipe=recipe,
-                    seed=seed,
-                )
+            slot = Slot(
+                phase="retrain",
+                parents=tuple(search.key for search in cell),
+                origin=replace(origin, recipe=name),
+                data=first.data,
+                distribution=first.distribution,
+                recipe=recipe,
+                seed=section.seeds[0],
+            )
+            among = whole[key[:-1]] if tuning.of_cells else cell
+            yield from tuning.seeds(slot, section.seeds, partial(_same, first.data), among)
 
 
 def _published(section: RetrainSection, grid: Grid) -> Iterator[Slot]:
+    seeds: dict[tuple[GivenGenotype, Distribution], list[int]] = {}
     for given, distribution, seed in grid.published():
-        for recipe_name, recipe in _recipes(section, None):
-            yield Slot(
+        seeds.setdefault((given, distribution), []).append(seed)
+    tuning = Tuning(section)
+    for (given, distribution), of in seeds.items():
+        for name, recipe in _recipes(section, None):
+            slot = Slot(
                 phase="retrain",
                 parents=(),
                 genotype=given.genotype,
-                origin=Origin(method=given.name, recipe=recipe_name, file=given.file),
-                data=grid.data.spec(seed),
+                origin=Origin(method=given.name, recipe=name, file=given.file),
+                data=grid.data.spec(of[0]),
                 distribution=distribution,
                 recipe=recipe,
-                seed=seed,
+                seed=of[0],
             )
+            yield from tuning.seeds(slot, of, grid.data.spec, ())
+
+
+def _same(data: Data, seed: int) -> Data:
+    """A winner is retrained on the images of its search, whatever the seed."""
+    return data
+
+
+class Tuning:
+    """The retrains of genotypes, after the studies that their recipes need, each study once."""
+
+    def __init__(self, section: RetrainSection) -> None:
+        self.tune = section.tune
+        self.of_cells = self.tune is not None and self.tune.per == "cell"
+        self._budgets: dict[RetrainStudy, list[TunedSlot]] = {}
+
+    def seeds(
+        self,
+        slot: Slot,
+        seeds: Sequence[int],
+        data_of: Callable[[int], Data],
+        among: Sequence[Entry],
+    ) -> Iterator[Slot]:
+        """A genotype with every retrain seed.
+
+        Args:
+            slot: with the first seed.
+            among: the searches of which the best found the genotype that proposals train.
+        """
+        seeds = list(dict.fromkeys(seeds))
+        if self.tune is None or not ranges_of(slot.recipe):
+            for seed in seeds:
+                yield replace(slot, data=data_of(seed), seed=seed)
+            return
+        study = self._study(self.tune, slot, seeds, data_of, among)
+        name = slot.origin.recipe
+        tuned = TunedSlot(
+            **{field.name: getattr(slot, field.name) for field in fields(Slot)}
+            | {"recipe": plain_recipe(slot.recipe)},
+            study=study,
+            number=None,
+        )
+        if study not in self._budgets:
+            origin = replace(slot.origin, recipe=f"{name} {TUNING}".strip(), study=study.name)
+            tries = replace(
+                tuned,
+                parents=tuple(search.key for search in among),
+                origin=origin,
+                recipe=study.tried,
+            )
+            self._budgets[study] = list(proposals(tries, self.tune, data_of))
+            yield from self._budgets[study]
+        called = f"{name} tuned={self.tune.trials}".strip()
+        won = replace(slot.origin, recipe=called, study=study.name)
+        yield from winners(tuned, self.tune, self._budgets[study], won, seeds, data_of)
+
+    def _study(
+        self,
+        tune: TuneSection,
+        slot: Slot,
+        seeds: Sequence[int],
+        data_of: Callable[[int], Data],
+        among: Sequence[Entry],
+    ) -> RetrainStudy:
+        tuned_with = tuple(seeds[: tune.seeds_per_trial])
+        return RetrainStudy(
+            method=MethodSpec(name=slot.origin.method),
+            recipe=slot.recipe,
+            data=data_of(tuned_with[0]),
+            distribution=slot.distribution,
+            seeds=tuned_with,
+            objective=tune.objective[0],
+            cost=tune.cost,
+            sampler=tune.sampler,
+            startup=tune.startup,
+            seed=tune.seed,
+            of=tuple(e.lasting if isinstance(e, Slot) else e.trial_id for e in among),
+            search_epoch=slot.origin.search_epoch,
+            genotype=slot.genotype,
+        )
 
 
 def _recipes(section: RetrainSection, method: MethodSpec | None) -> list[tuple[str, RetrainRecipe]]:

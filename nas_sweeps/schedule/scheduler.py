@@ -64,6 +64,7 @@ class Scheduler:
         self._resolved: dict[int, str | None] = {}  # entry to trial id; None: blocked
         self._entries_of: dict[str, list[int]] = {}  # trial id to entries
         self._trials: dict[str, Trial] = {}  # that entries were resolved to, by id
+        self._askers: dict[int, Origin] = {}  # of entries
         self._origins: dict[str, list[Origin]] = {}  # of those, by id
         self._queued: set[str] = set()  # ids of trials that are ready or were
         self._cancelled: set[int] = set()  # entries
@@ -232,15 +233,19 @@ class Scheduler:
         found: tuple[Trial, Origin | None] | None
         if not isinstance(entry, Slot):
             found = entry, entry.origin
-        elif entry.recall is not None and entry.recall in self._recalled:
-            found = self._recalled[entry.recall], entry.origin
-        elif not all(map(self._is_over, self._parents[number])):
-            return
         else:
-            found = entry.fill(
-                [self._seen(parent) for parent in self._parents[number]],
-                [seen for key in entry.beside if (seen := self._seen(self._numbers[key]))],
-            )
+            parents = self._parents[number]
+            founders = parents[: entry.founders]
+            if not all(map(self._is_over, founders)):
+                return
+            found = entry.recalled(self._recalled, [self._seen(parent) for parent in founders])
+            if found is None:
+                if not all(map(self._is_over, parents)) or not entry.fillable:
+                    return
+                found = entry.fill(
+                    [self._seen(parent) for parent in parents],
+                    [seen for key in entry.beside if (seen := self._seen(self._numbers[key]))],
+                )
         if found is None:
             self._resolved[number] = None
             return
@@ -253,8 +258,10 @@ class Scheduler:
             self._queued.add(trial_id)
             self._ready[trial.phase].append(trial)
         origins = self._origins.setdefault(trial_id, [])
-        if origin is not None and origin not in origins:
-            origins.append(origin)
+        if origin is not None:
+            self._askers[number] = origin
+            if origin not in origins:
+                origins.append(origin)
         self._trials.setdefault(trial_id, trial)
 
     def _seen(self, number: int) -> Seen | None:
@@ -262,4 +269,5 @@ class Scheduler:
         to = self._resolved[number]
         if to is None:
             return None
-        return Seen(self._trials[to], self._settled.get(to), partial(self._along, to))
+        along = partial(self._along, to)
+        return Seen(self._trials[to], self._settled.get(to), along, self._askers.get(number))

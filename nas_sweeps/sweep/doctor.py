@@ -22,6 +22,7 @@ from nas_sweeps.data.cache import CACHE_VARIABLE, cache_folder
 from nas_sweeps.data.presence import find_images
 from nas_sweeps.data.splits import prepare
 from nas_sweeps.grid import Grid, Plan, plan
+from nas_sweeps.grid.tuned import require_samplers
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
 from nas_sweeps.store import Store
@@ -214,11 +215,17 @@ def _missing(path: Path) -> list[Path]:
 
 def _grid(grid: Grid) -> Iterator[Finding]:
     planned = plan(grid)
-    yield Finding("grid", True, f"{grid.name}: {len(planned)} trials")
+    yield checked("grid", partial(_plannable, grid, planned))
     found = checked("data", partial(find_images, next(iter(planned)).data, grid.places))
     yield found
     if found.good:
         yield checked("subsets", partial(drawn, planned, grid.places))
+
+
+def _plannable(grid: Grid, planned: Plan) -> str:
+    """How many trials it has. Raises ValueError where nobody here can propose some of them."""
+    require_samplers(planned)
+    return f"{grid.name}: {len(planned)} trials"
 
 
 def drawn(planned: Plan, places: DataPaths) -> str:

@@ -17,6 +17,7 @@ from nas_sweeps.cost.forecast import Forecast
 from nas_sweeps.data.splits import prepare
 from nas_sweeps.grid import Entry, Grid, Plan, plan
 from nas_sweeps.grid.model import as_grid
+from nas_sweeps.grid.tuned import require_samplers
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
 from nas_sweeps.schedule import Scheduler, replay
@@ -143,7 +144,9 @@ def run(
         retry=retry,
         measured=None if source is None else Store(source).require(),
     )
-    _check_images(asked.replayed(), grid.places)
+    before = asked.replayed()
+    require_samplers(entry for entry, state in before.states() if state == State.WAITING)
+    _check_images(before, grid.places)
     keeper.create()
     with Lease(keeper.layout, grid.name, grid=asked.digest, only=only) as lease:
         start = _start(asked, lease)

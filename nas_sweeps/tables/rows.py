@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from datetime import datetime
 from math import isfinite, nan
@@ -46,7 +46,7 @@ from nas_sweeps.tables.schemas import (
 from nas_sweeps.trial import Distribution, Origin, SearchTrial, Trial
 
 Row = dict[str, Any]
-TUNING, WINNER = "tuning", "winner"  # roles of searches in a study
+TUNING, WINNER = "tuning", "winner"  # roles of trials in a study
 
 ATTEMPT_FACTS = (
     "epochs_from",
@@ -268,7 +268,7 @@ def origin_columns(origins: tuple[Origin, ...]) -> Row:
         "search_epoch": max((o.search_epoch for o in origins if o.search_epoch), default=None),
         "study": _joined(o.study for o in origins) or None,
         "genotype_file": _joined(o.file for o in origins) or None,
-    }
+    } | _role(origins, [o for o in origins if o.point is not None])
 
 
 def tuning_columns(origins: tuple[Origin, ...]) -> Row:
@@ -278,15 +278,21 @@ def tuning_columns(origins: tuple[Origin, ...]) -> Row:
     """
     if not origins:
         return {}
-    numbers = [origin.proposal for origin in origins if origin.proposal is not None]
     won = [origin for origin in origins if origin.study and origin.proposal is None]
     columns: Row = {
         "study": _joined(o.study for o in origins) or None,
-        "role": WINNER if won else TUNING if numbers else None,
-        "proposal": min(numbers, default=None),
         "origins": json.dumps([origin.to_json() for origin in origins]),
     }
+    columns |= _role(origins, won)
     return columns | ({"variant": _joined(o.variant for o in won)} if won else {})
+
+
+def _role(origins: Iterable[Origin], won: Collection[Origin]) -> Row:
+    """What a trial is to the studies that asked for it, and the number of its proposal."""
+    asked = [(o.proposal, o.point) for o in origins]
+    numbers = [n for both in asked for n in both if n is not None]
+    role = WINNER if won else TUNING if numbers else None
+    return {"role": role, "proposal": min(numbers, default=None)}
 
 
 def _joined(names: Iterable[str]) -> str:

@@ -42,7 +42,7 @@ TRIALS = _schema(  # one row per trial, whatever its state
     (TEXT, ["pretrain"]),  # of a retrain: none, barlow_finetune, barlow_linear
     (TEXT, ["recipe"]),  # of a retrain: the names that grids give its recipe; null: none
     (COUNT, ["search_epoch"]),  # of the search, that had its genotype; the last, if several had
-    # study: that tunes knobs; role: of a search in one, tuning or winner; null: in none
+    # study: that tunes knobs; role: of a trial in one, tuning or winner; null: in none
     (TEXT, ["study", "role"]),
     (COUNT, ["proposal"]),  # its number in the study; null: none
     (FLAG, ["fallback_used"]),

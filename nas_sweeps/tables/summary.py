@@ -23,8 +23,8 @@ _SPLIT_COLUMNS = ("total", "n_max")
 
 
 def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
-    """Trials of a phase, one row per trial and origin; searches as they are, but for proposals
-    of studies, which are no results.
+    """Trials of a phase, one row per trial and origin; searches as they are. Proposals of studies
+    are no results, and left out.
 
     The columns are those of ``frames.trials``, with ``method``, ``variant`` and ``search_epoch``
     of the one origin, and ``search_id``, ``search_seed`` and ``search_setting`` of the trial that
@@ -46,7 +46,9 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
         return kept[kept["phase"] == phase]
     require_columns(frames.trials, "trials", "origins", "parents", "setting")
     retrains = frames.trials[frames.trials["phase"] == phase]
-    asked = [_merged(json.loads(text)) or [{}] for text in retrains["origins"]]
+    asked: list[list[dict[str, Any]]] = [
+        _merged(json.loads(text)) if text != "[]" else [{}] for text in retrains["origins"]
+    ]
     origins: list[dict[str, Any]] = [origin for group in asked for origin in group]
     position = [i for i, group in enumerate(asked) for _ in group]
     out = retrains.iloc[position].drop(columns=["origins", "parents"]).reset_index(drop=True)
@@ -55,10 +57,22 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
     out["search_id"] = _text([o.get("search_id") for o in origins])
     out["search_epoch"] = pd.array([o.get("search_epoch") for o in origins], dtype="Int64")
     out["search_seed"] = pd.array([o.get("seed") for o in origins], dtype="Int64")
+    tuned = pd.Series([o.get("point") is not None for o in origins], dtype=bool)
+    if tuned.any():  # by what tuned it: each has values of its own, and they are to compare
+        named = [_tuned(*pair) for pair in zip(out["setting"], out["recipe"], strict=True)]
+        out["setting"] = out["setting"].where(~tuned, _text(named))
     settings = frames.trials.set_index("trial_id")["setting"]
     out["search_setting"] = out["search_id"].map(settings)
     out["recipe"] = recipe_names(out)
     return out
+
+
+def _tuned(setting: Any, recipe: Any) -> str | None:
+    """A setting with the name of its recipe in the place of the recipe's own."""
+    if pd.isna(setting) or pd.isna(recipe):
+        return None if pd.isna(setting) else str(setting)
+    kept = [part for part in str(setting).split(",") if part.startswith(("data.", "pretrain."))]
+    return ",".join([str(recipe), *kept])
 
 
 def without_proposals(trials: pd.DataFrame) -> pd.DataFrame:
@@ -71,8 +85,10 @@ def without_proposals(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _merged(origins: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Origins but for names of recipes and of files: one trial is no two results."""
-    bare = [{k: v for k, v in o.items() if k not in ("recipe", "file")} for o in origins]
+    """Origins but for names of recipes and of files: one trial is no two results. A proposal of a
+    study is none."""
+    results = (o for o in origins if o.get("proposal") is None)
+    bare = [{k: v for k, v in o.items() if k not in ("recipe", "file")} for o in results]
     told = {_end_of(origin) for origin in bare if origin.get("search_epoch")}
     return [
         origin

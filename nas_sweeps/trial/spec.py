@@ -143,7 +143,8 @@ class Origin:
     file: str = added("")  # that the grid read the genotype from
     search_epoch: int | None = added(None)  # after which the search had the genotype; None: the end
     study: str = added("")  # that tunes knobs
-    proposal: int | None = added(None)  # of the study, its number; None: the study's winner
+    proposal: int | None = added(None)  # of the study, its number; None: what it led to
+    point: int | None = added(None)  # of what a study led to: the proposal that has its values
 
     @property
     def key(self) -> str:
@@ -163,7 +164,7 @@ class Origin:
         except TypeError as error:
             raise ValueError(f"not an origin: {error}") from None
         kinds: dict[str, Any] = {"search_id": str | None}
-        kinds |= dict.fromkeys(("seed", "search_epoch", "proposal"), int | None)
+        kinds |= dict.fromkeys(("seed", "search_epoch", "proposal", "point"), int | None)
         if not all(isinstance(v, kinds.get(k, str)) for k, v in asdict(origin).items()):
             raise ValueError("not an origin: a value of another type than an origin's")
         return origin

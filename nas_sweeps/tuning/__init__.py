@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from nas_sweeps.tuning.ranges import Range, TunedMethod, TunedRecipe, plain_recipe, ranges_of
-from nas_sweeps.tuning.study import SAMPLERS, Sampler, Study, Told, Values, require
+from nas_sweeps.tuning.ranges import (
+    REGISTRIES,
+    Range,
+    TunedMethod,
+    plain_recipe,
+    ranges_of,
+    setting_of,
+    tuned_recipe,
+    with_setting,
+)
+from nas_sweeps.tuning.study import (
+    COSTS,
+    SAMPLERS,
+    RetrainStudy,
+    Sampler,
+    Study,
+    Told,
+    Values,
+)
 
 __all__ = [
+    "COSTS",
+    "REGISTRIES",
     "SAMPLERS",
     "Range",
+    "RetrainStudy",
     "Sampler",
     "Study",
     "Told",
     "TunedMethod",
-    "TunedRecipe",
     "Values",
     "plain_recipe",
     "ranges_of",
-    "require",
+    "setting_of",
+    "tuned_recipe",
+    "with_setting",
 ]

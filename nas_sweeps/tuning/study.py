@@ -12,29 +12,38 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 from nas_sweeps import methods
+from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.space.size import size_of
 from nas_sweeps.trial import (
+    LABEL,
     Data,
     Distribution,
     Identified,
     Knob,
     MethodSpec,
+    Origin,
+    RetrainRecipe,
+    RetrainTrial,
     SearchRecipe,
     SearchTrial,
+    Trial,
     absent_values,
+    added,
 )
-from nas_sweeps.tuning.ranges import Range, plain_recipe, ranges_of
+from nas_sweeps.tuning.ranges import Range, plain_recipe, ranges_of, setting_of, with_setting
 
 if TYPE_CHECKING:
     import optuna
 
 Sampler = Literal["tpe", "random", "cmaes", "nsga2"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
+COSTS = ("num_params", "macs")  # that a study may minimise beside its objective
 _REMEMBERS = ("cmaes", "nsga2")  # samplers that keep their state in the trials that they asked for
 _TRIES = 8  # of a sampler to propose what was not proposed before
 _DIGITS = 6  # of a real number that is proposed: the last bits differ between machines
@@ -44,22 +53,29 @@ Values = tuple[tuple[str, Knob], ...]  # by name, in the order of the ranges
 
 
 class Told(NamedTuple):
-    """Values that were proposed and tried, and the mean objective; None: a trial failed."""
+    """Values that were proposed and tried, and the mean objective; None: a trial failed.
+
+    ``cost`` is the mean of what is minimised beside, where there are two objectives.
+    """
 
     values: Values
     objective: float | None
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study(Identified):
-    """What of one cell of a grid is tuned, and how. Not how long, nor how much at once.
+    """What of one cell of a search is tuned, and how. Not how long, nor how much at once.
 
     So a study goes on when its budget grows. ``seeds`` are those over which the objective of each
-    proposal is averaged; the sampler draws from ``seed``.
+    proposal is averaged; the sampler draws from ``seed``. ``cost``, if anything, is minimised
+    beside: the size of the network that ``network`` says, its channels and layers, or else that
+    the trial's own recipe says (``space/size.py``).
     """
 
+    phase: ClassVar[str] = "search"
     method: MethodSpec
-    recipe: SearchRecipe
+    recipe: SearchRecipe | RetrainRecipe
     data: Data
     distribution: Distribution
     seeds: tuple[int, ...]
@@ -67,6 +83,20 @@ class Study(Identified):
     sampler: Sampler
     startup: int
     seed: int
+    cost: str = added("")  # num_params or macs
+    network: tuple[int, int] | None = added(None)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What is maximised, and what is minimised, if anything."""
+        return (self.objective, self.cost) if self.cost else (self.objective,)
+
+    def cost_of(self, trial: Trial, genotype: Genotype) -> float:
+        """What of a trial is minimised; 0 with one objective."""
+        if not self.cost:
+            return 0.0
+        network = self.network or (trial.recipe.channels, trial.recipe.layers)
+        return float(getattr(size_of(genotype, *network), self.cost))
 
     @property
     def name(self) -> str:
@@ -74,43 +104,83 @@ class Study(Identified):
         return self.digest[:8]
 
     @property
+    def cell(self) -> str:
+        """Whose values it proposes, in words."""
+        return f"{self.method} {self.distribution}"
+
+    @property
     def ranges(self) -> dict[str, Range]:
         """By knob, and by ``recipe.setting``."""
         settings = {_RECIPE + name: span for name, span in ranges_of(self.recipe)}
         return dict(ranges_of(self.method)) | settings
 
+    @property
+    def searching(self) -> MethodSpec | None:
+        """The method, where its knobs are those of the trials."""
+        return self.method
+
     def defaults(self) -> Values:
         """The values before tuning: proposal 0."""
         return self._values(self.method, self.recipe)
 
-    def values_of(self, trial: SearchTrial) -> Values:
+    def values_of(self, trial: Trial) -> Values:
         """What of a trial was proposed."""
+        assert isinstance(trial, SearchTrial)
         return self._values(trial.method, trial.recipe)
 
-    def _values(self, method: MethodSpec, recipe: SearchRecipe) -> Values:
-        knobs = absent_values(methods.get(method.name)) | dict(method.knobs)
+    def _values(self, method: MethodSpec, recipe: SearchRecipe | RetrainRecipe) -> Values:
+        tuned = bool(ranges_of(self.method))
+        knobs = absent_values(methods.get(method.name)) | dict(method.knobs) if tuned else {}
         return tuple(
-            (name, _of_recipe(recipe, name) if name.startswith(_RECIPE) else knobs[name])
+            (
+                name,
+                setting_of(recipe, name.removeprefix(_RECIPE))
+                if name.startswith(_RECIPE)
+                else knobs[name],
+            )
             for name in self.ranges
         )
 
-    def trial(self, values: Values, data: Data, seed: int) -> SearchTrial:
-        """The search with these values, as a grid that says them has it."""
-        chosen = dict(values)
-        settings: dict[str, Any] = {
-            name.removeprefix(_RECIPE): value
-            for name, value in chosen.items()
-            if name.startswith(_RECIPE)
-        }
+    def trial(
+        self, values: Values, data: Data, seed: int, genotype: Genotype | None = None
+    ) -> Trial:
+        """The trial that tries these values: here the search, as a grid that says them has it."""
         knobs = absent_values(methods.get(self.method.name)) | dict(self.method.knobs)
-        knobs |= {name: value for name, value in chosen.items() if name in knobs}
+        knobs |= {name: value for name, value in values if not name.startswith(_RECIPE)}
         return SearchTrial(
             data=data,
             distribution=self.distribution,
             method=methods.resolve(self.method.name, knobs),
-            recipe=replace(plain_recipe(self.recipe), **settings),
+            recipe=self._recipe(values),
             seed=seed,
         )
+
+    def final(self, values: Values, data: Data, seed: int, genotype: Genotype | None) -> Trial:
+        """The trial with the values that were found: here the same."""
+        return self.trial(values, data, seed, genotype)
+
+    def result(self, origin: Origin, number: int) -> Origin:
+        """Who asks for a trial with the values of a proposal."""
+        if not self.cost:
+            return origin
+        return replace(origin, variant=f"{origin.variant} #{number}", point=number)
+
+    @property
+    def lacks(self) -> str | None:
+        """The package that its sampler needs and that is not installed here."""
+        missing = self.sampler == "cmaes" and find_spec("cmaes") is None
+        return "cmaes" if missing else None
+
+    def stand_in(self, data: Data, seed: int) -> Trial | None:
+        """A trial that takes as long as those that are tried; None: that needs a genotype."""
+        return self.trial(self.defaults(), data, seed)
+
+    def _recipe(self, values: Values) -> Any:
+        recipe = plain_recipe(self.recipe)
+        for name, value in values:
+            if name.startswith(_RECIPE):
+                recipe = with_setting(recipe, name.removeprefix(_RECIPE), value)
+        return recipe
 
     def propose(self, told: Sequence[Told], running: Sequence[Values]) -> Values:
         """The next values: its number is that of all that were told and run.
@@ -125,13 +195,70 @@ class Study(Identified):
         return _ask(self, tuple(told), tuple(running))
 
 
-def require(sampler: str) -> None:
-    """Raises ValueError where the package that a sampler needs is missing."""
-    if sampler == "cmaes" and find_spec("cmaes") is None:
-        raise ValueError(
-            "needs the package cmaes, which is not installed here: pip install cmaes, or choose "
-            f"from {', '.join(name for name in SAMPLERS if name != sampler)}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainStudy(Study):
+    """What of a retraining's recipe is tuned, for one genotype, or for those of one cell.
+
+    A proposal trains on T and is measured on V; what was found is trained as ``recipe`` says, by
+    default on both. ``method`` only names, for people, who found the genotype. ``of`` says which
+    searches find it, by names that last, and ``search_epoch`` after which epoch; or else it is
+    ``genotype``, which is published.
+    """
+
+    phase: ClassVar[str] = "retrain"
+    method: MethodSpec = field(metadata=LABEL, compare=False)
+    of: tuple[str, ...]
+    search_epoch: int | None
+    genotype: Genotype | None
+
+    @property
+    def cell(self) -> str:
+        return f"retraining {self.method} {self.distribution}"
+
+    @property
+    def searching(self) -> None:
+        return None
+
+    @property
+    def tried(self) -> RetrainRecipe:
+        """How the first proposal is trained."""
+        return self._halved(self.defaults())
+
+    def _halved(self, values: Values) -> RetrainRecipe:
+        recipe: RetrainRecipe = self._recipe(values)
+        return replace(recipe, images="search_half")
+
+    def values_of(self, trial: Trial) -> Values:
+        return self._values(self.method, trial.recipe)
+
+    def trial(
+        self, values: Values, data: Data, seed: int, genotype: Genotype | None = None
+    ) -> Trial:
+        return self._retrain(
+            replace(self._recipe(values), images="search_half"), data, seed, genotype
         )
+
+    def final(self, values: Values, data: Data, seed: int, genotype: Genotype | None) -> Trial:
+        return self._retrain(self._recipe(values), data, seed, genotype)
+
+    def result(self, origin: Origin, number: int) -> Origin:
+        recipe = f"{origin.recipe} #{number}" if self.cost else origin.recipe
+        return replace(origin, recipe=recipe, point=number)
+
+    def _retrain(
+        self, recipe: RetrainRecipe, data: Data, seed: int, genotype: Genotype | None
+    ) -> Trial:
+        assert genotype is not None, "a retraining without a genotype"
+        return RetrainTrial(
+            data=data,
+            distribution=self.distribution,
+            genotype=genotype,
+            recipe=recipe,
+            seed=seed,
+        )
+
+    def stand_in(self, data: Data, seed: int) -> Trial | None:
+        return None
 
 
 @lru_cache(maxsize=4096)
@@ -173,12 +300,17 @@ def _known(
     """An Optuna study that knows these results, and which proposals run."""
     import optuna
 
-    made = optuna.create_study(direction="maximize", sampler=_sampler(study, sampler, 0, 0))
+    ways: list[Any] = ["maximize", "minimize"][: len(study.objectives)]
+    made = optuna.create_study(directions=ways, sampler=_sampler(study, sampler, 0, 0))
     spans, distributions = study.ranges, _distributions(study)
     states = optuna.trial.TrialState
-    everything = [(*one, states.FAIL if one.objective is None else states.COMPLETE) for one in told]
+    everything: list[tuple[Values, list[float] | None, Any]] = [
+        (one.values, measured, states.COMPLETE if measured else states.FAIL)
+        for one in told
+        for measured in [_measured(study, one)]
+    ]
     everything += [(values, None, states.RUNNING) for values in running]
-    for number, (values, objective, state) in enumerate(everything):
+    for number, (values, measured, state) in enumerate(everything):
         if not all(spans[name].holds(value) for name, value in values):
             continue  # a default outside its range: the sampler has no place for it
         remembered: dict[str, Any] = {}
@@ -189,13 +321,20 @@ def _known(
         made.add_trial(
             optuna.trial.create_trial(
                 state=state,
-                value=objective,
+                values=measured,
                 params=dict(values),
                 distributions=distributions,
                 system_attrs=remembered,
             )
         )
     return made
+
+
+def _measured(study: Study, told: Told) -> list[float] | None:
+    """What was measured of each objective; None where something was not."""
+    both = [told.objective, told.cost][: len(study.objectives)]
+    known = [value for value in both if value is not None]
+    return known if len(known) == len(both) else None
 
 
 def _sampler(study: Study, name: str, number: int, attempt: int) -> Any:
@@ -242,7 +381,3 @@ def _round(value: Any, span: Range) -> Any:
     if span.choices or span.whole:
         return value
     return min(max(float(f"{value:.{_DIGITS}g}"), span.low), span.high)
-
-
-def _of_recipe(recipe: SearchRecipe, name: str) -> Any:
-    return getattr(recipe, name.removeprefix(_RECIPE))
