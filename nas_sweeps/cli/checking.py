@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from nas_sweeps.cli.options import NOT_ALL_DONE, USER_ERROR, Overrides, StoreOption, out
@@ -27,18 +29,25 @@ def doctor(
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster: each of its nodes is looked at.")
     ] = None,
+    every_node: Annotated[
+        bool,
+        typer.Option(
+            "--every-node", help="The nodes as a table; --address auto where none is named."
+        ),
+    ] = False,
 ) -> None:
     """Look whether a run would work, one line for each thing it needs.
 
     nas-sweeps doctor
 
-    nas-sweeps doctor experiments/table1.yaml --store /shared/t1 --address auto
+    nas-sweeps doctor experiments/table1.yaml --store /shared/t1 --every-node
 
     Give it the grid, --set, --store, --executor and --address of the run.
     It looks at versions, devices, the images and their hash, free space,
-    whether the store can be written to, what Ray sees, and each node of the
-    cluster by a small task. A line that does not begin with ✓ says what to
-    do.
+    whether the store can be written to, what Ray sees, and by a small task
+    on each node of the cluster its versions, GPUs, images and clock, and
+    that it reads what every other node writes into the store. A line that
+    does not begin with ✓ says what to do.
 
     To start a Ray session takes some ten seconds; --executor inline needs
     none, and --address names one that is there.
@@ -49,12 +58,26 @@ def doctor(
     from nas_sweeps.sweep.doctor import examine
 
     grid, mistaken = _grid(grid_file, overrides)
-    well = True
-    for finding in examine(grid, store, executor, address):
+    well, nodes = True, {}
+    for finding in examine(grid, store, executor, (address or "auto") if every_node else address):
         well = well and finding.good
-        _line(finding.what, finding.good, finding.text)
+        if every_node and finding.row is not None:
+            nodes[finding.what] = finding.row
+        if not finding.good or finding.what not in nodes:
+            _line(finding.what, finding.good, finding.text)
+    if nodes:
+        out.print(_table(nodes))
     if mistaken or not well:
         raise typer.Exit(USER_ERROR if mistaken else NOT_ALL_DONE)
+
+
+def _table(nodes: Mapping[str, Mapping[str, str]]) -> Table:
+    """A line for each node; one that did not answer has none but its name."""
+    columns = list(dict.fromkeys(what for row in nodes.values() for what in row))
+    table = Table("node", *columns)
+    for name, row in nodes.items():
+        table.add_row(name.removeprefix("node "), *(row.get(what, "") for what in columns))
+    return table
 
 
 def _grid(grid_file: Path | None, overrides: list[str] | None) -> tuple[Grid | None, bool]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, whether it is as it should be, and what it is or lacks."""
+    """One line: what was looked at, whether it is as it should be, and what it is or lacks.
+
+    ``row`` is of a node of a cluster: a word or two about each thing that was looked at there.
+    """
 
     what: str
     good: bool
     text: str
+    row: Mapping[str, str] | None = None
 
 
 def checked(what: str, check: Callable[[], str]) -> Finding:

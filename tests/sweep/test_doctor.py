@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -160,15 +164,111 @@ def test_mistakes_of_a_grid_are_lines_and_the_machine_is_still_looked_at(tmp_pat
 
 
 def test_a_node_with_another_store_or_other_images_says_so(tmp_path: Path) -> None:
-    from nas_sweeps.sweep.nodes import Asked, look_around
+    from nas_sweeps.sweep.nodes import Asked, Looker
 
     Store(tmp_path).create()
-    answer = look_around(Asked(store=str(tmp_path), token="of another folder"), gpus=0)
+    answer = Looker(Asked(store=str(tmp_path), token="of another folder"), "n1").look(gpus=0)
     assert "another folder there" in answer["problems"][0]
     with doctor.probed(Store(tmp_path)) as token:
-        answer = look_around(Asked(store=str(tmp_path), token=token), gpus=0)
-    assert answer["problems"] == []
-    assert "can be written to" in answer["text"]
+        there = Looker(Asked(store=str(tmp_path), token=token), "n1")
+        answer = there.look(gpus=0)
+        assert answer["problems"] == []
+        assert answer["row"]["store"] == "written"
+        assert there.unseen(["n1", "n2"]) == ["n2"], "of which nothing was written"
+
+
+def test_images_that_a_node_lacks_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nas_sweeps.sweep.nodes import Asked, Looker
+
+    monkeypatch.setenv("NAS_SWEEPS_CACHE", str(tmp_path))
+    asked = Asked.of(grid(data={"dataset": "cifar10"}), None, "")
+    answer = Looker(asked, "n1").look(gpus=0)
+    assert "cifar10 is not in" in answer["problems"][0]
+    assert answer["row"]["images"] == "wrong"
+    assert Looker(Asked.of(grid(), None, ""), "n1").look(gpus=0)["row"]["images"] == "digits"
+
+
+def remote(answer: object) -> SimpleNamespace:
+    """A method of an actor that answers so."""
+    return SimpleNamespace(remote=lambda *_: answer() if callable(answer) else answer)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a stand-in of an actor returns is its answer, without Ray."""
+    from nas_sweeps.sweep import nodes
+
+    monkeypatch.setattr(nodes, "_answer", lambda node, answer, until: answer)
+
+
+@pytest.mark.usefixtures("answers")
+def test_a_node_that_does_not_see_what_another_wrote_says_so() -> None:
+    from nas_sweeps.sweep.nodes import Node, see_others
+
+    wrote = {"id1": "node gpu1", "id2": "node gpu2"}
+    blind, well = Node("node gpu1"), Node("node gpu2")
+    see_others(blind, SimpleNamespace(unseen=remote(["id2"])), wrote, 0.0)
+    see_others(well, SimpleNamespace(unseen=remote([])), wrote, 0.0)
+    (finding,) = blind.findings()
+    assert "does not see what node gpu2 has written; see that both mount" in finding.text
+    assert well.findings()[0].good
+    assert well.row["store"] == "written, read"
+
+
+@pytest.mark.usefixtures("answers")
+@pytest.mark.parametrize(
+    ("ahead", "told"),
+    [(0, None), (-4, None), (90, "90 s ahead of this"), (-90, "90 s behind this")],
+)
+def test_a_clock_that_is_another_is_told(ahead: float, told: str | None) -> None:
+    from nas_sweeps.sweep.nodes import Node, see_clock
+
+    node = Node("node gpu1")
+    see_clock(node, SimpleNamespace(now=remote(lambda: time.time() + ahead)), 0.0)
+    assert node.row["clock"] in (f"{ahead:+.2f} s", f"{ahead - 0.01:+.2f} s", "-0.00 s")
+    assert [told in problem for problem in node.problems if told] == ([True] if told else [])
+
+
+def test_every_node_is_a_line_of_a_table_and_a_miss_is_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str | None] = []
+
+    def found(*arguments: object) -> list[Finding]:
+        asked.append(arguments[3])
+        return [
+            Finding("ray", True, "Ray sees 2 nodes"),
+            Finding("node a", True, "", {"torch": "2.15.0", "clock": "+0.01 s"}),
+            Finding("node b", False, "its clock is late; set it", {"torch": "2.15.0"}),
+            Finding("node b", False, "it has no images; bring them", {"torch": "2.15.0"}),
+        ]
+
+    monkeypatch.setattr(doctor, "examine", found)
+    done = CliRunner().invoke(app, ["doctor", "--every-node"])
+    assert (done.exit_code, asked) == (1, ["auto"])
+    lines = done.output.splitlines()
+    assert lines[:3] == [
+        "✓ ray        Ray sees 2 nodes",
+        "✗ node b     its clock is late; set it",
+        "✗ node b     it has no images; bring them",
+    ]
+    (row,) = (line.split("│") for line in lines if line.startswith("│ a"))
+    assert [word.strip() for word in row[1:-1]] == ["a", "2.15.0", "+0.01 s"]
+    assert sum(line.startswith("│ b") for line in lines) == 1
+    CliRunner().invoke(app, ["doctor", "--every-node", "--address", "h:1"])
+    assert asked[-1] == "h:1"
+
+
+def test_two_nodes_read_what_each_other_writes(tmp_path: Path) -> None:
+    """A real cluster of two nodes on this machine, which a session of this process would hide."""
+    store = tmp_path / "store"
+    told = subprocess.run(
+        [sys.executable, "-m", "tests.sweep.two_nodes", store], capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "sees 2 nodes" in told.stdout
+    assert told.stdout.count("written, read") == 2
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
 def test_arithmetic_is_checked_in_every_precision_of_the_grid(
