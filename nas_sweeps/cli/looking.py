@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -160,6 +161,38 @@ def export(
     written = write(store, to, which)
     rows, columns = written.shape
     out.print(f"{to}: {rows} rows of {which}, {columns} columns", soft_wrap=True)
+
+
+def export_study(
+    store: StoreName,
+    cell: Annotated[
+        str,
+        typer.Argument(
+            metavar="CELL", help="'fairdarts exp mu=0.3', or the name of its study in `status`."
+        ),
+    ],
+    to: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The database: its suffix is .db or .sqlite.")
+    ],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also where OUT is there already.")
+    ] = False,
+) -> None:
+    """Write the study of a tuned cell as a database of Optuna's, for optuna-dashboard.
+
+    Every proposal is in it: its values, what it came to and when, the objective after each epoch,
+    and the ids of its trials. It is a copy, and nothing that is done to it changes the store.
+
+    nas-sweeps export-study runs/tune_digits 'fairdarts exp mu=0.3' study.db
+    """
+    from nas_sweeps.report.export_study import export_study as write
+
+    found, trials = write(store, cell, to, overwrite)
+    out.print(
+        f"{to}: study '{found.name}', {trials} of {found.budget} proposals; look at it with: "
+        f"optuna-dashboard {shlex.quote(f'sqlite:///{to}')}",
+        soft_wrap=True,
+    )
 
 
 def compare(

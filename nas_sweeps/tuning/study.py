@@ -79,6 +79,11 @@ class Study(Identified):
         settings = {_RECIPE + name: span for name, span in ranges_of(self.recipe)}
         return dict(ranges_of(self.method)) | settings
 
+    @property
+    def distributions(self) -> dict[str, Any]:
+        """The ranges as Optuna has them."""
+        return _distributions(self)
+
     def defaults(self) -> Values:
         """The values before tuning: proposal 0."""
         return self._values(self.method, self.recipe)
@@ -141,7 +146,7 @@ def _ask(study: Study, told: tuple[Told, ...], running: tuple[Values, ...]) -> V
     for span in study.ranges.values():
         size *= span.size
     found: Values = ()
-    with _quiet():
+    with quiet():
         for attempt in range(1000):
             drawn = "random" if attempt >= _TRIES else study.sampler
             known = _known(study, drawn, told, running)
@@ -153,7 +158,7 @@ def _ask(study: Study, told: tuple[Told, ...], running: tuple[Values, ...]) -> V
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Inside, Optuna says nothing of studies that are made, nor of what is experimental."""
     import optuna
 
