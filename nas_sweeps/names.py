@@ -19,6 +19,7 @@ HEADLINES: dict[str, tuple[str, str]] = {
     "accuracy_long_tailed": ("lt-acc", "long-tailed test set"),
 }
 HEADLINE: Headline = "accuracy_balanced"  # where nobody has chosen
+TUNED = "tuned="  # what the variant of a study's winner begins with; then: of how many proposals
 DISTRIBUTION = ("distribution", "mu", "total", "n_max")  # the columns that say which one it is
 
 
