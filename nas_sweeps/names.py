@@ -82,6 +82,14 @@ def trial_name(
     return " ".join([*parts, *(["of", found] if found else [])])
 
 
+def values_text(values: Iterable[tuple[str, Any]]) -> str:
+    """What a study chose: ``zero_one=l1, zero_one_weight=3.5765``."""
+    return ", ".join(
+        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in values
+    )
+
+
 def joined(names: Iterable[str]) -> str:
     """Several methods that found one genotype: ``darts+ssf_nas``."""
     return "+".join(dict.fromkeys(names))

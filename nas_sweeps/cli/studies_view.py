@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nas_sweeps.names import values_text
 from nas_sweeps.phases.search import Tried, tried
 from nas_sweeps.schedule import Scheduler
-from nas_sweeps.tuning import Study, Values
+from nas_sweeps.tuning import Study
 
 
 def studies_lines(scheduler: Scheduler, budget: int) -> Iterator[str]:
@@ -33,11 +34,3 @@ def _progress(study: Study, proposals: list[Tried], budget: int) -> str:
     if best.number == 0 or default is None:
         return said + (", the defaults" if best.number == 0 else "")
     return f"{said}, {100 * (best.objective - default):+.1f} points against the defaults"
-
-
-def values_text(values: Values) -> str:
-    """``zero_one=l1, zero_one_weight=3.5765``."""
-    return ", ".join(
-        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in values
-    )

@@ -180,7 +180,8 @@ def asked_by(study: Study, trials: pd.DataFrame) -> pd.DataFrame:
     for place, text in enumerate(asking["origins"]):
         for origin in json.loads(text):
             # What goes on from a winner names its study as well, and the trial.
-            if origin.get("study") == study.name and origin.get("search_id") is None:
+            own = origin.get("proposal") is not None or origin.get("search_id") is None
+            if origin.get("study") == study.name and own:
                 places.append(place)
                 numbers.append(origin.get("proposal"))
                 called.append(str(origin.get("variant", "")))
