@@ -94,6 +94,10 @@ def table(
     phase: Annotated[
         str, typer.Option(metavar="NAME", help="Whose trials: retrain, or a later phase.")
     ] = "retrain",
+    tuning: Annotated[
+        bool,
+        typer.Option("--tuning", help="Instead: what is tuned against its defaults, and the cost."),
+    ] = False,
 ) -> None:
     """Retrained networks, method by distribution: mean, standard deviation, number.
 
@@ -101,7 +105,16 @@ def table(
     with --format on standard error, so that the table alone can be piped to a file.
 
     nas-sweeps table runs/table1 --value accuracy_tail --format latex
+
+    nas-sweeps table runs/tune_digits --tuning
     """
+    if tuning:
+        if (rows, columns, phase) != ("method", "distribution,mu", "retrain"):
+            raise ValueError(
+                "--tuning makes a table of its own: leave --rows, --columns, --phase out"
+            )
+        _tuning_table(store, value, style)
+        return
     if style is None:
         from nas_sweeps.cli.views import results_view
 
@@ -115,6 +128,22 @@ def table(
     sys.stdout.write(table_text(frames, names(rows), names(columns), value, style, phase))
     sys.stdout.flush()
     for line in caveats(attributed(frames, phase)):
+        err.print(line, soft_wrap=True)
+
+
+def _tuning_table(store: str, value: str | None, style: TableFormat | None) -> None:
+    if style is None:
+        from nas_sweeps.cli.views import tuning_view
+
+        show(tuning_view(store, value))
+        return
+    from nas_sweeps.report.tables import tuning_text
+    from nas_sweeps.report.tuned import read_tuning, remarks
+
+    found, cost = read_tuning(store, value)
+    sys.stdout.write(tuning_text(found, style))
+    sys.stdout.flush()
+    for line in remarks(found, cost):
         err.print(line, soft_wrap=True)
 
 

@@ -204,18 +204,19 @@ def tuning(frames: Frames, cells: Sequence[TunedCell]) -> Tuning | None:
     if not cells:
         return None
     bought, cost = against_default(frames, cells), spent(frames, cells)
+    bought = bought.assign(measured=bought["measure"] + " of " + bought["of"])
     on_gpu = bool((cost["gpu_hours"] > 0).any())
     return Tuning(
         data_table(
             bought,
             [
-                *(Column("cell", "cell"), Column("variant", "winner"), Column("of", "of")),
-                Column("measure", "measure"),
+                *(Column("cell", "cell"), Column("variant", "winner")),
+                Column("measured", "measure"),
                 *([Column("what", "setting")] if bought["what"].nunique() > 1 else []),
                 *(percent("default", "default"), percent("tuned", "tuned")),
                 percent("difference", "tuned - default", sign=True),
                 *(percent("low", "95 % from", sign=True), percent("high", "to", sign=True)),
-                *(Column("pairs", "pairs of seeds"), percent("default_sd", "sd of seeds")),
+                *(Column("pairs", "pairs"), percent("seed_sd", "sd of seeds")),
                 Column("verdict", "in words"),
             ],
             "tuned against default",

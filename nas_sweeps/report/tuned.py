@@ -6,7 +6,7 @@ seeds by which nothing was chosen: those of the grid but for those of the study.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -14,35 +14,48 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nas_sweeps.hints import did_you_mean
 from nas_sweeps.names import values_text
 from nas_sweeps.report.labels import retrains
 from nas_sweeps.report.spread import interval
 from nas_sweeps.report.studies import TunedCell, asked_by, objectives, proposals, tuned_cells
 from nas_sweeps.report.table1 import verdict
+from nas_sweeps.report.tables import is_fraction
 from nas_sweeps.store import Store
-from nas_sweeps.store.records import State
+from nas_sweeps.store.records import ACCURACIES, State
 from nas_sweeps.tables import Frames, load
 from nas_sweeps.trial import trial_from_json
 
 COLUMNS = [
     *("cell", "study", "variant", "of", "measure", "what"),
     *("default", "default_n", "default_sd", "tuned", "tuned_n", "tuned_sd"),
-    *("difference", "low", "high", "pairs", "verdict"),
+    *("difference", "low", "high", "pairs", "seed_sd", "verdict"),
 ]
 SPENT = ["cell", "study", "budget", "tried", "failed", "objective", "default", "best", "number"]
 SPENT += ["gain", "values", "trials", "trial_hours", "gpu_hours"]
 
 
 def tuned_against_default(store: Store | str | Path, value: str | None = None) -> pd.DataFrame:
-    """``against_default`` of a store. Raises ValueError where there is none.
+    """``against_default`` of a store; empty where nothing is tuned.
+
+    Raises:
+        ValueError: there is no store, or ``value`` is no column of fractions.
 
     >>> import nas_sweeps as ns
-    >>> found = ns.tuned_against_default("runs/tuned_or_seeds")
+    >>> found = ns.tuned_against_default("runs/tune_digits")
     >>> found[["cell", "of", "difference", "low", "high", "default_sd", "verdict"]]
     """
+    return read_tuning(store, value)[0]
+
+
+def read_tuning(
+    store: Store | str | Path, value: str | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """``against_default`` and ``spent`` of a store. Raises as ``tuned_against_default``."""
     keeper = store if isinstance(store, Store) else Store(store)
     frames = load(keeper)
-    return against_default(frames, tuned_cells(keeper, frames), value)
+    cells = tuned_cells(keeper, frames)
+    return against_default(frames, cells, value), spent(frames, cells)
 
 
 def against_default(
@@ -62,11 +75,15 @@ def against_default(
         A row for each winner and measure: ``of`` searches (the ``measure`` is the objective) and,
         where there are any, of the networks retrained from them (``measure`` is ``value``; under
         each setting of retraining, ``what``). ``default`` and ``tuned`` are means over the ``_n``
-        seeds that each has; ``default_sd`` and ``tuned_sd`` say how far seeds alone vary (of the
-        defaults over all seeds). ``difference`` is the mean of tuned - default over ``pairs``,
-        with ``low`` and ``high`` (95 %, Student's t; NaN for one pair); ``verdict``, a sentence.
+        such seeds that each has, with ``_sd``. ``difference`` is the mean of tuned - default over
+        ``pairs``, with ``low`` and ``high`` (95 %, Student's t; NaN for one pair). ``seed_sd`` is
+        how far seeds alone vary: the deviation of the defaults over all seeds. ``verdict`` is a
+        sentence.
     """
     value = frames.headline if value is None else value
+    if value not in ACCURACIES:
+        hint = did_you_mean(value, ACCURACIES)
+        raise ValueError(f"value: '{value}' is not one of {', '.join(ACCURACIES)}{hint}")
     networks = retrains(frames)
     networks = networks[networks["state"] == State.DONE].dropna(subset=[value])
     rows: list[dict[str, Any]] = []
@@ -107,7 +124,7 @@ def _measured(
     wanted = {one for pair in ids.values() for one in pair}
     for what, block in networks[networks["search_id"].isin(wanted)].groupby("what", observed=True):
         means = block.groupby("search_id")[value].mean().astype("float64")
-        row = {"of": "retrained networks", "measure": value, "what": str(what)}
+        row = {"of": "retrained", "measure": value, "what": str(what)}
         yield row | _against(cell, means, ids)
 
 
@@ -120,21 +137,13 @@ def _against(
         for i in (0, 1)
     )
     fresh = [seed for seed in ids if seed not in cell.study.seeds]
-    chosen_by_none, plain = tuned[fresh].dropna(), default.dropna()
     pairs = (tuned - default)[fresh].dropna()
     low, high = interval(pairs.tolist())
-    facts = {
-        "default": float(default[fresh].mean()) if pairs.size else float(plain.mean()),
-        "default_n": len(default[fresh].dropna()) if pairs.size else len(plain),
-        "default_sd": _sd(plain),
-        "tuned": float(chosen_by_none.mean()),
-        "tuned_n": len(chosen_by_none),
-        "tuned_sd": _sd(chosen_by_none),
-        "difference": float(pairs.mean()),
-        "low": low,
-        "high": high,
-        "pairs": len(pairs),
-    }
+    facts: dict[str, Any] = {}
+    for name, of in (("default", default[fresh].dropna()), ("tuned", tuned[fresh].dropna())):
+        facts |= {name: float(of.mean()), f"{name}_n": len(of), f"{name}_sd": _sd(of)}
+    facts |= {"difference": float(pairs.mean()), "low": low, "high": high, "pairs": len(pairs)}
+    facts["seed_sd"] = _sd(default.dropna())
     return facts | {"verdict": _verdict(cell, facts, bool(fresh), tuned.size)}
 
 
@@ -156,8 +165,34 @@ def _verdict(cell: TunedCell, facts: Mapping[str, Any], any_fresh: bool, seeds: 
             "ranges beside it, in this grid or in another one that runs into this store."
         )
     said = verdict(facts["difference"], facts["low"], facts["high"], facts["pairs"])
-    sd = facts["default_sd"]
+    sd = facts["seed_sd"]
     return said if np.isnan(sd) else f"{said} Seeds alone vary by {100 * sd:.2f} points (sd)."
+
+
+def remarks(found: pd.DataFrame, cost: pd.DataFrame) -> Iterator[str]:
+    """What to say beside the numbers of ``against_default``, and of ``spent``: a line each."""
+    for row in found.to_dict("records"):
+        setting = f", {row['what']}" if row["what"] else ""
+        who = f"{row['cell']} ({row['variant']}), {row['measure']} of {row['of']}{setting}"
+        yield f"{who}: {row['verdict']}"
+    on_gpu = bool((cost["gpu_hours"] > 0).any())
+    for row in cost.to_dict("records"):
+        hours = (
+            f"{row['gpu_hours']:.2f} GPU-hours"
+            if on_gpu
+            else f"{row['trial_hours']:.2f} trial-hours"
+        )
+        said = (
+            f"study {row['study']} of {row['cell']}: {row['tried']} of {row['budget']} proposals "
+        )
+        said += f"tried in {hours}"
+        if row["gain"] == row["gain"]:
+            points = 100 * row["gain"] if is_fraction(row["objective"]) else row["gain"]
+            said += (
+                f"; the best, #{row['number']}, is {points:+.2f} points from the defaults with the "
+                "seeds it was chosen by, which flatter it"
+            )
+        yield said
 
 
 def spent(frames: Frames, cells: Iterable[TunedCell]) -> pd.DataFrame:

@@ -79,8 +79,8 @@ def tuning_figures(cell: TunedCell, study: optuna.Study) -> list[FigureEntry]:
             name=f"{named}-slices" + (f"-{i + 1}" if several else ""),
             title=f"{cell.name}: slices" + (f", {_bare(name)}" if several else ""),
             caption="A point per proposal, over each parameter; later ones are darker.",
-            needs=some,
-            data=lambda frames: tried,
+            needs="a proposal from the ranges with a result",
+            data=lambda frames: tried if _parameters(study) else tried.iloc[:0],
             draw=lambda data, i=i: _slices(study, i),  # type: ignore[misc]
             describe=lambda data: _best_text(study),
             wide=True,
@@ -116,7 +116,7 @@ def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 def _tried(study: optuna.Study) -> pd.DataFrame:
     """A row per proposal with its state, what it came to and its parameters; empty where none has
-    a result, or none is of the ranges."""
+    a result."""
     names = _names(study)
     rows = [
         {"number": trial.number, "state": trial.state.name.lower()}
@@ -124,7 +124,7 @@ def _tried(study: optuna.Study) -> pd.DataFrame:
         | trial.params
         for trial in study.get_trials(deepcopy=False)
     ]
-    return pd.DataFrame(rows if _parameters(study) else [])
+    return pd.DataFrame(rows if _complete(study) else [])
 
 
 def _importance(study: optuna.Study, objective: int) -> pd.DataFrame:
