@@ -2,6 +2,8 @@ from .grid import Grid as Grid
 from .grid import GridError as GridError
 from .grid import load_grid as load_grid
 from .grid import plan as plan
+from .report.studies import studies as studies
+from .report.tuned import tuned_against_default as tuned_against_default
 from .sweep.run import run as run
 from .tables import Frames as Frames
 from .tables import attributed as attributed

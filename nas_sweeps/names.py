@@ -19,6 +19,7 @@ HEADLINES: dict[str, tuple[str, str]] = {
     "accuracy_long_tailed": ("lt-acc", "long-tailed test set"),
 }
 HEADLINE: Headline = "accuracy_balanced"  # where nobody has chosen
+TUNED = "tuned="  # what the variant of a study's winner begins with; then: of how many proposals
 DISTRIBUTION = ("distribution", "mu", "total", "n_max")  # the columns that say which one it is
 
 
@@ -79,6 +80,14 @@ def trial_name(
     parts = [str(phase), method, distribution, *([] if _missing(seed) else [f"s{seed}"])]
     found = joined(f"s{of}" for of in before if not _missing(of))
     return " ".join([*parts, *(["of", found] if found else [])])
+
+
+def values_text(values: Iterable[tuple[str, Any]]) -> str:
+    """What a study chose: ``zero_one=l1, zero_one_weight=3.5765``."""
+    return ", ".join(
+        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in values
+    )
 
 
 def joined(names: Iterable[str]) -> str:

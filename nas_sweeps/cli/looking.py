@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -93,6 +94,10 @@ def table(
     phase: Annotated[
         str, typer.Option(metavar="NAME", help="Whose trials: retrain, or a later phase.")
     ] = "retrain",
+    tuning: Annotated[
+        bool,
+        typer.Option("--tuning", help="Instead: what is tuned against its defaults, and the cost."),
+    ] = False,
 ) -> None:
     """Retrained networks, method by distribution: mean, standard deviation, number.
 
@@ -100,7 +105,16 @@ def table(
     with --format on standard error, so that the table alone can be piped to a file.
 
     nas-sweeps table runs/table1 --value accuracy_tail --format latex
+
+    nas-sweeps table runs/tune_digits --tuning
     """
+    if tuning:
+        if (rows, columns, phase) != ("method", "distribution,mu", "retrain"):
+            raise ValueError(
+                "--tuning makes a table of its own: leave --rows, --columns, --phase out"
+            )
+        _tuning_table(store, value, style)
+        return
     if style is None:
         from nas_sweeps.cli.views import results_view
 
@@ -114,6 +128,22 @@ def table(
     sys.stdout.write(table_text(frames, names(rows), names(columns), value, style, phase))
     sys.stdout.flush()
     for line in caveats(attributed(frames, phase)):
+        err.print(line, soft_wrap=True)
+
+
+def _tuning_table(store: str, value: str | None, style: TableFormat | None) -> None:
+    if style is None:
+        from nas_sweeps.cli.views import tuning_view
+
+        show(tuning_view(store, value))
+        return
+    from nas_sweeps.report.tables import tuning_text
+    from nas_sweeps.report.tuned import read_tuning, remarks
+
+    found, cost = read_tuning(store, value)
+    sys.stdout.write(tuning_text(found, style))
+    sys.stdout.flush()
+    for line in remarks(found, cost):
         err.print(line, soft_wrap=True)
 
 
@@ -160,6 +190,38 @@ def export(
     written = write(store, to, which)
     rows, columns = written.shape
     out.print(f"{to}: {rows} rows of {which}, {columns} columns", soft_wrap=True)
+
+
+def export_study(
+    store: StoreName,
+    cell: Annotated[
+        str,
+        typer.Argument(
+            metavar="CELL", help="'fairdarts exp mu=0.3', or the name of its study in `status`."
+        ),
+    ],
+    to: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The database: its suffix is .db or .sqlite.")
+    ],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also where OUT is there already.")
+    ] = False,
+) -> None:
+    """Write the study of a tuned cell as a database of Optuna's, for optuna-dashboard.
+
+    Every proposal is in it: its values, what it came to and when, the objective after each epoch,
+    and the ids of its trials. It is a copy, and nothing that is done to it changes the store.
+
+    nas-sweeps export-study runs/tune_digits 'fairdarts exp mu=0.3' study.db
+    """
+    from nas_sweeps.report.export_study import export_study as write
+
+    found, trials = write(store, cell, to, overwrite)
+    out.print(
+        f"{to}: study '{found.name}', {trials} of {found.budget} proposals; look at it with: "
+        f"optuna-dashboard {shlex.quote(f'sqlite:///{to}')}",
+        soft_wrap=True,
+    )
 
 
 def compare(

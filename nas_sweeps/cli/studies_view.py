@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from nas_sweeps.grid.tuned import Tried, TunedSlot, pareto_set, tried
+from nas_sweeps.names import values_text
 from nas_sweeps.schedule import Scheduler
-from nas_sweeps.tuning import Study, Values
+from nas_sweeps.tuning import Study
 
 
 def studies_lines(scheduler: Scheduler) -> Iterator[str]:
@@ -42,12 +43,4 @@ def _points(study: Study, known: list[Tried]) -> str:
     return ", ".join(
         f"#{number} ({measured[number][0]:.1%}, {measured[number][1]:,.0f} {study.cost})"
         for number in pareto_set((n, *both) for n, both in measured.items())
-    )
-
-
-def values_text(values: Values) -> str:
-    """``zero_one=l1, zero_one_weight=3.5765``."""
-    return ", ".join(
-        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in values
     )

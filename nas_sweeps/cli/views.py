@@ -183,12 +183,35 @@ def results_view(
     shown = "mean ± sd over trials, n" + (", in percent" if percent else "")
     networks = "retrained networks" if phase == "retrain" else f"{phase} trials"
     yield f"{value} of {networks}: {shown}"
-    head, *body = entries(found, percent)
+    yield _lines_table(entries(found, percent), found.index.nlevels)
+    yield from caveats(attributed(frames, phase))
+
+
+def _lines_table(lines: Sequence[Sequence[str]], names: int) -> Table:
+    """Headings and entries, of which the first few are names."""
+    head, *body = lines
     table = Table()
     for i, heading in enumerate(head):
-        name = i < found.index.nlevels
-        table.add_column(heading, justify="left" if name else "right", overflow="fold")
+        table.add_column(heading, justify="left" if i < names else "right", overflow="fold")
     for line in body:
         table.add_row(*line)
-    yield table
-    yield from caveats(attributed(frames, phase))
+    return table
+
+
+def tuning_view(store: Store | str, value: str | None) -> Iterator[RenderableType]:
+    """Winners of studies against the defaults, and what the studies cost.
+
+    Raises:
+        ValueError: there is no store, or ``value`` is no accuracy.
+    """
+    from nas_sweeps.report.tables import tuning_entries
+    from nas_sweeps.report.tuned import read_tuning, remarks
+
+    found, cost = read_tuning(store, value)
+    if cost.empty:
+        yield f"nothing is tuned in {store}: a grid with ranges and a section tune has studies"
+        return
+    yield "the winner of each study against the defaults, over seeds that did not choose it, n"
+    lines = tuning_entries(found)
+    yield _lines_table(lines, len(lines[0]) - 3)
+    yield from map(Text, remarks(found, cost))

@@ -88,6 +88,8 @@ def _winner_values(data: pd.DataFrame) -> str:
     )
 
 
+TUNING = "tuning-"  # before the names of a study's figures: a store decides how many there are
+
 _DONE_SEARCH = "a search that is done"
 _DONE_RETRAIN = "a retrain that is done"
 

@@ -7,12 +7,13 @@ differs between them, and of none while it does not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
-from nas_sweeps.names import DISTRIBUTION, UNKNOWN, distribution_name, method_name
+from nas_sweeps.names import DISTRIBUTION, TUNED, UNKNOWN, distribution_name, method_name
 from nas_sweeps.store.records import State
 from nas_sweeps.tables import Frames, attributed
 from nas_sweeps.tables.summary import recipe_part
@@ -94,6 +95,20 @@ def caveats(found: pd.DataFrame) -> Iterator[str]:
                 f"{method}: {', '.join(sorted(str(v or 'default') for v in values))}"
                 for method, values in each.items()
             )
+    variants = " ".join(map(str, named["variant"].dropna().unique()))
+    budgets = sorted({int(number) for number in re.findall(rf"{TUNED}(\d+)", variants)})
+    if budgets:
+        yield _tuned_text(budgets)
+
+
+def _tuned_text(budgets: Sequence[int]) -> str:
+    said = (
+        f"{TUNED}{budgets[-1]} is the winner of {budgets[-1]} proposals of a study, by the "
+        "validation half, searched again with every seed"
+    )
+    for few in reversed(budgets[:-1]):
+        said += f"; {TUNED}{few} that of its first {few}, from when its budget was smaller"
+    return said
 
 
 def panel_names(trials: pd.DataFrame) -> pd.Series:
@@ -152,7 +167,7 @@ def _rank(key: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _methods(found: pd.DataFrame) -> list[str]:
-    """Method names, with their variants and epochs where there are several."""
+    """Method names, with their variants and epochs where there are several or one is tuned."""
     method = found["method"].fillna(UNKNOWN)
     variant = found["variant"].fillna("")
     several = variant.groupby(method).transform("nunique") > 1
@@ -160,7 +175,7 @@ def _methods(found: pd.DataFrame) -> list[str]:
     epochs = found["search_epoch"]  # of a search itself it is null
     epochs = epochs if epochs.nunique(dropna=False) > 1 else epochs.where(epochs.isna())
     return [
-        method_name(m, (v or "default") if many else "", search_epoch=epoch)
+        method_name(m, (v or "default") if many or v.startswith(TUNED) else "", search_epoch=epoch)
         for (m, v, many), epoch in zip(named, epochs, strict=True)
     ]
 

@@ -16,9 +16,16 @@ from markupsafe import Markup
 from nas_sweeps.paths import user_path
 from nas_sweeps.publish import publish, publish_text, require_writable
 from nas_sweeps.report import sections, style
-from nas_sweeps.report.figures import FIGURES, FURTHER_FIGURES, PAPER_FIGURES, FigureEntry
+from nas_sweeps.report.figures import (
+    FIGURES,
+    FURTHER_FIGURES,
+    PAPER_FIGURES,
+    TUNING,
+    FigureEntry,
+)
 from nas_sweeps.report.html import inline_svg
 from nas_sweeps.report.planned import KeptGrid, kept_grids
+from nas_sweeps.report.studies import TunedCell, optuna_study, tuned_cells
 from nas_sweeps.store import Store
 from nas_sweeps.tables import Frames, load
 
@@ -32,6 +39,7 @@ _LINKS = {
     "table1": "Table I",
     "pairs": "Method against method",
     "recipes": "Recipes",
+    "tuning": "Tuning",
     "paper": "Figures of the paper",
     "further": "Beyond the paper",
     "failures": "Failures",
@@ -50,6 +58,14 @@ class Drawn:
     pdf: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TunedFigures:
+    """The figures of a study."""
+
+    cell: TunedCell
+    figures: Sequence[Drawn]
+
+
 def write_report(store: Store | str | Path, out_dir: str | Path) -> Path:
     """Write ``out_dir/index.html`` and ``out_dir/figures/``; returns the page's path.
 
@@ -65,14 +81,32 @@ def write_report(store: Store | str | Path, out_dir: str | Path) -> Path:
     frames, out = load(keeper), user_path(out_dir)
     _refuse(out, keeper)
     grids = kept_grids(keeper)
+    cells = tuned_cells(keeper, frames)
     try:
         drawn = [_written(entry, frames, out / FOLDER) for entry in FIGURES]
-        publish_text(out / PAGE, page(frames, grids, drawn), durable=False)
+        tuned = [_tuned(cell, frames, out / FOLDER) for cell in cells]
+        _remove_stale(out / FOLDER, tuned)
+        publish_text(out / PAGE, page(frames, grids, drawn, tuned), durable=False)
     except OSError as error:
         raise ValueError(
             f"report '{out}': cannot be written: {error.strerror}; name another folder"
         ) from None
     return out / PAGE
+
+
+def _tuned(cell: TunedCell, frames: Frames, folder: Path) -> TunedFigures:
+    from nas_sweeps.report.tuning_figures import tuning_figures  # Optuna takes a second
+
+    entries = tuning_figures(cell, optuna_study(cell, frames))
+    return TunedFigures(cell, [_written(entry, frames, folder) for entry in entries])
+
+
+def _remove_stale(folder: Path, tuned: Sequence[TunedFigures]) -> None:
+    """Figures of studies that this store does not have (any more)."""
+    names = {figure.entry.name for cell in tuned for figure in cell.figures}
+    for path in folder.glob(f"{TUNING}*"):
+        if path.stem not in names and path.suffix.removeprefix(".") in _SUFFIXES:
+            path.unlink()
 
 
 def _refuse(out: Path, store: Store) -> None:
@@ -109,7 +143,12 @@ def render(entry: FigureEntry, frames: Frames) -> Drawn:
     return Drawn(entry, data, style.to_bytes(figure, "svg"), style.to_bytes(figure, "pdf"))
 
 
-def page(frames: Frames, grids: Sequence[KeptGrid], drawn: Sequence[Drawn]) -> str:
+def page(
+    frames: Frames,
+    grids: Sequence[KeptGrid],
+    drawn: Sequence[Drawn],
+    tuned: Sequence[TunedFigures] = (),
+) -> str:
     """The whole page as text."""
     script, css = (files(__package__) / "assets" / name for name in ("page.js", "page.css"))
     code = script.read_text(encoding="utf-8")
@@ -121,7 +160,7 @@ def page(frames: Frames, grids: Sequence[KeptGrid], drawn: Sequence[Drawn]) -> s
         digest=base64.b64encode(hashlib.sha256(code.encode()).digest()).decode(),
         script=Markup(code),
         css=Markup(css.read_text(encoding="utf-8")),
-        links=_LINKS,
+        links={key: title for key, title in _LINKS.items() if tuned or key != "tuning"},
         folder=FOLDER,
         suffixes=_SUFFIXES,
         grids=grids,
@@ -131,6 +170,8 @@ def page(frames: Frames, grids: Sequence[KeptGrid], drawn: Sequence[Drawn]) -> s
         pairs=sections.pairs(frames),
         effects=sections.effects(frames),
         recipes=sections.recipes(frames),
+        tuning=sections.tuning(frames, [one.cell for one in tuned]),
+        tuned=tuned,
         figures={
             "paper": [by_name[entry.name] for entry in PAPER_FIGURES],
             "further": [by_name[entry.name] for entry in FURTHER_FIGURES],

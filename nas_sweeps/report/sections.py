@@ -16,7 +16,9 @@ from nas_sweeps.report.html import Column, Table, data_table, percent
 from nas_sweeps.report.labels import caveats, done, retrains
 from nas_sweeps.report.pairs import method_pairs, win_matrix
 from nas_sweeps.report.planned import STATES, KeptGrid, shortfalls
+from nas_sweeps.report.studies import TunedCell
 from nas_sweeps.report.table1 import table1
+from nas_sweeps.report.tuned import against_default, spent
 from nas_sweeps.store.records import State
 from nas_sweeps.tables import Frames
 
@@ -188,6 +190,52 @@ def recipes(frames: Frames) -> Table | None:
         *(Column("high", "to", digits=2), Column("verdict", "in words")),
     ]
     return data_table(found, columns, "agreement of rankings between recipes")
+
+
+class Tuning(NamedTuple):
+    """What tuning bought and what it cost."""
+
+    bought: Table
+    spent: Table
+
+
+def tuning(frames: Frames, cells: Sequence[TunedCell]) -> Tuning | None:
+    """Winners of studies against the defaults, and the studies; None where nothing is tuned."""
+    if not cells:
+        return None
+    bought, cost = against_default(frames, cells), spent(frames, cells)
+    bought = bought.assign(measured=bought["measure"] + " of " + bought["of"])
+    on_gpu = bool((cost["gpu_hours"] > 0).any())
+    return Tuning(
+        data_table(
+            bought,
+            [
+                *(Column("cell", "cell"), Column("variant", "winner")),
+                Column("measured", "measure"),
+                *([Column("what", "setting")] if bought["what"].nunique() > 1 else []),
+                *(percent("default", "default"), percent("tuned", "tuned")),
+                percent("difference", "tuned - default", sign=True),
+                *(percent("low", "95 % from", sign=True), percent("high", "to", sign=True)),
+                *(Column("pairs", "pairs"), percent("seed_sd", "sd of seeds")),
+                Column("verdict", "in words"),
+            ],
+            "tuned against default",
+        ),
+        data_table(
+            cost,
+            [
+                *(Column("cell", "cell"), Column("study", "study"), Column("budget", "budget")),
+                *(Column("tried", "tried"), Column("failed", "without result")),
+                Column("objective", "objective"),
+                *(percent("default", "default"), percent("best", "best of all")),
+                percent("gain", "difference", sign=True),
+                *(Column("number", "proposal"), Column("values", "its values")),
+                Column("trial_hours", "trial-hours", digits=2),
+                *([Column("gpu_hours", "GPU-hours", digits=2)] if on_gpu else []),
+            ],
+            "studies",
+        ),
+    )
 
 
 def failures(frames: Frames) -> Table | None:

@@ -88,6 +88,20 @@ def house_style() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def named(style: str) -> Iterator[None]:
+    """Inside, a package that asks matplotlib for a style of this name gets ours, and pyplot's
+    figures have it."""
+    library: dict[str, Any] = matplotlib.style.library
+    theirs = library[style]
+    with house_style():
+        library[style] = _RULES
+        try:
+            yield
+        finally:
+            library[style] = theirs
+
+
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Make a function that draws do so in the house style, and lay its figure out."""
 
@@ -144,9 +158,10 @@ def bar(code: int) -> dict[str, Any]:
     return {"facecolor": color(code), "edgecolor": PAPER, "hatch": hatch, "linewidth": 0.5}
 
 
-def percent_axis(axes: Axes) -> None:
-    """Fractions on the y axis, shown in percent."""
-    axes.yaxis.set_major_formatter(lambda fraction, _: f"{100 * fraction:.6g}")
+def percent_axis(axes: Axes, along: Literal["x", "y"] = "y") -> None:
+    """Fractions on an axis, shown in percent."""
+    axis = axes.xaxis if along == "x" else axes.yaxis
+    axis.set_major_formatter(lambda fraction, _: f"{100 * fraction:.6g}")
 
 
 def used(data: pd.DataFrame, column: str) -> list[str]:

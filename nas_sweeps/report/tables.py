@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal
 
 import pandas as pd
 from rich.cells import cell_len
@@ -55,7 +55,52 @@ def table_text(
     table = summarise(frames, value, rows, columns, phase)
     if format == "csv":
         return _csv(table)
-    head, *body = entries(table, is_fraction(value))
+    return formatted(entries(table, is_fraction(value)), format)
+
+
+def tuning_text(found: pd.DataFrame, format: TableFormat = "text") -> str:
+    """The winners of studies against the defaults, a line each.
+
+    Args:
+        found: of ``against_default``.
+        format: as for ``table_text``; ``csv`` has every column, and numbers in full.
+    """
+    if format == "csv":
+        return found.to_csv(index=False, lineterminator="\n")
+    return formatted(tuning_entries(found), format)
+
+
+def tuning_entries(found: pd.DataFrame) -> Lines:
+    """A line of headings, then one per winner and measure."""
+    several = found["what"].nunique() > 1
+    lines = [["cell", "winner", "measure", *(["setting"] if several else [])]]
+    lines[0] += ["default", "tuned", "difference (95 %)"]
+    for row in found.to_dict("records"):
+        measure = f"{row['measure'].removeprefix('accuracy_')}, {row['of']}"
+        means = [
+            shown(row[of], row[f"{of}_sd"], row[f"{of}_n"], is_fraction(row["measure"]))
+            for of in ("default", "tuned")
+        ]
+        named = [row["cell"], row["variant"], measure, *([row["what"]] if several else [])]
+        lines.append([*named, *means, _difference(row)])
+    return lines
+
+
+def _difference(row: Mapping[Hashable, Any]) -> str:
+    """``+1.20 (-0.30 to +2.70)``."""
+    percent = is_fraction(row["measure"])
+    low, high = (_points(row[end], percent) for end in ("low", "high"))
+    interval = "" if pd.isna(row["low"]) else f" ({low} to {high})"
+    return _points(row["difference"], percent) + interval
+
+
+def _points(x: float, percent: bool) -> str:
+    return "-" if pd.isna(x) else f"{100 * x if percent else x:+.2f}"
+
+
+def formatted(lines: Lines, format: Literal["text", "markdown", "latex"]) -> str:
+    """Headings and entries as something to paste."""
+    head, *body = lines
     return {"text": _plain, "markdown": _markdown, "latex": _latex}[format](head, body)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from nas_sweeps.hints import did_you_mean
+from nas_sweeps.names import DISTRIBUTION, TUNED
 from nas_sweeps.phases import in_order
 from nas_sweeps.store.records import State
 from nas_sweeps.tables.frames import Frames, require_columns
@@ -20,6 +21,7 @@ _SPLIT_ROWS = (
     *("dataset", "variant", "search_setting", "search_epoch", "pretrain", "recipe", "setting"),
 )
 _SPLIT_COLUMNS = ("total", "n_max")
+CELL = ("method", "variant", "dataset", *DISTRIBUTION)  # of which one study finds one winner
 
 
 def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
@@ -31,7 +33,8 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
     it goes on from: of a retrain, its search (null for a published genotype). One that several led
     to counts for each of them. One whose origins are lost has one row and no method. ``recipe`` is
     what grids call the settings of its recipe: all names that any grid of these tables gives them,
-    joined.
+    joined. The setting of a study's winner, and of a search that was one, is that before tuning:
+    what was chosen differs from cell to cell, and ``variant`` says that it was (``tuned=20``).
 
     Raises:
         ValueError: there is no such phase.
@@ -41,9 +44,11 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
     if phase not in choices:
         hint = did_you_mean(phase, choices)
         raise ValueError(f"phase '{phase}': choose from {', '.join(choices)}{hint}")
+    untuned = untuned_settings(frames.trials)
     if phase == "search":
         kept = without_proposals(frames.trials)
-        return kept[kept["phase"] == phase]
+        found = _won(kept[kept["phase"] == phase], frames.trials)
+        return _called_tuned(found, "setting", untuned)
     require_columns(frames.trials, "trials", "origins", "parents", "setting")
     retrains = frames.trials[frames.trials["phase"] == phase]
     asked: list[list[dict[str, Any]]] = [
@@ -64,7 +69,8 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
     settings = frames.trials.set_index("trial_id")["setting"]
     out["search_setting"] = out["search_id"].map(settings)
     out["recipe"] = recipe_names(out)
-    return out
+    out["study"] = _text([o.get("study") for o in origins])
+    return _called_tuned(out, "search_setting", untuned)
 
 
 def _tuned(setting: Any, recipe: Any) -> str | None:
@@ -82,6 +88,54 @@ def without_proposals(trials: pd.DataFrame) -> pd.DataFrame:
         return trials
     followed = set(trials["parents"].explode()) if "parents" in trials else set[str]()
     return trials[(trials["role"] != TUNING).fillna(True) | trials["trial_id"].isin(followed)]
+
+
+def untuned_settings(trials: pd.DataFrame) -> dict[str, str]:
+    """By study, the ``setting`` of the trial that it tried first: the one before tuning."""
+    if not {"study", "origins", "setting"} <= set(trials):
+        return {}
+    found: dict[str, str] = {}
+    known = trials[trials["study"].notna()]
+    for text, setting in zip(known["origins"], known["setting"], strict=True):
+        firsts = [o["study"] for o in json.loads(text) if o.get("proposal") == 0]
+        found |= dict.fromkeys(firsts, setting)
+    return found
+
+
+def _won(searches: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Searches with the variant and the study of which each is the winner, where it is one.
+
+    Also of those that something retrained as a winner: until a run ends, this alone tells a
+    proposal that won from one that was only tried.
+    """
+    if not {"study", "variant", "origins"} <= set(searches) or searches["study"].isna().all():
+        return searches
+    variants, studies = dict[str, set[str]](), dict[str, set[str]]()
+    known = trials[trials["study"].notna()]
+    for trial_id, text in zip(known["trial_id"], known["origins"], strict=True):
+        for origin in json.loads(text):
+            if origin.get("study") and origin.get("proposal") is None:
+                won = origin.get("search_id") or trial_id
+                variants.setdefault(won, set()).add(origin["variant"])
+                studies.setdefault(won, set()).add(origin["study"])
+    out = searches.copy()
+    for column, of in (("variant", variants), ("study", studies)):
+        called = {trial_id: "+".join(sorted(names)) for trial_id, names in of.items()}
+        out[column] = out["trial_id"].map(called).fillna(out[column])
+    return out
+
+
+def _called_tuned(found: pd.DataFrame, column: str, untuned: Mapping[str, str]) -> pd.DataFrame:
+    """Rows of winners with the setting before tuning, and with the study in the variant where one
+    cell has winners of several."""
+    if not untuned or not {*CELL, column, "study", "variant"} <= set(found):
+        return found
+    won = found["variant"].fillna("").str.startswith(TUNED)
+    before = found["study"].map(untuned).where(won)
+    study = found["study"].where(won)
+    several = study.groupby([found[name] for name in CELL], dropna=False).transform("nunique") > 1
+    variant = found["variant"].mask(several & won, found["variant"] + " of " + found["study"])
+    return found.assign(**{column: before.fillna(found[column]), "variant": variant})
 
 
 def _merged(origins: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -260,13 +314,15 @@ def _check_names(found: pd.DataFrame, *lists: Sequence[str]) -> None:
 
 
 def _splitting(found: pd.DataFrame, names: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """Those of ``names``, in their order, without which a cell would hold two values of one."""
+    """Those of ``names``, in their order, without which a cell would hold two values of one; and
+    the variant of what is tuned, which no table may leave unsaid."""
     chosen: list[str] = []
     for name in names:
         if name not in taken and name in found:  # a search has no setting of its search
             keys: Any = [*taken, *chosen] or [0] * len(found)  # without any, all is one cell
             cells = found.groupby(keys, dropna=False, observed=True)[name]
-            chosen += [name] if (cells.nunique(dropna=False) > 1).any() else []
+            tuned = name == "variant" and found[name].str.startswith(TUNED).any()
+            chosen += [name] if tuned or (cells.nunique(dropna=False) > 1).any() else []
     return chosen
 
 

@@ -119,6 +119,11 @@ class Study(Identified):
         """The method, where its knobs are those of the trials."""
         return self.method
 
+    @property
+    def distributions(self) -> dict[str, Any]:
+        """The ranges as Optuna has them."""
+        return _distributions(self)
+
     def defaults(self) -> Values:
         """The values before tuning: proposal 0."""
         return self._values(self.method, self.recipe)
@@ -268,7 +273,7 @@ def _ask(study: Study, told: tuple[Told, ...], running: tuple[Values, ...]) -> V
     for span in study.ranges.values():
         size *= span.size
     found: Values = ()
-    with _quiet():
+    with quiet():
         for attempt in range(1000):
             drawn = "random" if attempt >= _TRIES else study.sampler
             known = _known(study, drawn, told, running)
@@ -280,7 +285,7 @@ def _ask(study: Study, told: tuple[Told, ...], running: tuple[Values, ...]) -> V
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Inside, Optuna says nothing of studies that are made, nor of what is experimental."""
     import optuna
 
