@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from nas_sweeps import methods
-from nas_sweeps.grid.expand import Entry, Slot
+from nas_sweeps.grid.expand import Entry, Slot, alike
 from nas_sweeps.grid.sections import RetrainSection
 from nas_sweeps.phases.contract import Phase, phase_named, register
 from nas_sweeps.trial import MethodSpec, Origin, RetrainRecipe, RetrainTrial
@@ -60,20 +59,15 @@ def _winners(section: RetrainSection, searches: Iterable[Any]) -> Iterator[Slot]
     for search in searches:
         key = (search.method, search.distribution, None if together else search.seed)
         cells.setdefault(key, []).append(search)
+    seeds, asked = tuple(dict.fromkeys(section.seeds)), _Asked(section)
     for cell in cells.values():
-        first = cell[0]
-        method, variant, *_ = phase_named(first.phase).labels(first)
-        study = first.origin.study if first.origin else ""
-        of_genotype = [
-            Origin(method=method, variant=variant, search_epoch=epoch, study=study)
-            for epoch in section.epochs_of(first.method)
-        ]
-        for origin, (name, recipe) in product(of_genotype, _recipes(section, first.method)):
-            for seed in dict.fromkeys(section.seeds):
+        first, parents = cell[0], tuple(search.key for search in cell)
+        for origin, recipe in asked.by(first):
+            for seed in seeds:
                 yield Slot(
                     phase="retrain",
-                    parents=tuple(search.key for search in cell),
-                    origin=replace(origin, recipe=name),
+                    parents=parents,
+                    origin=origin,
                     data=first.data,
                     distribution=first.distribution,
                     recipe=recipe,
@@ -81,7 +75,31 @@ def _winners(section: RetrainSection, searches: Iterable[Any]) -> Iterator[Slot]
                 )
 
 
+class _Asked:
+    """Under which origins and recipes a search is retrained: one object each for all its seeds."""
+
+    def __init__(self, section: RetrainSection) -> None:
+        self.section = section
+        self._made: dict[Hashable, list[tuple[Origin, RetrainRecipe]]] = {}
+
+    def by(self, search: Any) -> list[tuple[Origin, RetrainRecipe]]:
+        """Of every genotype of a search that is retrained, each way to retrain it."""
+        key = alike(search)
+        if key not in self._made:
+            self._made[key] = list(self._of(search))
+        return self._made[key]
+
+    def _of(self, search: Any) -> Iterator[tuple[Origin, RetrainRecipe]]:
+        method, variant, *_ = phase_named(search.phase).labels(search)
+        study = search.origin.study if search.origin else ""
+        for epoch in self.section.epochs_of(search.method):
+            origin = Origin(method=method, variant=variant, search_epoch=epoch, study=study)
+            for name, recipe in _recipes(self.section, search.method):
+                yield replace(origin, recipe=name), recipe
+
+
 def _published(section: RetrainSection, grid: Grid) -> Iterator[Slot]:
+    data_of = grid.data.specs()
     for given, distribution, seed in grid.published():
         for recipe_name, recipe in _recipes(section, None):
             yield Slot(
@@ -89,7 +107,7 @@ def _published(section: RetrainSection, grid: Grid) -> Iterator[Slot]:
                 parents=(),
                 genotype=given.genotype,
                 origin=Origin(method=given.name, recipe=recipe_name, file=given.file),
-                data=grid.data.spec(seed),
+                data=data_of(seed),
                 distribution=distribution,
                 recipe=recipe,
                 seed=seed,
