@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nas_sweeps.cost.simulate import Floor, Room
+from nas_sweeps.cost.simulate import Room
 from nas_sweeps.grid import Entry
 from nas_sweeps.phases import phase_named
 from nas_sweeps.schedule import Scheduler, Task, outcome_of
@@ -26,6 +26,7 @@ from nas_sweeps.store.requests import Inbox, Request
 from nas_sweeps.sweep.executor import Pool, require_room
 from nas_sweeps.sweep.failures import ALIKE, all_alike
 from nas_sweeps.sweep.limits import Limiter
+from nas_sweeps.sweep.standing import Standing
 from nas_sweeps.trial import Resources, Trial
 
 MAX_RETRIES = 3
@@ -88,8 +89,12 @@ class Job:
     _cancelled: list[str] = field(default_factory=list, init=False)  # queries
     _stale: bool = field(default=False, init=False)  # workers know of more that is halted
     _mentioned: set[str] = field(default_factory=set, init=False)  # kinds that nobody measured
-    _results: list[Result] = field(default_factory=list, init=False)
+    _first: list[Result] = field(default_factory=list, init=False)  # of its results
+    _standing: Standing = field(init=False)
     _problem: OSError | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._standing = Standing(self.resources)
 
     @property
     def phases(self) -> list[str]:
@@ -143,13 +148,11 @@ class Job:
             return
         if self._stale:
             self._tell_workers()
-        floor = Floor(self._room(pool))
-        for running in self._live.values():
-            if floor.place(self.resources(running.phase)) is None:
-                return  # a node has left: trials that were on it are going to end
+        if not self._standing.holds(self._room(pool), self._live):
+            return  # a node has left: trials that were on it are going to end
         while self.stopping is None:
             work = self._choose()
-            if work is None or floor.place(self.resources(work.phase)) is None:
+            if work is None or not self._standing.place(work, self._live):
                 return
             self._hand_out(work)
             try:
@@ -257,6 +260,7 @@ class Job:
             died: how the worker itself died, if it did.
         """
         work = self._live.pop(trial_id)
+        self._standing.leave(trial_id)
         trial, result = work.trial, self.store.result(trial_id)
         halted = trial_id in self._halted
         self._halted.discard(trial_id)
@@ -287,11 +291,13 @@ class Job:
 
     def _settle(self, trial: Trial, result: Result) -> None:
         self.scheduler.settle(trial.trial_id, outcome_of(result))
-        self._results.append(result)
+        early = len(self._first) < ALIKE
+        if early:
+            self._first.append(result)
         self._tell(lambda watcher: watcher.settled(trial, result))
         if result.state == State.FAILED and self.fail_fast:
             self.stop(f"trial {trial.trial_id} failed, and --fail-fast was asked for")
-        elif len(self._results) == ALIKE and all_alike(self._results):
+        elif early and len(self._first) == ALIKE and all_alike(self._first):
             self.stop(
                 f"the first {ALIKE} trials of this run all failed alike ({result.cause}): what is "
                 "wrong is probably wrong with every trial; the same command goes on with the others"

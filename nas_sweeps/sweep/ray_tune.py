@@ -189,6 +189,8 @@ class _Listener(tune.Callback):
 
     def __init__(self, searcher: _Searcher) -> None:
         self.searcher = searcher
+        self._seen = 0  # of Tune's trials, which it appends to one list
+        self._running: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as for the searcher."""
@@ -200,8 +202,12 @@ class _Listener(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         """A trial whose actor would not be reset ends without Tune telling its searcher."""
-        for trial in [t for t in trials if t.status == "ERROR"]:
-            self.searcher.on_trial_complete(trial.trial_id, error=True)
+        self._running |= {trial.trial_id: trial for trial in trials[self._seen :]}
+        self._seen = len(trials)  # of ten thousand that have ended none is looked at again
+        for trial in [t for t in self._running.values() if t.is_finished()]:
+            del self._running[trial.trial_id]
+            if trial.status == "ERROR":
+                self.searcher.on_trial_complete(trial.trial_id, error=True)
 
 
 def _trainable(setting: Setting, given: Given) -> Any:
