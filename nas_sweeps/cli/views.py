@@ -111,8 +111,10 @@ def status_view(store: str) -> Iterator[RenderableType]:
     trials = "trial" if len(states) == 1 else "trials"
     yield f"{len(states)} {trials} in {keeper}: {counted or 'none yet'}"
     monitor = DriverMonitor(keeper.layout)
-    driver = monitor.driver()
-    yield f"{_nobody(monitor)}{_after(states)}" if driver is None else Text(driver.who)
+    drivers = monitor.drivers()
+    yield from [Text(driver.who) for driver in drivers]
+    if not drivers:
+        yield f"{_nobody(monitor)}{_after(states)}"
     for trial_id, state in states.items():
         if state == State.RUNNING:
             yield Text(f"running {trial_id}{_attempt_text(keeper.layout.trial(trial_id))}")

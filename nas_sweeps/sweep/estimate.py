@@ -16,7 +16,7 @@ from nas_sweeps.grid import Grid
 from nas_sweeps.schedule import Scheduler, Task
 from nas_sweeps.store import Result, State, Store
 from nas_sweeps.store.layout import Writer
-from nas_sweeps.sweep.job import Watcher
+from nas_sweeps.sweep.watcher import Watcher
 from nas_sweeps.trial import Trial
 
 

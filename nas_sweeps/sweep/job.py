@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -21,34 +22,20 @@ from nas_sweeps.grid import Entry
 from nas_sweeps.phases import phase_named
 from nas_sweeps.schedule import Scheduler, Task, outcome_of
 from nas_sweeps.store import Result, State, Store
+from nas_sweeps.store.claims import Claims
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.requests import Inbox, Request
 from nas_sweeps.sweep.executor import Pool, require_room
 from nas_sweeps.sweep.failures import ALIKE, all_alike
 from nas_sweeps.sweep.limits import Limiter
 from nas_sweeps.sweep.standing import Standing
+from nas_sweeps.sweep.watcher import Watcher
 from nas_sweeps.trial import Resources, Trial
 
 MAX_RETRIES = 3
 PAUSE_S = 5.0  # before the second retry; the first comes at once, each later one after five times
+CLAIMED_S = 5.0  # and up to twice that: when to look again at a trial that another driver runs
 LOOK_S = 0.5  # how soon a node that has joined is seen, and a retry that is due
-
-
-class Watcher:
-    """Told what happens while trials run; it can look, not steer."""
-
-    def begin(self, room: Room) -> None:
-        """Called before anything runs, when it is known what trials will run on."""
-
-    def started(self, work: Task) -> None: ...
-    def again(self, trial: Trial, why: str) -> None: ...
-    def settled(self, trial: Trial, result: Result) -> None: ...
-    def told(self, text: str) -> None:
-        """Something that a person should know of the run itself."""
-
-    def paused(self, is_paused: bool) -> None: ...
-    def stopping(self, how: str) -> None:
-        """Called by a signal handler: see ``announce``."""
 
 
 @dataclass(kw_only=True)
@@ -72,6 +59,7 @@ class Job:
     fail_fast: bool = False
     limiter: Limiter | None = None
     inbox: Inbox | None = None  # what is asked from elsewhere while this works
+    claims: Claims | None = None  # where other drivers may want the same trials
     damaged: frozenset[str] = frozenset()  # their results are taken back when they are handed out
     reads: Callable[[str], Callable[[Entry], bool]] = lambda query: lambda entry: False
     started: int = field(default=0, init=False)
@@ -152,6 +140,8 @@ class Job:
             return  # a node has left: trials that were on it are going to end
         while self.stopping is None:
             work = self._choose()
+            if work is not None and self._elsewhere(work):
+                continue
             if work is None or not self._standing.place(work, self._live):
                 return
             self._hand_out(work)
@@ -159,6 +149,24 @@ class Job:
                 pool.start(work.trial.trial_id, self.resources(work.phase))
             except OSError as error:
                 self.ended(work.trial.trial_id, f"could not be started ({error})")
+
+    def _elsewhere(self, work: Task) -> bool:
+        """Whether another driver runs a trial, or has: here it is then put off, or over."""
+        trial_id = work.trial.trial_id
+        if self.claims is None or trial_id in self._known or not work.origins:
+            return False
+        self._register(work)  # so that a claim is on a trial that was asked for
+        before = self.claims.taken(trial_id)
+        if before is None:
+            return False
+        self._take(work)
+        result = self.store.result(trial_id)
+        if result is not None and result.attempt > before:
+            self._settle(work.trial, result)
+        else:
+            pause_s = CLAIMED_S * random.uniform(1, 2)
+            self._again.append((time.monotonic() + pause_s, work))
+        return True
 
     def _room(self, pool: Pool) -> Room:
         room = pool.room()
@@ -378,7 +386,10 @@ class Job:
         trial_id = work.trial.trial_id
         if trial_id in self.damaged:
             self.store.reopen(trial_id)
-        called = phase_named(work.phase).labels(work.trial)
-        self.store.register(work.trial, variant=called.variant)
+        self._register(work)
         for origin in work.origins:
             self.store.add_origin(trial_id, origin)
+
+    def _register(self, work: Task) -> None:
+        called = phase_named(work.phase).labels(work.trial)
+        self.store.register(work.trial, variant=called.variant)

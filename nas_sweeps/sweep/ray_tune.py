@@ -15,7 +15,6 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ class RayPool(Pool):
     def __exit__(self, *raised: Any) -> None:
         self._searcher.given_up = raised[0] is not None
         self._stack.close()
-        _remove_scratch(self.setting.store)
+        _remove_scratch(self.setting)
 
     def _leave(self) -> None:
         """Tune's loop ends: by itself where nothing runs, else at once."""
@@ -98,7 +97,7 @@ class RayPool(Pool):
                 # its memory would be the next trial's loss.
                 reuse_actors=not any(need.gpus for need in self.setting.needs),
             ),
-            run_config=_run_config(self.setting.store, _Listener(self._searcher)),
+            run_config=_run_config(self.setting, _Listener(self._searcher)),
         )
 
     def _fit(self, tuner: tune.Tuner) -> None:
@@ -261,19 +260,22 @@ def _scratch(store: Store) -> tuple[str, RemoteFiles | None]:
     return str(Path(store.root).resolve() / ".tune"), None
 
 
-def _remove_scratch(store: Store) -> None:
-    path, remote = _scratch(store)
-    if remote is None:
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            remote.filesystem.delete_dir(path)
+def _remove_scratch(setting: Setting) -> None:
+    """This driver's folder, and all others where no other driver works beside it."""
+    path, remote = _scratch(setting.store)
+    with contextlib.suppress(OSError):
+        beside = {str(writer) for writer in setting.store.layout.drivers()} - {setting.driver}
+        folder = f"{path}/{setting.driver}" if beside else path
+        if remote is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            remote.filesystem.delete_dir(folder)
 
 
-def _run_config(store: Store, listener: _Listener) -> tune.RunConfig:
-    path, remote = _scratch(store)
+def _run_config(setting: Setting, listener: _Listener) -> tune.RunConfig:
+    path, remote = _scratch(setting.store)
     return tune.RunConfig(
-        name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f"),
+        name=setting.driver,  # drivers may work side by side
         storage_path=path,
         storage_filesystem=remote.filesystem if remote else None,
         failure_config=tune.FailureConfig(max_failures=0),  # the job retries itself
