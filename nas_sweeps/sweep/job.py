@@ -111,7 +111,8 @@ class Job:
             OSError: the store failed.
         """
         room = self._room(pool)
-        require_room({phase: self.resources(phase) for phase in self.phases}, room, pool.where)
+        if not pool.grows:
+            require_room({phase: self.resources(phase) for phase in self.phases}, room, pool.where)
         self._tell(lambda watcher: watcher.begin(room))
         for line in self.limiter.begin() if self.limiter else ():
             self._say(line)
@@ -120,11 +121,13 @@ class Job:
             self.look()
             if self.stopping is None:
                 self._guarded(self._fill, pool)
+                ready = {} if self.paused else self.scheduler.ready
+                self._standing.ask(pool, self._live, ready, self.slots)
             elif not told:
                 told = True
                 pool.stop()
             for end in pool.ended(LOOK_S):
-                self._guarded(self.ended, end.trial_id, end.died)
+                self._guarded(self.ended, end.trial_id, end.died, end.preempted)
         for work in [w for _, w in self._again] + [w for h in self._held.values() for _, _, w in h]:
             self.scheduler.drop(work.trial.trial_id)
         if self._problem is not None:
@@ -261,11 +264,12 @@ class Job:
         self._tell(lambda watcher: watcher.started(work))
         return work
 
-    def ended(self, trial_id: str, died: str | None = None) -> None:
+    def ended(self, trial_id: str, died: str | None = None, preempted: bool = False) -> None:
         """A trial's worker has ended: see in the store how, and release what waited for it.
 
         Args:
             died: how the worker itself died, if it did.
+            preempted: with its machine, which was taken away: that costs the trial no try.
         """
         work = self._live.pop(trial_id)
         self._standing.leave(trial_id)
@@ -280,7 +284,7 @@ class Job:
         if result is None and (self.stopping is not None or not self.scheduler.wants(trial_id)):
             self.scheduler.drop(trial_id)
             return  # the next run goes on with it
-        if result is None and halted:
+        if result is None and (halted or preempted):
             self._again.append((time.monotonic(), work))
             return
         died = died or "ended although nobody asked it to"

@@ -14,11 +14,11 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas_sweeps.sweep.ray_session import WHERE, alive_nodes, room_now, session
+from nas_sweeps.sweep.ray_session import WHERE, alive_nodes, ask_for, room_now, session
 
 # isort: split
 import ray
@@ -35,6 +35,7 @@ from nas_sweeps.sweep.own_classes import why_not_here
 from nas_sweeps.trial import Resources
 
 DIED = "died without a word: killed, out of memory, or the store cannot be written there"
+TAKEN = "ended with its node, which was taken away"
 ANSWER_S = 120.0  # for a node to try what a script of the user's defines
 LEAVE_S = 2.0  # for Tune's loop to see that it is given up; it looks ten times a second
 
@@ -48,12 +49,13 @@ class RayPool(Pool):
 
     Args:
         address: of a running cluster (``auto`` finds a local one); None starts one here.
+        elastic: it has an autoscaler, which is asked for what is ready.
     """
 
     where = WHERE
 
-    def __init__(self, setting: Setting, address: str | None = None) -> None:
-        self.setting, self.address = setting, address
+    def __init__(self, setting: Setting, address: str | None = None, elastic: bool = False) -> None:
+        self.setting, self.address, self.grows = setting, address, elastic
         self._todo: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._told: queue.SimpleQueue[Ended] = queue.SimpleQueue()
         self._searcher = _Searcher(self._todo, self._told)
@@ -78,6 +80,8 @@ class RayPool(Pool):
 
     def __exit__(self, *raised: Any) -> None:
         self._searcher.given_up = raised[0] is not None
+        with contextlib.suppress(Exception):  # the cluster itself may be gone
+            self.want({})
         self._stack.close()
         _remove_scratch(self.setting)
 
@@ -130,6 +134,11 @@ class RayPool(Pool):
             raise self._error or RuntimeError("Ray Tune has ended, and trials had not")
         return endings
 
+    def want(self, needs: Mapping[Resources, int]) -> None:
+        """Tell the autoscaler: this stands until the next such call, and while trials run."""
+        if self.grows:
+            ask_for([{"CPU": n.cpus, "GPU": n.gpus} for n, k in needs.items() for _ in range(k)])
+
     def stop(self) -> None:
         with contextlib.suppress(queue.Empty):
             while (config := self._todo.get_nowait()) is not None:
@@ -167,10 +176,14 @@ class _Searcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell the job, once."""
+        if not error:  # else the listener does, which knows why
+            self.tell(trial_id)
+
+    def tell(self, trial_id: str, died: str | None = None, preempted: bool = False) -> None:
         ours = self.live.pop(trial_id, None)
         if ours is not None:
             self.heard.clear()
-            self.told.put(Ended(ours, DIED if error else None))
+            self.told.put(Ended(ours, died, preempted))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the truth, and Tune's restore is not used."""
@@ -200,13 +213,18 @@ class _Listener(tune.Callback):
             raise GivenUp
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
-        """A trial whose actor would not be reset ends without Tune telling its searcher."""
+        """Tell of actors that died. Where one would not be reset, Tune tells its searcher nothing.
+
+        Of one whose node was taken away (``ActorDiedError.preempted``) Tune counts no failure.
+        """
         self._running |= {trial.trial_id: trial for trial in trials[self._seen :]}
         self._seen = len(trials)  # of ten thousand that have ended none is looked at again
         for trial in [t for t in self._running.values() if t.is_finished()]:
             del self._running[trial.trial_id]
             if trial.status == "ERROR":
-                self.searcher.on_trial_complete(trial.trial_id, error=True)
+                said = trial.run_metadata
+                preempted = said.error_filename is not None and said.num_failures == 0
+                self.searcher.tell(trial.trial_id, TAKEN if preempted else DIED, preempted)
 
 
 def _trainable(setting: Setting, given: Given) -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from nas_sweeps.cost.simulate import Floor, Room
 from nas_sweeps.schedule import Task
+from nas_sweeps.sweep.executor import Pool
 from nas_sweeps.trial import Resources
+
+MOST_ASKED = 1000  # trials, of an autoscaler; how many nodes there may be, it is told elsewhere
 
 
 class Standing:
@@ -21,6 +25,7 @@ class Standing:
         self._room: Room | None = None
         self._floor = Floor(Room(()))
         self._on: dict[str, tuple[int, Resources]] = {}  # node and size, by trial
+        self._asked: Counter[Resources] = Counter()
         self._packed = True  # nothing has left since all were placed
 
     def holds(self, room: Room, live: Mapping[str, Task]) -> bool:
@@ -46,6 +51,27 @@ class Standing:
         if trial_id in self._on:
             self._floor.leave(*self._on.pop(trial_id))
             self._packed = False
+
+    def ask(
+        self, pool: Pool, live: Mapping[str, Task], ready: Mapping[str, int], slots: int | None
+    ) -> None:
+        """Tell a pool that can grow what would run if there were room for it.
+
+        Args:
+            ready: trials by phase, those first that go first.
+            slots: at most so many trials at once.
+        """
+        if not pool.grows:
+            return
+        wanted = Counter(self.resources(work.phase) for work in live.values())
+        left = min(slots or MOST_ASKED, MOST_ASKED) - len(live)
+        for phase, trials in ready.items():
+            more = max(0, min(trials, left))
+            wanted[self.resources(phase)] += more
+            left -= more
+        if +wanted != self._asked:
+            self._asked = +wanted
+            pool.want(self._asked)
 
     def _place_anew(self, room: Room, live: Mapping[str, Task]) -> bool:
         self._room, self._floor, self._on, self._packed = room, Floor(room), {}, True
