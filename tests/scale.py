@@ -235,8 +235,8 @@ def _start_ray(slots: int) -> None:
 def _count_ends(meter: Meter) -> None:
     ended = Job.ended
 
-    def counted(job: Job, trial_id: str, died: str | None = None) -> None:
-        ended(job, trial_id, died)
+    def counted(job: Job, trial_id: str, *how: Any) -> None:
+        ended(job, trial_id, *how)
         meter.count(1)
 
     Job.ended = counted  # type: ignore[method-assign]
