@@ -175,10 +175,10 @@ def test_a_name_that_can_be_no_folder_is_told(tmp_path: Path, name: str) -> None
 
 
 def test_the_largest_grid_that_may_be_is_planned() -> None:
-    assert axes.MAX_TRIALS == 100_000
+    assert axes.MAX_TRIALS == 2_000_000
     assert len(plan(grid(seeds=1000))) == 2000
-    grid(seeds=50_000)
-    assert "50,001 searches and 50,001 retrains" in refusal(seeds=50_001)
+    grid(seeds=1_000_000)
+    assert "1,000,001 searches and 1,000,001 retrains" in refusal(seeds=1_000_001)
 
 
 def test_the_axes_and_their_counts_are_told_and_how_to_split_before_anything_is_made() -> None:
@@ -186,19 +186,19 @@ def test_the_axes_and_their_counts_are_told_and_how_to_split_before_anything_is_
     knobs = [{"darts": {"arch_lr": float(n)}} for n in range(1, 1001)]
     assert refusal(methods=knobs, distributions=[{"exp": mus}], seeds=100_000) == (
         "g.yaml: search: 1,000 methods x 1,000 distributions x 100,000 seeds make 100,000,000,000 "
-        "searches; a grid holds at most 100,000 trials: split it into several files, by "
+        "searches; a grid holds at most 2,000,000 trials: split it into several files, by "
         "search.seeds say, and run them into one --store"
     )
     assert "search.seeds: 1000000000000 seeds; a grid holds at most" in refusal(seeds=10**12)
 
 
 def test_retrains_are_counted_as_they_are_planned() -> None:
-    published = {"winners": "none", "genotypes": ["DARTS_V2", "PDARTS"], "seeds": 100_000}
-    assert "1 searches and 200,000 retrains (100,000 seeds x 1 pretrain each)" in refusal(
+    published = {"winners": "none", "genotypes": ["DARTS_V2", "PDARTS"], "seeds": 10**6}
+    assert "1 searches and 2,000,000 retrains (1,000,000 seeds x 1 pretrain each)" in refusal(
         retrain=published
     )
-    grid(retrain={"winners": "none"}, seeds=100_000)  # searches only
-    grid(retrain={"winners": "best_of_seeds", "seeds": 1000}, seeds=90_000)  # 1,000 retrains
+    grid(retrain={"winners": "none"}, seeds=2 * 10**6)  # searches only
+    grid(retrain={"winners": "best_of_seeds", "seeds": 1000}, seeds=10**6)  # 1,000 retrains
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,14 @@ def run(
         int, typer.Option(min=0, help="How often a lost trial is tried again in this run.")
     ] = 3,
     only: OnlyQuery = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Run one of N parts of the grid, 1/4 say; other drivers run the others into the "
+            "same store.",
+        ),
+    ] = None,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first trial that fails.")
     ] = False,
@@ -226,6 +234,7 @@ def run(
             retry=retry,
             max_retries=max_retries,
             only=only,
+            shard=shard,
             fail_fast=fail_fast,
             track=cast("list[Tracker]", track or []),
             console=out,

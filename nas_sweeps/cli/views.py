@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -16,7 +16,7 @@ from nas_sweeps.cli.estimate_view import EstimateOptions, estimate_view, latest_
 from nas_sweeps.cli.studies_view import studies_lines
 from nas_sweeps.data.profiles import known_counts, known_remarks
 from nas_sweeps.grid import Entry, Grid, GridError, plan
-from nas_sweeps.grid.expand import method_of
+from nas_sweeps.grid.expand import alike, method_of
 from nas_sweeps.grid.whole_batches import too_large_batches
 from nas_sweeps.schedule import Scheduler, replay
 from nas_sweeps.store.driver import DriverMonitor
@@ -48,8 +48,9 @@ def plan_view(
     waiting = (entry for entry, state in scheduler.states() if state == State.WAITING)
     for line in too_large_batches(waiting, known_counts):
         yield Text(line, style="red")
+    kinds = {alike(entry): entry for entry in planned}.values()
     yield from dict.fromkeys(
-        note for entry in planned for note in known_remarks(entry.data, entry.distribution)
+        note for entry in kinds for note in known_remarks(entry.data, entry.distribution)
     )
     held = "holds what is done" if store.exists() else "is not there yet"
     yield f"store {store} {held}"
@@ -61,7 +62,13 @@ def plan_view(
 
 def counts_table(scheduler: Scheduler) -> Table:
     """Planned trials by phase, method and state."""
-    found = Counter((*who(entry), state) for entry, state in scheduler.states())
+    found: Counter[tuple[str, str, State]] = Counter()
+    names: dict[Hashable, tuple[str, str]] = {}
+    for entry, state in scheduler.states():
+        kind = alike(entry)
+        if kind not in names:
+            names[kind] = who(entry)
+        found[(*names[kind], state)] += 1
     always = (State.DONE, State.WAITING)
     shown = [s for s in State if s in always or any(k[2] == s for k in found)]
     table = Table("phase", Column("method", overflow="fold"))
@@ -104,8 +111,10 @@ def status_view(store: str) -> Iterator[RenderableType]:
     trials = "trial" if len(states) == 1 else "trials"
     yield f"{len(states)} {trials} in {keeper}: {counted or 'none yet'}"
     monitor = DriverMonitor(keeper.layout)
-    driver = monitor.driver()
-    yield f"{_nobody(monitor)}{_after(states)}" if driver is None else Text(driver.who)
+    drivers = monitor.drivers()
+    yield from [Text(driver.who) for driver in drivers]
+    if not drivers:
+        yield f"{_nobody(monitor)}{_after(states)}"
     for trial_id, state in states.items():
         if state == State.RUNNING:
             yield Text(f"running {trial_id}{_attempt_text(keeper.layout.trial(trial_id))}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 
 from nas_sweeps.cost.rates import Cost, Interval, Rates
 from nas_sweeps.cost.simulate import Room, Schedule, Task, simulate
-from nas_sweeps.grid.expand import Slot, method_of
+from nas_sweeps.grid.expand import Slot, alike, method_of
 from nas_sweeps.schedule import Scheduler
 from nas_sweeps.trial import Resources
 
@@ -16,6 +16,7 @@ NOTHING_DONE: Mapping[str, int] = {}
 Left = tuple[str, float]  # of a trial that runs, and how many seconds it has left
 NONE_RUNNING: Mapping[str, Left] = {}
 ANYWHERE = ((math.inf, math.inf),)
+NO_TIME = Interval()
 
 
 @dataclass(slots=True)
@@ -39,8 +40,7 @@ class Forecast:
 
     lines: tuple[Line, ...]
     tasks: tuple[Task, ...]  # in the middle of their bands
-    low: tuple[Task, ...]
-    high: tuple[Task, ...]
+    bands: tuple[Interval, ...]  # of the tasks
     unreleased: int  # trials of later phases, of which some may turn out to be one trial
     assumed_spread: bool
 
@@ -68,8 +68,9 @@ class Forecast:
             ValueError: a trial that fits on no node of the room.
         """
         mid = simulate(self.tasks, needs, room)
-        low, high = (simulate(tasks, needs, room).wall_s for tasks in (self.low, self.high))
-        return Interval(mid.wall_s, low, high), mid
+        low = simulate(self.tasks, needs, room, [band.low for band in self.bands])
+        high = simulate(self.tasks, needs, room, [band.high for band in self.bands])
+        return Interval(mid.wall_s, low.wall_s, high.wall_s), mid
 
 
 def remaining_s(
@@ -106,33 +107,32 @@ def forecast(
         for place, trial_id in enumerate(running)
         for key in (trial_id, *keys.get(trial_id, ()))
     }
-    tasks = [
-        (Task(phase, left_s, runs=True), Interval(left_s, left_s, left_s))
-        for phase, left_s in running.values()
-    ]
-    unreleased = 0
+    tasks = [Task(phase, left_s, runs=True) for phase, left_s in running.values()]
+    bands = [Interval(left_s, left_s, left_s) for _, left_s in running.values()]
+    # Of a kind each, since most trials differ in their seeds alone: a line, and the cost.
+    kinds: dict[tuple[Hashable, int], tuple[Line, Cost | None]] = {}
+    unreleased, followed = 0, scheduler.followed
     for entry, trial_id in scheduler.left():
-        phase = entry.phase
-        method = method_of(entry)
-        line = lines.setdefault((phase, method), Line(phase, method))
+        done = epochs_done.get(trial_id or "", 0)
+        kind = alike(entry), done
+        if kind not in kinds:
+            key = entry.phase, method_of(entry)
+            kinds[kind] = lines.setdefault(key, Line(*key)), rates.cost(entry, done)
+        line, cost = kinds[kind]
         line.trials += 1
         unreleased += trial_id is None
-        cost = rates.cost(entry, epochs_done.get(trial_id or "", 0))
-        band = cost.seconds if cost else Interval()
+        band = cost.seconds if cost else NO_TIME
         if cost is not None:
             line.work += band
             line.costs.append(cost)
         waits = tuple(places[parent] for parent in entry.parents if parent in places)
-        if phase in scheduler.followed:
-            places |= dict.fromkeys((entry.key, *keys.get(trial_id or "", ())), len(tasks))
-        tasks.append((Task(phase, band.mid, waits), band))
+        if entry.phase in followed:
+            for name in (entry.key, *keys.get(trial_id or "", ())):
+                places[name] = len(tasks)
+        tasks.append(Task(entry.phase, band.mid, waits))
+        bands.append(band)
     return Forecast(
-        tuple(lines.values()),
-        tuple(task for task, _ in tasks),
-        tuple(replace(task, seconds=band.low) for task, band in tasks),
-        tuple(replace(task, seconds=band.high) for task, band in tasks),
-        unreleased,
-        not rates.spread_known,
+        tuple(lines.values()), tuple(tasks), tuple(bands), unreleased, not rates.spread_known
     )
 
 

@@ -7,8 +7,9 @@ with their presets applied. Dumped, it is written in the grid language again.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -151,6 +152,11 @@ class DataSection(Section):
     def follows_trial(self) -> bool:
         """Whether a trial's seed decides which images it sees."""
         return "trial" in (self.subset_seed, self.split_seed)
+
+    def specs(self) -> Callable[[int], Data]:
+        """``spec`` for many trials: equal data are one object, of which a large plan holds one."""
+        made = cache(self.spec)
+        return made if self.follows_trial else lambda seed: made(0)
 
     def spec(self, seed: int) -> Data:
         """The data of a trial with this seed."""

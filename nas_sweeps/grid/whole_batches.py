@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nas_sweeps import methods
 from nas_sweeps.data.profiles import half_size
-from nas_sweeps.grid.expand import Entry
+from nas_sweeps.grid.expand import Entry, alike
 from nas_sweeps.names import method_name
 from nas_sweeps.phases import phase_named
 from nas_sweeps.trial import Data, Distribution, MethodSpec
@@ -28,7 +28,8 @@ def too_large_batches(
         counts_of: training images of each class; None where they are not known.
     """
     # Many trials differ in nothing that matters here: of a seed there may be thousands.
-    kinds = dict.fromkeys((_Kind.of(entry), entry.data, entry.distribution) for entry in entries)
+    unlike = {alike(entry): entry for entry in entries}.values()
+    kinds = dict.fromkeys((_Kind.of(entry), entry.data, entry.distribution) for entry in unlike)
     said = (
         kind.complaint(distribution, counts)
         for kind, data, distribution in kinds

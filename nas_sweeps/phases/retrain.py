@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from nas_sweeps import methods
-from nas_sweeps.grid.expand import Entry, Slot
+from nas_sweeps.grid.expand import Entry, Slot, alike
 from nas_sweeps.grid.genotypes import GivenGenotype
 from nas_sweeps.grid.sections import RetrainSection
 from nas_sweeps.grid.tune import TuneSection
@@ -67,34 +66,51 @@ def _winners(section: RetrainSection, searches: Iterable[Any]) -> Iterator[Slot]
         key = search.method, search.distribution, getattr(search, "point", 0)
         cells.setdefault((*key, None if together else search.seed), []).append(search)
         whole.setdefault(key, []).append(search)
-    tuning = Tuning(section)
+    tuning, asked = Tuning(section), _Asked(section)
     for key, cell in cells.items():
-        first = cell[0]
-        method, variant, *_ = phase_named(first.phase).labels(first)
-        study = first.origin.study if first.origin else ""
-        of_genotype = [
-            Origin(method=method, variant=variant, search_epoch=epoch, study=study)
-            for epoch in section.epochs_of(first.method)
-        ]
-        for origin, (name, recipe) in product(of_genotype, _recipes(section, first.method)):
+        first, parents = cell[0], tuple(search.key for search in cell)
+        among = whole[key[:-1]] if tuning.of_cells else cell
+        for origin, recipe in asked.by(first):
             slot = Slot(
                 phase="retrain",
-                parents=tuple(search.key for search in cell),
-                origin=replace(origin, recipe=name),
+                parents=parents,
+                origin=origin,
                 data=first.data,
                 distribution=first.distribution,
                 recipe=recipe,
                 seed=section.seeds[0],
             )
-            among = whole[key[:-1]] if tuning.of_cells else cell
             yield from tuning.seeds(slot, section.seeds, partial(_same, first.data), among)
+
+
+class _Asked:
+    """Under which origins and recipes a search is retrained: one object each for all its seeds."""
+
+    def __init__(self, section: RetrainSection) -> None:
+        self.section = section
+        self._made: dict[Hashable, list[tuple[Origin, RetrainRecipe]]] = {}
+
+    def by(self, search: Any) -> list[tuple[Origin, RetrainRecipe]]:
+        """Of every genotype of a search that is retrained, each way to retrain it."""
+        key = alike(search)
+        if key not in self._made:
+            self._made[key] = list(self._of(search))
+        return self._made[key]
+
+    def _of(self, search: Any) -> Iterator[tuple[Origin, RetrainRecipe]]:
+        method, variant, *_ = phase_named(search.phase).labels(search)
+        study = search.origin.study if search.origin else ""
+        for epoch in self.section.epochs_of(search.method):
+            origin = Origin(method=method, variant=variant, search_epoch=epoch, study=study)
+            for name, recipe in _recipes(self.section, search.method):
+                yield replace(origin, recipe=name), recipe
 
 
 def _published(section: RetrainSection, grid: Grid) -> Iterator[Slot]:
     seeds: dict[tuple[GivenGenotype, Distribution], list[int]] = {}
     for given, distribution, seed in grid.published():
         seeds.setdefault((given, distribution), []).append(seed)
-    tuning = Tuning(section)
+    tuning, data_of = Tuning(section), grid.data.specs()
     for (given, distribution), of in seeds.items():
         for name, recipe in _recipes(section, None):
             slot = Slot(
@@ -102,12 +118,12 @@ def _published(section: RetrainSection, grid: Grid) -> Iterator[Slot]:
                 parents=(),
                 genotype=given.genotype,
                 origin=Origin(method=given.name, recipe=name, file=given.file),
-                data=grid.data.spec(of[0]),
+                data=data_of(of[0]),
                 distribution=distribution,
                 recipe=recipe,
                 seed=of[0],
             )
-            yield from tuning.seeds(slot, of, grid.data.spec, ())
+            yield from tuning.seeds(slot, of, data_of, ())
 
 
 def _same(data: Data, seed: int) -> Data:

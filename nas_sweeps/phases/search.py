@@ -31,10 +31,11 @@ class Search(Phase):
 
     def slots(self, section: Any, grid: Grid, before: Any = ()) -> Iterable[Entry]:
         seeds: dict[tuple[MethodSpec, Distribution], list[int]] = {}
+        data_of = grid.data.specs()
         for method, distribution, seed in grid.searches():
             if not (ranges_of(method) or ranges_of(section.recipe)):
                 yield SearchTrial(
-                    data=grid.data.spec(seed),
+                    data=data_of(seed),
                     distribution=distribution,
                     method=method,
                     recipe=section.recipe,

@@ -144,6 +144,11 @@ class Scheduler:
         return next((phase for phase, ready in self._ready.items() if ready), None)
 
     @property
+    def ready(self) -> dict[str, int]:
+        """How many trials of each phase could run now."""
+        return {phase: len(trials) for phase, trials in self._ready.items()}
+
+    @property
     def live(self) -> tuple[Trial, ...]:
         """Taken and not settled."""
         return tuple(self._live.values())

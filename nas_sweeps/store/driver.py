@@ -44,10 +44,15 @@ class Driver:
     def who(self) -> str:
         r = self.record
         return (
-            f"a run of grid '{r.get('doing')}' works on it: host {r.get('host')}, process "
-            f"{r.get('pid')}, last heartbeat {self.age_s:.0f} s ago, since {r.get('since')}"
+            f"a run of {self._part}grid '{r.get('doing')}' works on it: host {r.get('host')}, "
+            f"process {r.get('pid')}, last heartbeat {self.age_s:.0f} s ago, since {r.get('since')}"
             f"{', paused' if self.paused else ''}"
         )
+
+    @property
+    def _part(self) -> str:
+        shard = self.record.get("shard")
+        return "" if shard is None else f"part {shard} of "
 
     @property
     def paused(self) -> bool:
@@ -110,17 +115,23 @@ class DriverMonitor:
         self._heartbeats: dict[Writer, Heartbeat] = {}
 
     def driver(self) -> Driver | None:
-        """The newest one that lives and holds the store."""
-        self.doubtful = None
+        """The newest one that lives and holds the store, or a part of its grid."""
+        return next(iter(self.drivers()), None)
+
+    def drivers(self) -> list[Driver]:
+        """Those that live and hold the store, or parts of one grid, the newest first."""
+        self.doubtful, living = None, []
         for writer in reversed(self.layout.drivers()):
             found = self.look(writer)
             if found is None or not found.record.get("held"):
                 continue
             if found.lives:
-                return found
-            if self.doubtful is None and self._heartbeats[writer].unsure:
+                living.append(found)
+            elif self.doubtful is None and self._heartbeats[writer].unsure:
                 self.doubtful = found
-        return None
+        if living:
+            self.doubtful = None
+        return living
 
     def look(self, writer: Writer) -> Driver | None:
         """One driver, dead or alive; None where it has left or its record cannot be read."""

@@ -14,6 +14,7 @@ locks and without renames.
     trials/<trial_id>/
         trial.json                         what was asked
         origin-<key>.json                  a search or grid that asked for this retrain
+        claim-0001-3f9a2c.json             a driver, of several, that runs it
         0001-3f9a2c.attempt.json           who ran it, when, at what cost, and how that ended
         0001-3f9a2c.0007-<digest>.checkpoint.pt   the seventh; everything needed to go on
         0001-3f9a2c.epochs.parquet         one row per epoch, of earlier attempts too
@@ -147,6 +148,16 @@ class TrialFiles:
 
     def origin(self, key: str) -> File:
         return self.file(f"origin-{key}.json")
+
+    def claim(self, driver: Writer) -> File:
+        """That a driver runs the trial, where several work on the store."""
+        return self.file(f"claim-{driver}.json")
+
+    @property
+    def claims(self) -> tuple[Writer, ...]:
+        """Drivers that have claimed the trial, or did."""
+        names = (name.removeprefix("claim-") for name in self.names if name.startswith("claim-"))
+        return tuple(writer for writer in map(Writer.of, names) if writer is not None)
 
     @property
     def attempts(self) -> tuple[AttemptFiles, ...]:

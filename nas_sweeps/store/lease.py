@@ -1,4 +1,7 @@
-"""One driver at a time: who runs a store, whether it still does, and that it is to stop.
+"""Who runs a store, whether it still does, and that it is to stop: one driver at a time.
+
+Several are let in where each has another part of the same parts of one grid: no two of them plan
+the same search.
 
 A driver publishes a record under a name of its own and beats. It holds the store if, having
 published, it sees no other that lives. Of two that start together the later one sees the
@@ -36,15 +39,28 @@ class Lease:
 
     Args:
         doing: the name of the grid that it runs.
+        grid: the digest of the grid.
+        shard: the part of it that it runs, such as ``1/4``; None: it wants the store alone.
         facts: more to write down for those who look on.
     """
 
-    def __init__(self, layout: Layout, doing: str, **facts: Any) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        doing: str,
+        *,
+        grid: str | None = None,
+        shard: str | None = None,
+        **facts: Any,
+    ) -> None:
         self.layout = layout
         self.writer: Writer | None = None
         self.found_paused = False  # the run before, which is dead, had been paused
         self.lost = False  # another driver took the store over: this one was thought dead
+        self.alone = True  # no other driver was seen on the store when it was taken
         self._record: dict[str, Any] = facts | {
+            "grid": grid,
+            "shard": shard,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "since": _now(),
@@ -73,7 +89,7 @@ class Lease:
             other = self._take()
         if other is not None:
             raise StoreLocked(
-                f"store '{self.layout}' is taken: {other.who}; wait for it, "
+                f"store '{self.layout}' is taken: {other.who}; {self._advice(other)}wait for it, "
                 f"stop it, or name another store (a dead one is taken over {DEAD_S:.0f} s after "
                 "its last heartbeat)"
             )
@@ -117,8 +133,11 @@ class Lease:
             with suppress(FileNotFoundError):
                 other = Heartbeat(self.layout.driver(writer)).look(now_ns)
                 if other.record and other.lives:
-                    mine.remove()
-                    return other
+                    if not self._goes_with(other.record):
+                        mine.remove()
+                        return other
+                    self.alone = False
+                    continue
                 self.found_paused |= other.paused
             self.layout.driver(writer).remove()
         self._record["held"] = True
@@ -145,7 +164,56 @@ class Lease:
         assert self.writer is not None
         there = self.layout.drivers()
         later = [self.layout.driver(w).read_json() for w in there if w > self.writer]
-        return self.writer not in there or any(record.get("held") for record in later if record)
+        return self.writer not in there or any(
+            record.get("held") and not self._goes_with(record) for record in later if record
+        )
+
+    # Beside others
+
+    def _goes_with(self, other: dict[str, Any]) -> bool:
+        """Whether two drivers have different parts of the same parts of one grid."""
+        mine, theirs = self._record["shard"], other.get("shard")
+        if mine is None or theirs is None or self._record["grid"] != other.get("grid"):
+            return False
+        return bool(mine != theirs and mine.partition("/")[2] == str(theirs).partition("/")[2])
+
+    def _advice(self, other: Driver) -> str:
+        """What keeps two drivers from working side by side; nothing where neither means to."""
+        mine, theirs = self._record["shard"], other.record.get("shard")
+        if mine is None:
+            return "" if theirs is None else f"take a part as it did, --shard 2/{_of(theirs)} say; "
+        if theirs is None:
+            return "it has no --shard, so it wants the store alone; "
+        if mine == theirs:
+            return f"another part than {mine} could run beside it; "
+        if _of(mine) != _of(theirs):
+            return f"the parts of one store are of one number, and that is {_of(theirs)} there; "
+        return "parts of another grid, or of one that is set otherwise, do not go together; "
+
+    def compacts(self) -> bool:
+        """Whether this driver writes the tables: the oldest of those that live does.
+
+        Where that one is about to end, this waits for it, and then it is another's turn.
+        """
+        limit = time.monotonic() + DEAD_S
+        while (older := self._older()) is not None:
+            if older.record.get("ending") is not True or time.monotonic() > limit:
+                return False
+            time.sleep(0.2)
+        return True
+
+    def _older(self) -> Driver | None:
+        """The oldest driver that lives and is older than this one."""
+        assert self.writer is not None
+        now_ns = self.layout.files.mtime_ns(self.layout.driver(self.writer).key)
+        for writer in self.layout.drivers():
+            if writer >= self.writer:
+                break
+            with suppress(FileNotFoundError):
+                other = Heartbeat(self.layout.driver(writer)).look(now_ns)
+                if other.record.get("held") and other.lives:
+                    return other
+        return None
 
     def _publish(self) -> None:
         assert self.writer is not None
@@ -182,6 +250,11 @@ class Watch:
         if driver.record.get("stop") is True or self.trial_id in driver.record.get("halted", ()):
             return "its driver asked it to stop"
         return None if driver.lives else "its driver is dead"
+
+
+def _of(shard: Any) -> str:
+    """How many parts there are."""
+    return str(shard).partition("/")[2]
 
 
 def _now() -> str:

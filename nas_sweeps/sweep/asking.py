@@ -6,7 +6,7 @@ It goes through the store, so any machine that can write there can ask.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from nas_sweeps.grid import Grid, GridError, plan
@@ -26,21 +26,21 @@ def pause(store: Store, wait: Callable[[float], None] = time.sleep) -> str:
     Raises:
         ValueError: there is no store, or no run works on it.
     """
-    writer, driver = _driver(store, "pause")
-    if driver.paused:
+    drivers = [one for one in _drivers(store, "pause") if not one[1].paused]
+    if not drivers:
         return "it is paused already"
     done = "paused: nothing starts, and what runs stops at a checkpoint"
     return (
-        f"{_asked(store, writer, Request(what='pause'), done, wait)}; `nas-sweeps resume` goes on"
+        f"{_asked(store, drivers, Request(what='pause'), done, wait)}; `nas-sweeps resume` goes on"
     )
 
 
 def resume(store: Store, wait: Callable[[float], None] = time.sleep) -> str:
     """Have a paused run go on; what was done. Raises ValueError as ``pause`` does."""
-    writer, driver = _driver(store, "resume")
-    if not driver.paused:
+    drivers = [one for one in _drivers(store, "resume") if one[1].paused]
+    if not drivers:
         return "it is not paused"
-    return _asked(store, writer, Request(what="resume"), "it goes on", wait)
+    return _asked(store, drivers, Request(what="resume"), "it goes on", wait)
 
 
 def cancel(store: Store, only: str, wait: Callable[[float], None] = time.sleep) -> str:
@@ -52,24 +52,27 @@ def cancel(store: Store, only: str, wait: Callable[[float], None] = time.sleep) 
     Raises:
         ValueError: as for ``pause``; the query cannot be read, or means nothing that is to be done.
     """
-    writer, driver = _driver(store, "cancel")
-    left = _meant(store, driver, only)
+    drivers = _drivers(store, "cancel")
+    left = _meant(store, drivers[0][1], only)
     done = f"cancelled: {left} of what is planned and not done; the next run takes them up"
-    return _asked(store, writer, Request(what="cancel", only=only), done, wait)
+    return _asked(store, drivers, Request(what="cancel", only=only), done, wait)
 
 
-def _driver(store: Store, verb: str) -> tuple[Writer, Driver]:
-    """The run that works on a store. Raises ValueError."""
+def _drivers(store: Store, verb: str) -> list[tuple[Writer, Driver]]:
+    """Those that work on a store: one, or one a part of the grid. Raises ValueError."""
     store.require()
     monitor = DriverMonitor(store.layout)
-    driver = monitor.driver() or monitor.doubtful  # which may live, by another clock: it is asked
-    writer = None if driver is None else Writer.of(driver.file.name)
-    if driver is None or writer is None:
+    found = monitor.drivers()
+    if not found and monitor.doubtful is not None:
+        found = [monitor.doubtful]  # which may live, by another clock: it is asked
+    named = [(Writer.of(driver.file.name), driver) for driver in found]
+    drivers = [(writer, driver) for writer, driver in named if writer is not None]
+    if not drivers:
         raise ValueError(
             f"store '{store}': no run works on it, so there is none to {verb}; "
             "`nas-sweeps status` says what is there, and --only limits the next run"
         )
-    return writer, driver
+    return drivers
 
 
 def _meant(store: Store, driver: Driver, only: str) -> int:
@@ -90,6 +93,20 @@ def _meant(store: Store, driver: Driver, only: str) -> int:
 
 
 def _asked(
+    store: Store,
+    drivers: Sequence[tuple[Writer, Driver]],
+    request: Request,
+    done: str,
+    wait: Callable[[float], None],
+) -> str:
+    """Ask each driver, and wait for the answers; what was done, or of which that is not known."""
+    answers = {_answer(store, writer, request, done, wait): driver for writer, driver in drivers}
+    if len(answers) == 1:
+        return next(iter(answers))
+    return "; ".join(f"part {driver.record.get('shard')}: {a}" for a, driver in answers.items())
+
+
+def _answer(
     store: Store, driver: Writer, request: Request, done: str, wait: Callable[[float], None]
 ) -> str:
     """Ask, and wait for the answer: the driver takes the request away.

@@ -16,7 +16,7 @@ from nas_sweeps.grid import Grid
 from nas_sweeps.schedule import Scheduler, Task
 from nas_sweeps.store import Result, State, Store
 from nas_sweeps.store.layout import Writer
-from nas_sweeps.sweep.job import Watcher
+from nas_sweeps.sweep.watcher import Watcher
 from nas_sweeps.trial import Trial
 
 
@@ -70,9 +70,10 @@ class EstimateRecorder(Watcher):
 
     def settled(self, trial: Trial, result: Result) -> None:
         """Add what a trial that is done should have taken, and took."""
-        if self._rates is None or result.state != State.DONE:
+        handed_out = self._since.pop(trial.trial_id, None)
+        if self._rates is None or handed_out is None or result.state != State.DONE:
             return
-        began, work = self._since[trial.trial_id]
+        began, work = handed_out
         cost = self._rates.cost(trial, self._begun.get(trial.trial_id, 0), work.origins)
         self._done += 1
         self._done_s += cost.seconds.mid if cost else 0.0

@@ -34,6 +34,7 @@ class Ended:
 
     trial_id: str
     died: str | None = None  # how, where it could not say so in the store: "exit code 137"
+    preempted: bool = False  # its machine was taken away, as a spot instance is: no try is lost
 
 
 class Pool:
@@ -43,6 +44,7 @@ class Pool:
     """
 
     where = "this machine"  # in words, for messages
+    grows = False  # nodes may come when they are asked for: what fits on none now is not refused
 
     def room(self) -> Room:
         """All nodes that there are now, with what each has in all, busy or not."""
@@ -59,6 +61,10 @@ class Pool:
     def ended(self, timeout_s: float) -> Sequence[Ended]:
         """Workers that run no longer, each told once. Waits for one, but not longer than asked."""
         raise NotImplementedError
+
+    def want(self, needs: Mapping[Resources, int]) -> None:
+        """What would run now if there were room for it, running trials included: for a pool that
+        can have nodes added. Called when it changes."""
 
     def stop(self) -> None:
         """Start nothing any more: what has not begun is dropped, and told as ended.
@@ -162,14 +168,17 @@ class Ray(Executor):
 
     Args:
         address: of a running cluster (``auto`` finds a local one); None starts one here.
+        elastic: the cluster has an autoscaler: what is ready is asked of it, and a trial that fits
+            on no node of now waits for one.
     """
 
     address: str | None = None
+    elastic: bool = False
 
     def pool(self, setting: Setting) -> Pool:
         from nas_sweeps.sweep.ray_tune import RayPool
 
-        return RayPool(setting, self.address)
+        return RayPool(setting, self.address, self.elastic)
 
     def folders(self) -> list[tuple[str, Path]]:
         return [("Ray", Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())))]

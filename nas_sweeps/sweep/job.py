@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -16,38 +17,25 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nas_sweeps.cost.simulate import Floor, Room
+from nas_sweeps.cost.simulate import Room
 from nas_sweeps.grid import Entry
 from nas_sweeps.phases import phase_named
 from nas_sweeps.schedule import Scheduler, Task, outcome_of
 from nas_sweeps.store import Result, State, Store
+from nas_sweeps.store.claims import Claims
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.requests import Inbox, Request
 from nas_sweeps.sweep.executor import Pool, require_room
 from nas_sweeps.sweep.failures import ALIKE, all_alike
 from nas_sweeps.sweep.limits import Limiter
+from nas_sweeps.sweep.standing import Standing
+from nas_sweeps.sweep.watcher import Watcher
 from nas_sweeps.trial import Resources, Trial
 
 MAX_RETRIES = 3
 PAUSE_S = 5.0  # before the second retry; the first comes at once, each later one after five times
+CLAIMED_S = 5.0  # and up to twice that: when to look again at a trial that another driver runs
 LOOK_S = 0.5  # how soon a node that has joined is seen, and a retry that is due
-
-
-class Watcher:
-    """Told what happens while trials run; it can look, not steer."""
-
-    def begin(self, room: Room) -> None:
-        """Called before anything runs, when it is known what trials will run on."""
-
-    def started(self, work: Task) -> None: ...
-    def again(self, trial: Trial, why: str) -> None: ...
-    def settled(self, trial: Trial, result: Result) -> None: ...
-    def told(self, text: str) -> None:
-        """Something that a person should know of the run itself."""
-
-    def paused(self, is_paused: bool) -> None: ...
-    def stopping(self, how: str) -> None:
-        """Called by a signal handler: see ``announce``."""
 
 
 @dataclass(kw_only=True)
@@ -71,6 +59,7 @@ class Job:
     fail_fast: bool = False
     limiter: Limiter | None = None
     inbox: Inbox | None = None  # what is asked from elsewhere while this works
+    claims: Claims | None = None  # where other drivers may want the same trials
     damaged: frozenset[str] = frozenset()  # their results are taken back when they are handed out
     reads: Callable[[str], Callable[[Entry], bool]] = lambda query: lambda entry: False
     started: int = field(default=0, init=False)
@@ -88,8 +77,12 @@ class Job:
     _cancelled: list[str] = field(default_factory=list, init=False)  # queries
     _stale: bool = field(default=False, init=False)  # workers know of more that is halted
     _mentioned: set[str] = field(default_factory=set, init=False)  # kinds that nobody measured
-    _results: list[Result] = field(default_factory=list, init=False)
+    _first: list[Result] = field(default_factory=list, init=False)  # of its results
+    _standing: Standing = field(init=False)
     _problem: OSError | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._standing = Standing(self.resources)
 
     @property
     def phases(self) -> list[str]:
@@ -118,7 +111,8 @@ class Job:
             OSError: the store failed.
         """
         room = self._room(pool)
-        require_room({phase: self.resources(phase) for phase in self.phases}, room, pool.where)
+        if not pool.grows:
+            require_room({phase: self.resources(phase) for phase in self.phases}, room, pool.where)
         self._tell(lambda watcher: watcher.begin(room))
         for line in self.limiter.begin() if self.limiter else ():
             self._say(line)
@@ -127,11 +121,13 @@ class Job:
             self.look()
             if self.stopping is None:
                 self._guarded(self._fill, pool)
+                ready = {} if self.paused else self.scheduler.ready
+                self._standing.ask(pool, self._live, ready, self.slots)
             elif not told:
                 told = True
                 pool.stop()
             for end in pool.ended(LOOK_S):
-                self._guarded(self.ended, end.trial_id, end.died)
+                self._guarded(self.ended, end.trial_id, end.died, end.preempted)
         for work in [w for _, w in self._again] + [w for h in self._held.values() for _, _, w in h]:
             self.scheduler.drop(work.trial.trial_id)
         if self._problem is not None:
@@ -143,19 +139,37 @@ class Job:
             return
         if self._stale:
             self._tell_workers()
-        floor = Floor(self._room(pool))
-        for running in self._live.values():
-            if floor.place(self.resources(running.phase)) is None:
-                return  # a node has left: trials that were on it are going to end
+        if not self._standing.holds(self._room(pool), self._live):
+            return  # a node has left: trials that were on it are going to end
         while self.stopping is None:
             work = self._choose()
-            if work is None or floor.place(self.resources(work.phase)) is None:
+            if work is not None and self._elsewhere(work):
+                continue
+            if work is None or not self._standing.place(work, self._live):
                 return
             self._hand_out(work)
             try:
                 pool.start(work.trial.trial_id, self.resources(work.phase))
             except OSError as error:
                 self.ended(work.trial.trial_id, f"could not be started ({error})")
+
+    def _elsewhere(self, work: Task) -> bool:
+        """Whether another driver runs a trial, or has: here it is then put off, or over."""
+        trial_id = work.trial.trial_id
+        if self.claims is None or trial_id in self._known or not work.origins:
+            return False
+        self._register(work)  # so that a claim is on a trial that was asked for
+        before = self.claims.taken(trial_id)
+        if before is None:
+            return False
+        self._take(work)
+        result = self.store.result(trial_id)
+        if result is not None and result.attempt > before:
+            self._settle(work.trial, result)
+        else:
+            pause_s = CLAIMED_S * random.uniform(1, 2)
+            self._again.append((time.monotonic() + pause_s, work))
+        return True
 
     def _room(self, pool: Pool) -> Room:
         room = pool.room()
@@ -250,13 +264,15 @@ class Job:
         self._tell(lambda watcher: watcher.started(work))
         return work
 
-    def ended(self, trial_id: str, died: str | None = None) -> None:
+    def ended(self, trial_id: str, died: str | None = None, preempted: bool = False) -> None:
         """A trial's worker has ended: see in the store how, and release what waited for it.
 
         Args:
             died: how the worker itself died, if it did.
+            preempted: with its machine, which was taken away: that costs the trial no try.
         """
         work = self._live.pop(trial_id)
+        self._standing.leave(trial_id)
         trial, result = work.trial, self.store.result(trial_id)
         halted = trial_id in self._halted
         self._halted.discard(trial_id)
@@ -268,7 +284,7 @@ class Job:
         if result is None and (self.stopping is not None or not self.scheduler.wants(trial_id)):
             self.scheduler.drop(trial_id)
             return  # the next run goes on with it
-        if result is None and halted:
+        if result is None and (halted or preempted):
             self._again.append((time.monotonic(), work))
             return
         died = died or "ended although nobody asked it to"
@@ -287,11 +303,13 @@ class Job:
 
     def _settle(self, trial: Trial, result: Result) -> None:
         self.scheduler.settle(trial.trial_id, outcome_of(result))
-        self._results.append(result)
+        early = len(self._first) < ALIKE
+        if early:
+            self._first.append(result)
         self._tell(lambda watcher: watcher.settled(trial, result))
         if result.state == State.FAILED and self.fail_fast:
             self.stop(f"trial {trial.trial_id} failed, and --fail-fast was asked for")
-        elif len(self._results) == ALIKE and all_alike(self._results):
+        elif early and len(self._first) == ALIKE and all_alike(self._first):
             self.stop(
                 f"the first {ALIKE} trials of this run all failed alike ({result.cause}): what is "
                 "wrong is probably wrong with every trial; the same command goes on with the others"
@@ -372,7 +390,10 @@ class Job:
         trial_id = work.trial.trial_id
         if trial_id in self.damaged:
             self.store.reopen(trial_id)
-        called = phase_named(work.phase).labels(work.trial)
-        self.store.register(work.trial, variant=called.variant)
+        self._register(work)
         for origin in work.origins:
             self.store.add_origin(trial_id, origin)
+
+    def _register(self, work: Task) -> None:
+        called = phase_named(work.phase).labels(work.trial)
+        self.store.register(work.trial, variant=called.variant)

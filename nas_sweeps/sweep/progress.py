@@ -11,8 +11,8 @@ from rich.console import Console
 
 from nas_sweeps.schedule import Task
 from nas_sweeps.store import Result
-from nas_sweeps.sweep.job import Watcher
 from nas_sweeps.sweep.stopping import announce
+from nas_sweeps.sweep.watcher import Watcher
 from nas_sweeps.trial import Trial
 from nas_sweeps.watch.follow import Follower
 from nas_sweeps.watch.showing import Showing

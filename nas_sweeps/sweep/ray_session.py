@@ -131,6 +131,13 @@ def alive_nodes() -> list[dict[str, Any]]:
     return [node for node in nodes if node["Alive"]]
 
 
+def ask_for(bundles: list[dict[str, float]]) -> None:
+    """Have the autoscaler keep room for so much in all, what runs included; nothing: let go."""
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=[{k: v for k, v in each.items() if v} for each in bundles])
+
+
 def room_now() -> Room:
     """What each living node has in all: nodes may join and leave."""
     nodes = [node["Resources"] for node in alive_nodes()]

@@ -14,12 +14,11 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas_sweeps.sweep.ray_session import WHERE, alive_nodes, room_now, session
+from nas_sweeps.sweep.ray_session import WHERE, alive_nodes, ask_for, room_now, session
 
 # isort: split
 import ray
@@ -37,6 +36,7 @@ from nas_sweeps.sweep.reuse import require_reusable
 from nas_sweeps.trial import Resources
 
 DIED = "died without a word: killed, out of memory, or the store cannot be written there"
+TAKEN = "ended with its node, which was taken away"
 ANSWER_S = 120.0  # for a node to try what a script of the user's defines
 LEAVE_S = 2.0  # for Tune's loop to see that it is given up; it looks ten times a second
 
@@ -50,12 +50,13 @@ class RayPool(Pool):
 
     Args:
         address: of a running cluster (``auto`` finds a local one); None starts one here.
+        elastic: it has an autoscaler, which is asked for what is ready.
     """
 
     where = WHERE
 
-    def __init__(self, setting: Setting, address: str | None = None) -> None:
-        self.setting, self.address = setting, address
+    def __init__(self, setting: Setting, address: str | None = None, elastic: bool = False) -> None:
+        self.setting, self.address, self.grows = setting, address, elastic
         self._todo: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._told: queue.SimpleQueue[Ended] = queue.SimpleQueue()
         self._searcher = _Searcher(self._todo, self._told)
@@ -80,8 +81,10 @@ class RayPool(Pool):
 
     def __exit__(self, *raised: Any) -> None:
         self._searcher.given_up = raised[0] is not None
+        with contextlib.suppress(Exception):  # the cluster itself may be gone
+            self.want({})
         self._stack.close()
-        _remove_scratch(self.setting.store)
+        _remove_scratch(self.setting)
 
     def _leave(self) -> None:
         """Tune's loop ends: by itself where nothing runs, else at once."""
@@ -99,7 +102,7 @@ class RayPool(Pool):
                 # trial goes to its actor where it takes as much; ``_trainable`` says what else.
                 reuse_actors=True,
             ),
-            run_config=_run_config(self.setting.store, _Listener(self._searcher)),
+            run_config=_run_config(self.setting, _Listener(self._searcher)),
         )
 
     def _fit(self, tuner: tune.Tuner) -> None:
@@ -131,6 +134,11 @@ class RayPool(Pool):
         if not endings and not self._thread.is_alive():
             raise self._error or RuntimeError("Ray Tune has ended, and trials had not")
         return endings
+
+    def want(self, needs: Mapping[Resources, int]) -> None:
+        """Tell the autoscaler: this stands until the next such call, and while trials run."""
+        if self.grows:
+            ask_for([{"CPU": n.cpus, "GPU": n.gpus} for n, k in needs.items() for _ in range(k)])
 
     def stop(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -169,10 +177,14 @@ class _Searcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell the job, once."""
+        if not error:  # else the listener does, which knows why
+            self.tell(trial_id)
+
+    def tell(self, trial_id: str, died: str | None = None, preempted: bool = False) -> None:
         ours = self.live.pop(trial_id, None)
         if ours is not None:
             self.heard.clear()
-            self.told.put(Ended(ours, DIED if error else None))
+            self.told.put(Ended(ours, died, preempted))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the truth, and Tune's restore is not used."""
@@ -190,6 +202,8 @@ class _Listener(tune.Callback):
 
     def __init__(self, searcher: _Searcher) -> None:
         self.searcher = searcher
+        self._seen = 0  # of Tune's trials, which it appends to one list
+        self._running: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as for the searcher."""
@@ -200,9 +214,18 @@ class _Listener(tune.Callback):
             raise GivenUp
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
-        """A trial whose actor would not be reset ends without Tune telling its searcher."""
-        for trial in [t for t in trials if t.status == "ERROR"]:
-            self.searcher.on_trial_complete(trial.trial_id, error=True)
+        """Tell of actors that died. Where one would not be reset, Tune tells its searcher nothing.
+
+        Of one whose node was taken away (``ActorDiedError.preempted``) Tune counts no failure.
+        """
+        self._running |= {trial.trial_id: trial for trial in trials[self._seen :]}
+        self._seen = len(trials)  # of ten thousand that have ended none is looked at again
+        for trial in [t for t in self._running.values() if t.is_finished()]:
+            del self._running[trial.trial_id]
+            if trial.status == "ERROR":
+                said = trial.run_metadata
+                preempted = said.error_filename is not None and said.num_failures == 0
+                self.searcher.tell(trial.trial_id, TAKEN if preempted else DIED, preempted)
 
 
 def _trainable(setting: Setting, given: Given) -> Any:
@@ -259,19 +282,22 @@ def _scratch(store: Store) -> tuple[str, RemoteFiles | None]:
     return str(Path(store.root).resolve() / ".tune"), None
 
 
-def _remove_scratch(store: Store) -> None:
-    path, remote = _scratch(store)
-    if remote is None:
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            remote.filesystem.delete_dir(path)
+def _remove_scratch(setting: Setting) -> None:
+    """This driver's folder, and all others where no other driver works beside it."""
+    path, remote = _scratch(setting.store)
+    with contextlib.suppress(OSError):
+        beside = {str(writer) for writer in setting.store.layout.drivers()} - {setting.driver}
+        folder = f"{path}/{setting.driver}" if beside else path
+        if remote is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            remote.filesystem.delete_dir(folder)
 
 
-def _run_config(store: Store, listener: _Listener) -> tune.RunConfig:
-    path, remote = _scratch(store)
+def _run_config(setting: Setting, listener: _Listener) -> tune.RunConfig:
+    path, remote = _scratch(setting.store)
     return tune.RunConfig(
-        name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f"),
+        name=setting.driver,  # drivers may work side by side
         storage_path=path,
         storage_filesystem=remote.filesystem if remote else None,
         failure_config=tune.FailureConfig(max_failures=0),  # the job retries itself

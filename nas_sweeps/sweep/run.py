@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,16 +18,19 @@ from nas_sweeps.cost.forecast import Forecast
 from nas_sweeps.data.splits import prepare
 from nas_sweeps.grid import Entry, Grid, Plan, plan
 from nas_sweeps.grid.model import as_grid
+from nas_sweeps.grid.shards import Shard
 from nas_sweeps.grid.tuned import require_samplers
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
 from nas_sweeps.schedule import Scheduler, replay
 from nas_sweeps.store import State, Store
+from nas_sweeps.store.claims import Claims
 from nas_sweeps.store.index import read_index
 from nas_sweeps.store.lease import Lease
 from nas_sweeps.store.ledger import grid_digest
 from nas_sweeps.store.records import Settled
 from nas_sweeps.store.requests import Inbox
+from nas_sweeps.sweep.compacting import Compacting
 from nas_sweeps.sweep.estimate import EstimateRecorder
 from nas_sweeps.sweep.executor import Executor, Setting, executor_of, needs_of
 from nas_sweeps.sweep.job import MAX_RETRIES, Job
@@ -42,6 +46,9 @@ from nas_sweeps.train.form import check_switches
 from nas_sweeps.trial import DataPaths
 from nas_sweeps.watch.follow import Follower
 from nas_sweeps.watch.trackers import require, trackers
+
+# Trials. Tune keeps something of each in memory, and the driver looks at each when it starts.
+MAX_A_DRIVER = 100_000
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ def run(
     retry: Retry = "lost",
     max_retries: int = MAX_RETRIES,
     only: str | None = None,
+    shard: str | None = None,
     fail_fast: bool = False,
     track: Sequence[Tracker] = (),
     deadline: str | datetime | timedelta | None = None,
@@ -111,6 +119,8 @@ def run(
             mistake (a worker that died, no memory, no space), ``failed`` all, ``none``.
         max_retries: how often this run itself tries a trial again that ended in such a way.
         only: limits the run to a part of the grid, see ``nas_sweeps.sweep.only``.
+        shard: the part of the grid that this driver runs, as ``2/4``: others run the other parts
+            into the same store, at the same time, from wherever they are.
         fail_fast: stop at the first trial that fails.
         track: tensorboard, wandb, mlflow: told of every epoch.
         deadline: when to stop, each running trial at a checkpoint: a duration such as ``11h30m``,
@@ -134,10 +144,13 @@ def run(
     where = executor_of(executor, address)
     require(track, keeper.root)
     check_switches(on_cpu=any(not grid.resources(phase).gpus for phase in grid.phases))
-    planned = plan(grid)
+    part = None if shard is None else Shard.read(shard)
+    planned = plan(grid) if part is None else part.part(plan(grid))
+    _check_size(planned)
     asked = _Asked(
         grid=grid,
         plan=planned,
+        shard=part,
         store=keeper,
         reader=Store(keeper.root, remember=True),
         chosen=chosen_by(only, planned) if only is not None else None,
@@ -148,10 +161,12 @@ def run(
     require_samplers(entry for entry, state in before.states() if state == State.WAITING)
     _check_images(before, grid.places)
     keeper.create()
-    with Lease(keeper.layout, grid.name, grid=asked.digest, only=only) as lease:
+    named = None if part is None else str(part)
+    with Lease(keeper.layout, grid.name, grid=asked.digest, shard=named, only=only) as lease:
         start = _start(asked, lease)
         limiter = Limiter(limits, needs_of(grid), keeper, asked.measured) if limits else None
         recorder = asked.recorder(start.scheduler, lease)
+        compacting = Compacting(keeper, lease, held=len(start.trials))
         seen: Progress | Silence = Silence()
         if not start.scheduler.finished and (track or console != "none"):
             seen = _progress(asked, console, track)
@@ -160,19 +175,21 @@ def run(
             store=keeper,
             resources=grid.resources,
             lease=lease,
-            watchers=(seen, recorder),
+            watchers=(seen, recorder, compacting),
             slots=slots,
             max_retries=max_retries,
             fail_fast=fail_fast,
             limiter=limiter,
             inbox=start.inbox,
+            claims=None if part is None else Claims(keeper.layout, start.inbox.driver),
             damaged=start.damaged,
             reads=lambda query: chosen_by(query, planned),
         )
         if lease.found_paused:
             seen.told("the run before was paused when it died; this one is not")
         keeper.keep_grid(asked.resolved)
-        with stopped_by_signals(job.stop, last_resort, job.say), _kept(asked, start, job, recorder):
+        kept = _kept(asked, start, job, recorder, compacting)
+        with stopped_by_signals(job.stop, last_resort, job.say), kept:
             if not job.over:
                 with seen, where.pool(_setting(job, grid)) as pool:
                     job.run(pool)
@@ -188,12 +205,23 @@ def _check_numbers(slots: int | None, max_retries: int) -> None:
         raise ValueError(f"max_retries: {max_retries} is less than 0, which tries nothing again")
 
 
+def _check_size(planned: Plan) -> None:
+    """Raises ValueError."""
+    if len(planned) > MAX_A_DRIVER:
+        parts = math.ceil(1.1 * len(planned) / MAX_A_DRIVER)  # not all chains are of one length
+        raise ValueError(
+            f"{len(planned):,} trials are more than one driver works through, {MAX_A_DRIVER:,}: "
+            f"start {parts} of them, with --shard 1/{parts} to --shard {parts}/{parts}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
     """What is to be run, and where its results are."""
 
     grid: Grid
     plan: Plan
+    shard: Shard | None
     store: Store
     reader: Store  # until the trials start: reads each result once
     chosen: Callable[[Entry], bool] | None
@@ -209,6 +237,14 @@ class _Asked:
     def digest(self) -> str:
         """By which the store knows the grid."""
         return grid_digest(self.resolved)
+
+    @property
+    def counted(self) -> Callable[[Entry], bool] | None:
+        """Which entries of the whole grid's plan are this run's; None: all of them."""
+        if self.shard is None:
+            return self.chosen
+        mine, chosen = {entry.key for entry in self.plan}, self.chosen or (lambda entry: True)
+        return lambda entry: entry.key in mine and chosen(entry)
 
     def replayed(self, settled: dict[str, Settled] | None = None) -> Scheduler:
         """The plan against the store."""
@@ -227,13 +263,15 @@ def _progress(
 ) -> Progress:
     """What shows the run and tells trackers of it."""
     sources = () if asked.measured is None else (asked.measured,)
-    follower = Follower(asked.store, sources=sources, chosen=asked.chosen, retry=asked.retry)
+    follower = Follower(asked.store, sources=sources, chosen=asked.counted, retry=asked.retry)
     shown = None if console == "none" else console or Console()
     return Progress(follower, shown, trackers(track, asked.store))
 
 
 @contextmanager
-def _kept(asked: _Asked, start: _Start, job: Job, recorder: EstimateRecorder) -> Iterator[None]:
+def _kept(
+    asked: _Asked, start: _Start, job: Job, recorder: EstimateRecorder, compacting: Compacting
+) -> Iterator[None]:
     """What is in the store already is linked before; however it ends, tables are written after."""
     known = len(start.linked)
     _link(job.scheduler, asked.store, start.linked, start.trials.__contains__)
@@ -243,7 +281,10 @@ def _kept(asked: _Asked, start: _Start, job: Job, recorder: EstimateRecorder) ->
         if job.lease.holds():
             recorder.end()
             _link(job.scheduler, asked.store, start.linked, asked.store.asked)
-            if job.started or len(start.linked) > known or not start.compacted:
+            compacting.end()
+            new = job.started or len(start.linked) > known or not start.compacted
+            if new and job.lease.compacts():
+                job.lease.tell(ending=True)  # who ends from now on writes them after this one
                 compact(asked.store if job.started else asked.reader)
 
 
@@ -296,7 +337,8 @@ def _start(asked: _Asked, lease: Lease) -> _Start:
     trial whose rows are in neither is run again, from its last checkpoint.
     """
     assert lease.writer is not None
-    asked.store.clean_up()
+    if lease.alone:  # else another may be writing tables just now
+        asked.store.clean_up()
     inbox = Inbox(asked.store.layout, lease.writer)
     inbox.clean_up()
     reader = asked.reader

@@ -33,6 +33,7 @@ from nas_sweeps.tables.schemas import (
 from nas_sweeps.trial import Origin
 
 PARTS = ("epochs", "classes", "attempts", "alphas")  # tables of rows that belong to a trial
+TOGETHER = 256  # trials whose rows become one table
 USUAL = tuple(name for name in SCHEMAS if name != "alphas")
 
 
@@ -130,21 +131,44 @@ def gather(layout: Layout, names: Collection[str] = USUAL, index: Index | None =
     old = _compacted(layout, index.value, {"trials", "genotypes", *names})
     known = index.value["trials"] if old else {}
     kept = {t for t, mtime_ns in mtimes_ns.items() if known.get(t) == mtime_ns}
-    fresh = []
+    fresh, rows_of = [], {name: _Rows() for name in PARTS if name in names}
     for trial_id, (files, _) in listed.items():
         if trial_id not in kept:  # its names were left out if its compacted rows are lost
-            fresh.append(read_trial(files if files.names else layout.trial(trial_id)))
+            rows = read_trial(files if files.names else layout.trial(trial_id))
+            for name, of in rows_of.items():
+                of.add(getattr(rows, name))
+            fresh.append(rows.without_parts())
     corrupt = {rows.trial["trial_id"] for rows in fresh if rows.corrupt}
     mtimes_ns |= {rows.trial["trial_id"]: 0 for rows in fresh if rows.corrupt or not rows.fixed}
     some = kept if len(kept) < len(known) else None
     trials, genotypes = _whole_tables(old, some, fresh)
     parts = {
-        name: Part(SCHEMAS[name], old.get(name), some, [getattr(rows, name) for rows in fresh])
-        for name in PARTS
-        if name in names
+        name: Part(SCHEMAS[name], old.get(name), some, of.tables()) for name, of in rows_of.items()
     }
     current = bool(old) and not fresh and some is None and index.value["schema"] == SCHEMA_VERSION
     return Gathered(trials, genotypes, parts, mtimes_ns, corrupt, current)
+
+
+class _Rows:
+    """Rows of many trials. A small table of each trial would take 100 KiB, however few rows."""
+
+    def __init__(self) -> None:
+        self._whole: list[pa.Table] = []
+        self._small: list[pa.Table] = []
+
+    def add(self, table: pa.Table) -> None:
+        """A trial's rows."""
+        if len(table):
+            self._small.append(table)
+        if len(self._small) >= TOGETHER:
+            self._whole, self._small = self.tables(), []
+
+    def tables(self) -> list[pa.Table]:
+        """All of them, in the order in which they came."""
+        if not self._small:
+            return self._whole
+        together = pa.concat_tables(self._small).unify_dictionaries().combine_chunks()
+        return [*self._whole, together]
 
 
 def _compacted(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from datetime import datetime
 from math import isfinite, nan
 from typing import Any
@@ -63,6 +63,9 @@ ATTEMPT_FACTS = (
 COSTS = ("wall_s", "cpu_s", "gpu_hours", "peak_mem_gib")
 
 
+NOTHING = pa.table({})
+
+
 @dataclass(frozen=True)
 class TrialRows:
     """Everything the tables say about one trial."""
@@ -79,6 +82,10 @@ class TrialRows:
     def fixed(self) -> bool:
         """Its rows change only when a file does: nothing in them depends on when they are read."""
         return self.trial["attempt"] is None or self.trial["finished_at"] is not None
+
+    def without_parts(self) -> TrialRows:
+        """What is small: the row of the trial."""
+        return replace(self, epochs=NOTHING, classes=NOTHING, attempts=NOTHING, alphas=NOTHING)
 
 
 def read_trial(files: TrialFiles) -> TrialRows:

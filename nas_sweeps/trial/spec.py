@@ -213,9 +213,39 @@ def _adapter(spec: type[Trial]) -> Any:
 
 
 def _digest(value: Identified) -> str:
-    spec = _plain(value, identity=True) | {"schema": SCHEMA_VERSION}
-    text = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    parts = {"schema": str(SCHEMA_VERSION)}
+    kind: Any = type(value)
+    for f in _fields(kind):
+        part = getattr(value, f.name)
+        if not _left_out(f, part):
+            parts[f.name] = _text(part)
+    text = "{" + ",".join(f"{json.dumps(name)}:{parts[name]}" for name in sorted(parts)) + "}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# What many specs of a plan share, a recipe or the data, is written once. The key is the object,
+# not its value: True and 1 are equal, and are not written alike.
+_KEPT = 1024
+_texts: dict[int, tuple[Any, str]] = {}
+
+
+def _text(part: Any) -> str:
+    """The JSON of a part of a spec, for its identity."""
+    kept = _texts.get(id(part))
+    if kept is not None and kept[0] is part:
+        return kept[1]
+    plain = _plain(part, identity=True)
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    if is_dataclass(part):
+        if len(_texts) >= _KEPT:
+            _texts.clear()
+        _texts[id(part)] = part, text
+    return text
+
+
+@cache
+def _fields(kind: Any) -> tuple[Field[Any], ...]:
+    return fields(kind)
 
 
 def _plain(value: Any, *, identity: bool = False) -> Any:

@@ -190,6 +190,9 @@ class Follower:
     def _notes(self, running: int) -> Iterator[str]:
         if self.driver is not None:
             yield self.driver.who
+            shard = self.driver.record.get("shard")
+            if shard and self.planned.chosen is None:
+                yield f"it runs a part of what is counted here: --shard {shard}"
             if self.driver.record.get("only") and self.planned.chosen is None:
                 yield f"it runs a part of what is counted here: --only {self.driver.record['only']}"
             for query in self.driver.cancelled:
