@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -12,6 +12,7 @@ from nas_sweeps import methods
 from nas_sweeps.grid.expand import Entry, Recalled, Seen, Slot
 from nas_sweeps.grid.sections import SearchSection, TuneSection
 from nas_sweeps.phases.contract import Labels, Phase, register
+from nas_sweeps.store.records import State
 from nas_sweeps.trial import Distribution, MethodSpec, Origin, SearchTrial, Trial
 from nas_sweeps.tuning import Study, Told, Values, plain_recipe, ranges_of
 
@@ -49,6 +50,15 @@ class Search(Phase):
 
     def stages(self, entry: Any) -> Sequence[tuple[str, int]]:
         return _stages(entry.method, entry.recipe.epochs)
+
+    def peers(self, entry: Any) -> Hashable:
+        if isinstance(entry, TunedSearch):
+            return entry.study, entry.seed if entry.number is not None else None
+        return entry.method, entry.distribution
+
+    def spared(self, entry: Any) -> bool:
+        """The defaults of a study are what tuning is measured by, its winner is what it is for."""
+        return isinstance(entry, TunedSearch) and not entry.number
 
     def labels(self, entry: Any, origins: Iterable[Origin] = ()) -> Labels:
         if isinstance(entry, Slot):
@@ -112,7 +122,7 @@ class TunedSearch(Slot):
             values = self._values(beside[-1])  # of its own first seed
         else:
             values = self.study.propose(
-                [Told(self._values(one[0]), _finite(_mean(one))) for one in tried],
+                [Told(self._values(one[0]), _finite(_mean(one)), _pruned(one)) for one in tried],
                 [self._values(seen) for seen in beside],
             )
         return self.study.trial(values, self.data, self.seed), self.origin
@@ -157,6 +167,12 @@ def _mean(seeds: Sequence[Seen | None]) -> float:
     """Of a proposal's objective; minus infinity where one of its trials has none."""
     ranks = [seen.outcome.rank if seen and seen.outcome else -math.inf for seen in seeds]
     return sum(ranks) / len(ranks)
+
+
+def _pruned(seeds: Sequence[Seen | None]) -> tuple[tuple[int, float], ...] | None:
+    """The curve of a proposal that was given up, of the first seed that was; None: none was."""
+    ended = [seen.outcome for seen in seeds if seen and seen.outcome]
+    return next((of.curve for of in ended if of.state == State.PRUNED), None)
 
 
 def _finite(mean: float) -> float | None:

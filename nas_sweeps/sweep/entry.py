@@ -50,6 +50,7 @@ def run_in_worker(
         given.places,
         resources,
         stop_reason=lambda: stop() or watched(),
+        driver=given.driver,
     )
 
 

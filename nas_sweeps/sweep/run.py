@@ -55,8 +55,9 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Every trial that was to run is done."""
-        return all(sum(of.values()) == of[State.DONE] for of in self.counts.values())
+        """Every trial that was to run is done, or was pruned."""
+        ended = (State.DONE, State.PRUNED)
+        return all(sum(of.values()) == sum(of[s] for s in ended) for of in self.counts.values())
 
     @property
     def failed(self) -> int:

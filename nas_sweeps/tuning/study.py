@@ -44,10 +44,14 @@ Values = tuple[tuple[str, Knob], ...]  # by name, in the order of the ranges
 
 
 class Told(NamedTuple):
-    """Values that were proposed and tried, and the mean objective; None: a trial failed."""
+    """Values that were proposed and tried, and the mean objective; None: a trial has none.
+
+    ``pruned`` is what a trial that was given up came to, by epoch; None: it failed.
+    """
 
     values: Values
     objective: float | None
+    pruned: tuple[tuple[int, float], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +145,7 @@ def _ask(study: Study, told: tuple[Told, ...], running: tuple[Values, ...]) -> V
     for span in study.ranges.values():
         size *= span.size
     found: Values = ()
-    with _quiet():
+    with quiet():
         for attempt in range(1000):
             drawn = "random" if attempt >= _TRIES else study.sampler
             known = _known(study, drawn, told, running)
@@ -153,7 +157,7 @@ def _ask(study: Study, told: tuple[Told, ...], running: tuple[Values, ...]) -> V
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Inside, Optuna says nothing of studies that are made, nor of what is experimental."""
     import optuna
 
@@ -176,9 +180,9 @@ def _known(
     made = optuna.create_study(direction="maximize", sampler=_sampler(study, sampler, 0, 0))
     spans, distributions = study.ranges, _distributions(study)
     states = optuna.trial.TrialState
-    everything = [(*one, states.FAIL if one.objective is None else states.COMPLETE) for one in told]
-    everything += [(values, None, states.RUNNING) for values in running]
-    for number, (values, objective, state) in enumerate(everything):
+    everything = [(one, _state(one)) for one in told]
+    everything += [(Told(values, None), states.RUNNING) for values in running]
+    for number, ((values, objective, curve), state) in enumerate(everything):
         if not all(spans[name].holds(value) for name, value in values):
             continue  # a default outside its range: the sampler has no place for it
         remembered: dict[str, Any] = {}
@@ -190,12 +194,21 @@ def _known(
             optuna.trial.create_trial(
                 state=state,
                 value=objective,
+                intermediate_values=dict(curve or ()),
                 params=dict(values),
                 distributions=distributions,
                 system_attrs=remembered,
             )
         )
     return made
+
+
+def _state(told: Told) -> optuna.trial.TrialState:
+    from optuna.trial import TrialState
+
+    if told.objective is not None:
+        return TrialState.COMPLETE
+    return TrialState.FAIL if told.pruned is None else TrialState.PRUNED
 
 
 def _sampler(study: Study, name: str, number: int, attempt: int) -> Any:

@@ -56,6 +56,11 @@ def failed_text(error_class: str | None, error_message: str | None, trial_id: st
     return f"FAILED {error_class}: {said[0] if said else ''} (trial {trial_id})"
 
 
+def pruned_text(why: str, counts: Counts) -> str:
+    """That a trial was given up, why, and how far the grid is."""
+    return f"pruned by {why}; {tally(counts)}"
+
+
 def tally(counts: Counts) -> str:
     """Done of planned, by phase."""
     return ", ".join(f"{phase} {of[State.DONE]}/{sum(of.values())}" for phase, of in counts.items())
