@@ -23,7 +23,7 @@ from pydantic_core import ErrorDetails
 
 from nas_sweeps.data.files import find_files
 from nas_sweeps.data.identity import fingerprint_of
-from nas_sweeps.grid import axes, source
+from nas_sweeps.grid import axes, source, stopping
 from nas_sweeps.grid.exclude import Exclusion, Rule
 from nas_sweeps.grid.genotypes import GivenGenotype
 from nas_sweeps.grid.messages import (
@@ -276,7 +276,7 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
     places, more = source.override(tree, overrides)
     base, wrong = file.absolute().parent, [*wrong, *more]
     grid = _checked(tree, str(path), file.stem, base, places, wrong)
-    for remark in grid.search.remarks():
+    for remark in (*grid.search.remarks(), *stopping.remarks(grid.search, grid.retrain)):
         warnings.warn(f"{path}: {remark}", stacklevel=2)
     return grid
 

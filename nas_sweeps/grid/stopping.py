@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas_sweeps.grid.messages import Problems, shown
 from nas_sweeps.trial import RetrainRecipe, SearchRecipe
-from nas_sweeps.tuning import Stop
+from nas_sweeps.tuning import Stop, ranges_of
 from nas_sweeps.tuning.stop import MEASURE
+
+if TYPE_CHECKING:
+    from nas_sweeps.grid.sections import RetrainSection, SearchSection
 
 
 def stop(value: Any, found: Problems) -> Any:
@@ -54,6 +57,21 @@ def check_retrain(stop: Stop, recipes: Mapping[str, RetrainRecipe], found: Probl
             )
         else:
             _check_epochs(stop, where, recipe, found)
+
+
+def remarks(search: SearchSection, retrain: RetrainSection) -> Iterator[str]:
+    """What a person should know of what the rules compare."""
+    plain = not ranges_of(search.recipe) and not all(map(ranges_of, search.methods))
+    if search.stop.rule != "none" and plain and search.methods:
+        if len(set(search.seeds)) == 1:
+            yield "search.stop: a cell has one search, and so nothing to compare it with"
+        elif retrain.winners not in ("best_of_seeds", "none"):
+            yield (
+                "search.stop compares the seeds of a cell: the better ones are left, so means over "
+                "them are too high; rules are for studies and for winners: best_of_seeds"
+            )
+    if retrain.stop.rule != "none":
+        yield "retrain.stop: means are of the retrains that are left, and so too high"
 
 
 def _check_epochs(

@@ -133,11 +133,12 @@ class TunedSearch(Slot):
 
 
 class Tried(NamedTuple):
-    """A proposal, and the mean objective over the seeds of the study; None: not known yet."""
+    """A proposal, and the mean objective over the study's seeds; None: not known, or none."""
 
     number: int
     values: Values
     objective: float | None
+    pruned: bool = False  # by a stop rule
 
 
 def tried(known: Iterable[tuple[Entry, Seen]]) -> dict[Study, list[Tried]]:
@@ -156,6 +157,7 @@ def tried(known: Iterable[tuple[Entry, Seen]]) -> dict[Study, list[Tried]]:
                 number,
                 study.values_of(cast(SearchTrial, of[0].trial)),
                 _finite(_mean(of)) if len(of) == len(study.seeds) else None,
+                _pruned(of) is not None,
             )
             for number, of in sorted(numbers.items())
         ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 from nas_sweeps.grid import Entry
+from nas_sweeps.grid.expand import leads_on, method_of
 from nas_sweeps.phases import phase_named
+from nas_sweeps.store.records import State
 from nas_sweeps.store.terms import Terms
 from nas_sweeps.tuning import Stop
 
@@ -46,6 +48,24 @@ class Peers:
             if trial_id is not None and number not in numbers:
                 peers.setdefault(trial_id, place)
         return Terms(stop=stop, number=group.index(numbers[0]), peers=peers)
+
+
+def all_pruned(states: Iterable[tuple[Entry, State]]) -> list[str]:
+    """A line for each cell of a plan that comes to nothing because all of its trials were pruned.
+
+    Args:
+        states: as ``Scheduler.states`` gives them.
+    """
+    cells: dict[tuple[str, str, str], set[State]] = {}
+    for entry, state in states:
+        if phase_named(entry.phase).after is None and leads_on(entry):
+            cell = entry.phase, method_of(entry), str(entry.distribution)
+            cells.setdefault(cell, set()).add(state)
+    return [
+        f"{method} {where}: every {phase} was pruned by {phase}.stop, and nothing goes on from it"
+        for (phase, method, where), seen in cells.items()
+        if seen == {State.PRUNED}
+    ]
 
 
 def _key(entry: Entry) -> Hashable:

@@ -20,6 +20,7 @@ from nas_sweeps.grid.model import as_grid
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
 from nas_sweeps.schedule import Scheduler, replay
+from nas_sweeps.schedule.peers import all_pruned
 from nas_sweeps.store import State, Store
 from nas_sweeps.store.index import read_index
 from nas_sweeps.store.lease import Lease
@@ -52,6 +53,7 @@ class Summary:
     started: int
     stopped: str | None = None  # why it handed out nothing more, if it did not come to its end
     left: Forecast | None = None  # where a limit stopped it: what the same command would do now
+    remarks: Sequence[str] = ()  # on what the rules of the grid have left
 
     @property
     def complete(self) -> bool:
@@ -175,7 +177,8 @@ def run(
                 with seen, where.pool(_setting(job, grid)) as pool:
                     job.run(pool)
         left = limiter.left(start.scheduler) if limiter and job.limited else None
-    return Summary(keeper, start.scheduler.counts(), job.started, job.stopping, left)
+    counts, remarks = start.scheduler.counts(), all_pruned(start.scheduler.states())
+    return Summary(keeper, counts, job.started, job.stopping, left, remarks)
 
 
 def _check_numbers(slots: int | None, max_retries: int) -> None:

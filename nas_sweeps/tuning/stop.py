@@ -220,7 +220,7 @@ def collapsed(stop: Stop, phase: str, row: Mapping[str, Any]) -> Pruned | None:
         return None
     skips, most = row.get("num_skip_normal"), limits.skip_connections
     if most is not None and skips is not None and skips > most:
-        why = f"{skips} skip connections in the normal cell, more than {most}"
+        why = f"skip connections in the normal cell: {skips}, more than {most}"
         return _collapsed(stop, phase, "skip_connections", epoch, why, skips)
     entropies = [row.get(f"alpha_entropy_{cell}") for cell in ("normal", "reduce")]
     known = [entropy for entropy in entropies if entropy is not None]

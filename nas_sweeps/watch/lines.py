@@ -62,8 +62,13 @@ def pruned_text(why: str, counts: Counts) -> str:
 
 
 def tally(counts: Counts) -> str:
-    """Done of planned, by phase."""
-    return ", ".join(f"{phase} {of[State.DONE]}/{sum(of.values())}" for phase, of in counts.items())
+    """Done of planned, by phase, and how many were pruned."""
+    pruned = {phase: of.get(State.PRUNED, 0) for phase, of in counts.items()}
+    return ", ".join(
+        f"{phase} {of[State.DONE]}/{sum(of.values())}"
+        + (f" ({pruned[phase]} pruned)" if pruned[phase] else "")
+        for phase, of in counts.items()
+    )
 
 
 def span(seconds: float) -> str:

@@ -21,6 +21,7 @@ from nas_sweeps.sweep.judge import Judge
 from nas_sweeps.sweep.run import Summary, run
 from tests.faked import faked
 from tests.sweep.tiny import TINY
+from tests.verbs import cli
 
 WEIGHT = {"fairdarts": {"zero_one_weight": {"low": 1, "high": 30, "log": True}}}
 RECIPE = TINY["search"]["recipe"]
@@ -194,6 +195,89 @@ def test_a_loss_that_is_not_finite_is_pruned_where_that_is_asked(
     plain = ns.Grid.from_dict(TINY | {"search": search})
     summary = run_inline(tmp_path, plain)
     assert summary.failed == 1, "without the rule it goes on, and fails"
+
+
+# What verbs say
+
+
+def test_verbs_know_what_is_pruned(tmp_path: Path, fake_runs: None) -> None:
+    file, store = tmp_path / "grid.yaml", tmp_path / "store"
+    grid = cell({"after_epochs": 1, "collapse": {"skip_connections": 0}}, seeds=2)
+    file.write_text(grid.to_json())
+    planned = cli("plan", file, "--store", store)
+    assert "at most: search.stop may end trials early" in planned.stdout
+    ran = cli("run", file, "--store", store, "--executor", "inline")
+    assert ran.returncode == 0, "it is no failure"
+    said = " ".join(ran.stdout.split())
+    assert "pruned by collapse after epoch 2: skip connections in the normal cell: 1, more" in said
+    assert "2 of 2 search trials pruned, 2 of 2 retrain trials pruned; 2 run now" in said
+    nothing_left = "darts exp mu=0.4: every search was pruned by search.stop"
+    assert nothing_left in said
+    again = cli("run", file, "--store", store, "--executor", "inline", "--retry", "failed")
+    assert "nothing to run" in again.stdout
+    status = cli("status", store)
+    assert nothing_left in " ".join(status.stdout.split())
+    assert "2 trials in" in status.stdout
+    assert "2 pruned" in status.stdout
+    assert "failed" not in status.stdout
+    watched = cli("status", "--watch", store)
+    assert "search 0/2 (2 pruned), retrain 0/2 (2 pruned)" in watched.stdout
+    table = cli("table", store)
+    assert table.returncode == 0
+    loosened = cli(
+        "run", file, "--store", store, "--executor", "inline", "--set", "search.stop=none"
+    )
+    assert loosened.returncode == 0
+    assert "2 of 2 search trials done" in loosened.stdout
+
+
+def test_a_study_counts_what_it_pruned(stopped: Any) -> None:
+    _, store = stopped
+    pruned = int((trials_of(store).state == "pruned").sum())
+    said = " ".join(cli("status", store).stdout.split())
+    assert f"8 of 8 proposals tried, {pruned} of them pruned; best" in said
+
+
+def test_seeds_that_are_compared_are_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text(cell({"rule": "asha", "after_epochs": 1}).to_json())
+    with pytest.warns(UserWarning, match="means over them are too high"):
+        ns.load_grid(file)
+    with pytest.warns(UserWarning, match="nothing to compare it with"):
+        ns.load_grid(file, ["search.seeds=1"])
+
+
+def test_retrains_are_compared_by_their_recipe(tmp_path: Path, fake_runs: None) -> None:
+    recipe = RECIPE | {"epochs": 5, "images": "search_half"}
+    other = recipe | {"lr": 0.5}
+    search = TINY["search"] | {"methods": ["darts"], "seeds": 4}
+    stop = {"rule": "asha", "after_epochs": 1, "reduction_factor": 2}
+    retrain = {"recipes": {"one": recipe, "other": other}, "stop": stop}
+    grid = ns.Grid.from_dict(TINY | {"search": search, "retrain": retrain})
+    summary = run_inline(tmp_path, grid)
+    assert summary.complete
+    assert summary.counts["search"]["done"] == 4  # type: ignore[index]
+    trials = ns.load(tmp_path).trials.set_index("trial_id")
+    pruned = trials[trials.state == "pruned"]
+    assert set(pruned.phase) == {"retrain"}
+    assert set(pruned.recipe) == {"one", "other"}
+    for row in pruned.itertuples():
+        for peer in json.loads(str(row.stop))["peers"]:
+            assert trials.recipe[peer] == row.recipe
+
+
+@pytest.mark.usefixtures("ray_session", "fake_actors")
+def test_ray_prunes_by_the_same_record(tmp_path: Path) -> None:
+    """Which trials depends on which run at once; what stands in the store is right of each."""
+    grid = study(RULES["asha"])
+    assert run(grid, tmp_path, executor="ray", console="none").complete
+    trials = trials_of(tmp_path)
+    pruned = trials[trials.state == "pruned"]
+    assert len(pruned) > 0
+    epochs = ns.load(tmp_path).epochs.set_index(["trial_id", "epoch"]).accuracy_validation
+    for told in map(json.loads, pruned.stop):
+        for peer, value in told["peers"].items():
+            assert epochs[peer, told["epoch"]] == value
 
 
 # Kills around a decision
