@@ -141,6 +141,40 @@ def test_without_the_rule_it_goes_on_as_if_there_had_been_none(
     assert len(again) == (before.state == "pruned").sum(), "from where they were stopped"
 
 
+def test_a_worker_that_dies_before_it_begins_brings_no_old_decision_back(
+    tmp_path: Path, fake_runs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_inline(tmp_path, cell(RULES["asha"], seeds=3, winners="none"))
+    assert "pruned" in set(trials_of(tmp_path).state)
+    start, failed = InlinePool.start, list[str]()
+
+    def fails_once(pool: InlinePool, trial_id: str, resources: Any) -> None:
+        if not failed:
+            failed.append(trial_id)
+            raise OSError("no such luck")
+        start(pool, trial_id, resources)
+
+    monkeypatch.setattr(InlinePool, "start", fails_once)
+    assert run_inline(tmp_path, cell(seeds=3, winners="none")).complete
+    assert failed
+    assert set(trials_of(tmp_path).state) == {"done"}
+
+
+def test_another_rule_decides_anew(tmp_path: Path, fake_runs: None) -> None:
+    """From what is there: whoever it prunes as well is pruned again without another epoch."""
+    run_inline(tmp_path, cell(RULES["asha"], seeds=4, winners="none"))
+    first = trials_of(tmp_path).set_index("trial_id")
+    stricter = RULES["asha"] | {"reduction_factor": 9}
+    assert run_inline(tmp_path, cell(stricter, seeds=4, winners="none")).complete
+    second = trials_of(tmp_path).set_index("trial_id")
+    pruned = first.index[first.state == "pruned"]
+    assert len(pruned)
+    assert (second.state[pruned] == "pruned").all()
+    assert (second.epochs[pruned] == first.epochs[pruned]).all()
+    said = {json.loads(told)["by"] for told in second.stop[pruned]}
+    assert said == {"search asha after_epochs=1 reduction_factor=9"}
+
+
 # Collapse
 
 

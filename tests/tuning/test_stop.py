@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 import nas_sweeps as ns
 from nas_sweeps.grid import GridError
+from nas_sweeps.schedule import Outcome, Scheduler
 from nas_sweeps.store.files import open_files
 from nas_sweeps.store.index import _settled_of, index_of
 from nas_sweeps.store.layout import Layout
 from nas_sweeps.store.records import Settled, State
 from nas_sweeps.store.terms import Terms
+from nas_sweeps.tuning import study
 from nas_sweeps.tuning.stop import Collapse, Peer, Pruned, Stop, collapsed, compare
 from nas_sweeps.tuning.study import Told, _state
 from tests.sweep.tiny import TINY
@@ -137,11 +139,34 @@ def test_optuna_is_told_that_a_proposal_was_pruned() -> None:
     assert states == ["COMPLETE", "FAIL", "PRUNED"]
 
 
+def test_a_study_passes_on_what_its_pruned_proposals_came_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    of_study = grid(
+        search={"methods": [{"darts": {"arch_lr": {"low": 1e-4, "high": 1e-2}}}]},
+        tune={"trials": 4, "startup": 1, "parallel": 1},
+    )
+    seen: list[Any] = []
+    ask = study._known
+    monkeypatch.setattr(study, "_known", lambda *told: seen.append(ask(*told)) or seen[-1])
+    scheduler, curve = Scheduler(ns.plan(of_study)), ((1, 0.1), (2, 0.3))
+    outcomes = [Outcome(state=State.PRUNED, curve=curve), Outcome(state=State.FAILED)]
+    for outcome in outcomes:
+        task = scheduler.next_task()
+        assert task is not None
+        scheduler.settle(task.trial.trial_id, outcome)
+    pruned, failed, _ = seen[-1].trials
+    assert (pruned.state.name, pruned.intermediate_values) == ("PRUNED", dict(curve))
+    assert (failed.state.name, failed.intermediate_values) == ("FAIL", {})
+
+
 # In a grid
 
 
 def grid(**sections: dict[str, Any]) -> ns.Grid:
-    return ns.Grid.from_dict(TINY | {name: TINY[name] | more for name, more in sections.items()})
+    return ns.Grid.from_dict(
+        TINY | {name: TINY.get(name, {}) | more for name, more in sections.items()}
+    )
 
 
 RECIPE = TINY["search"]["recipe"] | {"epochs": 9}
