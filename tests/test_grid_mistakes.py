@@ -242,7 +242,7 @@ GOOD_TEXT = "data: {dataset: digits}\nsearch:\n  methods: [darts]\n  distributio
     ("override", "line"),
     [
         ("search.seedz=[0]", "--set search.seedz: unknown setting 'seedz'; choose from methods, "
-         "mu, distributions, seeds, recipe, resources (did you mean seeds?)"),
+         "mu, distributions, seeds, recipe, stop, resources (did you mean seeds?)"),
         ("serach.seeds=[0]", "--set serach.seeds: unknown setting 'serach'; choose from name, "
          "data, search, retrain, tune, exclude, headline (did you mean search?)"),
         ("search.seeds=[0, x]", "--set search.seeds[1]: 'x' is not a whole number"),

@@ -12,10 +12,12 @@ from nas_sweeps.grid import Grid, Plan, plan
 from nas_sweeps.schedule import Outcome, Scheduler, Task
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.space.published import PUBLISHED
+from nas_sweeps.store.records import State
 from nas_sweeps.trial import Origin
 
 V1, V2, SNAS = PUBLISHED["DARTS_V1"], PUBLISHED["DARTS_V2"], PUBLISHED["SNAS"]
 FAILED = Outcome(state="failed")
+PRUNED = Outcome(state="pruned")
 
 
 def planned(methods: int = 1, seeds: int = 1, **retrain: Any) -> Plan:
@@ -110,7 +112,8 @@ def test_a_failed_retrain_blocks_nothing() -> None:
     scheduler.settle(next_task(scheduler).trial.trial_id, done())
     assert scheduler.finished
     assert scheduler.counts()["retrain"] == {
-        "done": 1, "failed": 1, "running": 0, "waiting": 0, "blocked": 0, "cancelled": 0,
+        "done": 1, "pruned": 0, "failed": 1, "running": 0, "waiting": 0, "blocked": 0,
+        "cancelled": 0,
     }  # fmt: skip
 
 
@@ -152,6 +155,7 @@ def test_published_genotypes_are_ready_at_once_and_share_with_searches() -> None
         ([FAILED, done(V2, 0.1), done(SNAS, 0.4)], 2),
         ([done(V1), done(V2, float("nan")), done(SNAS, 0.0)], 2),
         ([done(V1), done(V2), FAILED], 0),
+        ([PRUNED, done(V2, 0.1), PRUNED], 1),
         ([FAILED, FAILED, FAILED], None),
     ],
 )
@@ -175,6 +179,21 @@ def test_best_of_seeds_retrains_the_best_once_all_seeds_are_settled(
         assert task.origins == (Origin(method="darts", search_id=ids(of)[winner], seed=winner),)
 
 
+def test_what_could_only_follow_pruned_searches_is_pruned_with_them() -> None:
+    of = planned(seeds=2, winners="best_of_seeds")
+    scheduler = Scheduler(of)
+    all_tasks(scheduler)
+    scheduler.settle(ids(of)[0], PRUNED)
+    assert scheduler.counts()["retrain"]["waiting"] == 1
+    scheduler.settle(ids(of)[1], PRUNED)
+    assert scheduler.finished
+    assert scheduler.blocked == ()
+    assert scheduler.counts()["retrain"]["pruned"] == 1
+    assert scheduler.counts()["search"]["pruned"] == 2
+    mixed = Scheduler(of, {ids(of)[0]: PRUNED, ids(of)[1]: FAILED})
+    assert mixed.blocked == of.retrains, "one that failed may yet find something"
+
+
 def test_a_second_run_takes_only_the_rest_and_still_reports_every_link() -> None:
     of = planned(seeds=2)
     first, second = (slot.resolve(V1) for slot in of.retrains)
@@ -196,8 +215,7 @@ def test_a_finished_plan_starts_nothing() -> None:
     assert scheduler.finished
     assert scheduler.next_task() is None
     assert scheduler.counts() == {
-        phase: {"done": 1, "failed": 0, "running": 0, "waiting": 0, "blocked": 0, "cancelled": 0}
-        for phase in ("search", "retrain")
+        phase: dict.fromkeys(State, 0) | {State.DONE: 1} for phase in ("search", "retrain")
     }
 
 

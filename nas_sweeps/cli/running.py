@@ -263,7 +263,7 @@ def _end(summary: Summary, grid: Grid) -> None:
     if not summary.started:
         out.print("nothing to run: every planned trial is settled")
     show(results_view(summary.store, grid.headline))
-    show([str(summary)])
+    show([str(summary), *summary.remarks])
     if summary.stopped is not None:
         err.print(f"stopped: {summary.stopped}", soft_wrap=True)
     if summary.left is not None and summary.left.trials:

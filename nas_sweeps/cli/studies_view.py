@@ -22,7 +22,9 @@ def studies_lines(scheduler: Scheduler) -> Iterator[str]:
 
 def _progress(study: Study, proposals: list[Tried], budget: int) -> str:
     known = [one for one in proposals if one.objective is not None]
-    counted = f"{len(known)} of {budget} proposals tried"
+    pruned = sum(one.pruned for one in proposals)
+    counted = f"{len(known) + pruned} of {budget} proposals tried"
+    counted += f", {pruned} of them pruned" if pruned else ""
     if not known:
         return counted
     if study.cost:

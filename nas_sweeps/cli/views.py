@@ -19,6 +19,7 @@ from nas_sweeps.grid import Entry, Grid, GridError, plan
 from nas_sweeps.grid.expand import alike, method_of
 from nas_sweeps.grid.whole_batches import too_large_batches
 from nas_sweeps.schedule import Scheduler, replay
+from nas_sweeps.schedule.peers import all_pruned
 from nas_sweeps.store.driver import DriverMonitor
 from nas_sweeps.store.layout import TrialFiles
 from nas_sweeps.store.ledger import Store, grid_digest
@@ -55,6 +56,8 @@ def plan_view(
     held = "holds what is done" if store.exists() else "is not there yet"
     yield f"store {store} {held}"
     yield from estimate_view(grid, scheduler, store, question)
+    for phase in planned.stops:
+        yield f"at most: {phase}.stop may end trials early, and nobody knows which before they run"
     if verbose:
         yield trials_table(scheduler)
         yield Text(json.dumps(json.loads(grid.to_json()), indent=2))
@@ -155,6 +158,7 @@ def _grid_status(kept: dict[str, Any], keeper: Store) -> Iterator[RenderableType
     yield f"grid {grid.name}"
     scheduler = replay(plan(grid), keeper)
     yield counts_table(scheduler)
+    yield from map(Text, all_pruned(scheduler.states()))
     yield from map(Text, studies_lines(scheduler))
     estimated = latest_text(keeper.layout, grid_digest(grid.to_json()))
     if estimated is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from nas_sweeps.phases import phase_named
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.records import State
 from nas_sweeps.trial import Data, Distribution, Identified, Origin, Trial
+from nas_sweeps.tuning import Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Outcome:
     state: State  # a settled one
     genotype: Genotype | None = None
     accuracy_validation: float | None = None  # a fraction; the best of several goes on
+    curve: tuple[tuple[int, float], ...] = ()  # of one that is pruned: its measure by epoch
 
     @property
     def rank(self) -> float:
@@ -228,6 +230,12 @@ class Plan:
     """
 
     by_phase: Mapping[str, tuple[Entry, ...]]
+    stops: Mapping[str, Stop] = field(default_factory=dict)  # by phase, where something stops
+
+    @property
+    def reasons(self) -> set[str]:
+        """By which settings a trial may be pruned: one that is by others is to go on."""
+        return {by for phase, stop in self.stops.items() for by in stop.reasons(phase)}
 
     @property
     def searches(self) -> tuple[Any, ...]:
@@ -283,7 +291,8 @@ def plan(grid: Grid | str | Path) -> Plan:
         before = [e for e in planned[phase.after] if leads_on(e)] if phase.after else []
         slots = phase.slots(getattr(grid, name), grid, before)
         planned[name] = tuple(dict.fromkeys(e.bare() if isinstance(e, Slot) else e for e in slots))
-    made = Plan(planned)
+    stops = {name: stop for name in grid.phases if (stop := grid.stop(name))}
+    made = Plan(planned, stops)
     if len(made) > MAX_TRIALS:
         raise GridError(f"{grid.name}: {len(made):,} trials; {TOO_MANY}")
     return made

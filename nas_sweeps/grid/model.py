@@ -23,7 +23,7 @@ from pydantic_core import ErrorDetails
 
 from nas_sweeps.data.files import find_files
 from nas_sweeps.data.identity import fingerprint_of
-from nas_sweeps.grid import axes, source
+from nas_sweeps.grid import axes, source, stopping
 from nas_sweeps.grid.base import Section
 from nas_sweeps.grid.exclude import Exclusion, Rule
 from nas_sweeps.grid.genotypes import GivenGenotype
@@ -56,6 +56,7 @@ from nas_sweeps.trial import (
     Resources,
     absent_values,
 )
+from nas_sweeps.tuning import Stop
 
 _NAME_BYTES = 200  # file systems take 255, and a file of the store adds to the name
 
@@ -99,6 +100,11 @@ class Grid(Section):
         """What a trial of this phase occupies."""
         asked: Resources = getattr(self, phase).resources
         return asked
+
+    def stop(self, phase: str) -> Stop:
+        """When a trial of this phase is given up."""
+        said: Stop = getattr(getattr(self, phase), "stop", None) or Stop()
+        return said
 
     def searches(self) -> list[Cell]:
         """Method, distribution and seed of every search that no rule excludes."""
@@ -203,6 +209,8 @@ class Grid(Section):
         absent |= {"headline": True} if self.headline == HEADLINE else {}
         later, usual = absent_values(Data), DataSection.model_fields
         absent["data"] = {name for name in later if getattr(self.data, name) == usual[name].default}
+        unset = [name for name in ("search", "retrain") if getattr(self, name).stop == Stop()]
+        absent |= {name: {"stop"} for name in unset}
         tree = self.model_dump(mode="json", exclude=absent)
         return json.dumps(tree, sort_keys=True, allow_nan=False)
 
@@ -254,7 +262,7 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
     places, more = source.override(tree, overrides)
     base, wrong = file.absolute().parent, [*wrong, *more]
     grid = _checked(tree, str(path), file.stem, base, places, wrong)
-    for remark in grid.search.remarks():
+    for remark in (*grid.search.remarks(), *stopping.remarks(grid.search, grid.retrain)):
         warnings.warn(f"{path}: {remark}", stacklevel=2)
     return grid
 

@@ -31,7 +31,7 @@ from pydantic import (
 from nas_sweeps import methods
 from nas_sweeps.data.datasets import DATASETS
 from nas_sweeps.data.files import find_files
-from nas_sweeps.grid import axes, data_forms
+from nas_sweeps.grid import axes, data_forms, stopping
 from nas_sweeps.grid.base import Section, Seed, Seeds
 from nas_sweeps.grid.choice import written
 from nas_sweeps.grid.genotypes import GivenGenotype, check_names, given_genotype
@@ -54,7 +54,7 @@ from nas_sweeps.trial import (
     RetrainRecipe,
     SearchRecipe,
 )
-from nas_sweeps.tuning import ranges_of
+from nas_sweeps.tuning import Stop, ranges_of
 
 Cell = tuple[MethodSpec, Distribution, int]  # of the search: method, distribution, seed
 SeedOrTrial = Annotated[int | Literal["trial"], PlainValidator(axes.seed_or_trial)]
@@ -199,6 +199,7 @@ class SearchSection(PhaseSection):
     recipe: Annotated[SearchRecipe, tunable(axes.recipe("search")), PlainSerializer(written)] = (
         SearchRecipe()
     )
+    stop: Annotated[Stop, prepared(stopping.stop), PlainSerializer(stopping.short)] = Stop()
 
     @model_validator(mode="after")
     def _searchable(self) -> Self:
@@ -208,6 +209,7 @@ class SearchSection(PhaseSection):
                 methods.build(spec).check(self.recipe)
             except ValueError as error:
                 found.add(f"{spec.name} {error}", "methods", index)
+        stopping.check_search(self.stop, self.recipe, found)
         found.check()
         return self
 
@@ -280,6 +282,7 @@ class RetrainSection(PhaseSection):
     barlow: Annotated[Pretrain, prepared(axes.pretrain), PlainSerializer(axes.short_pretrain)] = (
         Pretrain()
     )
+    stop: Annotated[Stop, prepared(stopping.stop), PlainSerializer(stopping.short)] = Stop()
     genotypes: Annotated[
         tuple[
             Annotated[
@@ -361,6 +364,7 @@ class RetrainSection(PhaseSection):
     def _pretrainable(self) -> Self:
         """Each recipe with the pre-training that its trials may have."""
         found = Problems()
+        stopping.check_retrain(self.stop, self.named_recipes, found)
         for name, recipe in self.named_recipes.items() if self.pretrain != ("none",) else ():
             place = ("recipes", name) if name else ("recipe",)
             alone = dict(complaints(recipe))

@@ -11,6 +11,7 @@ from nas_sweeps.grid.exclude import Rule
 from nas_sweeps.grid.messages import Place
 from nas_sweeps.phases import PHASES, phase_named
 from nas_sweeps.trial import Barlow, ClassifierStage, RetrainRecipe, SearchRecipe
+from nas_sweeps.tuning.stop import Collapse
 
 
 def _names(*types: Any) -> list[str]:
@@ -25,6 +26,8 @@ _SETTINGS: dict[tuple[str, ...], list[str]] = {
     ],
     ("retrain", "recipe", "classifier_stage"): _names(ClassifierStage),
     ("retrain", "barlow"): ["epochs", "then", *_names(Barlow)],
+    ("search", "stop", "collapse"): _names(Collapse),
+    ("retrain", "stop", "collapse"): _names(Collapse),
     ("exclude",): list(Rule.model_fields),
 }
 

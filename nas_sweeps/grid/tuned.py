@@ -10,6 +10,7 @@ from typing import NamedTuple
 from nas_sweeps.grid.expand import Entry, Recalled, Seen, Slot
 from nas_sweeps.grid.tune import TuneSection
 from nas_sweeps.space.genotype import Genotype
+from nas_sweeps.store.records import State
 from nas_sweeps.trial import Data, MethodSpec, Origin, Trial
 from nas_sweeps.tuning import SAMPLERS, Study, Told, Values
 
@@ -68,6 +69,11 @@ class TunedSlot(Slot):
         return self.number is None
 
     @property
+    def spared(self) -> bool:
+        """The defaults of a study are what tuning is measured by, its winner is what it is for."""
+        return not self.number
+
+    @property
     def lasting(self) -> str:
         return f"{self.study.name} {self.origin.variant} {self.seed} {self.point}"
 
@@ -103,7 +109,10 @@ class TunedSlot(Slot):
             values = self._values(beside[-1])  # of its own first seed
         else:
             values = self.study.propose(
-                [Told(self._values(one[0]), *_means(self.study, one)) for one in tried],
+                [
+                    Told(self._values(one[0]), *_means(self.study, one), _pruned(one))
+                    for one in tried
+                ],
                 [self._values(seen) for seen in beside],
             )
         return self.study.trial(values, self.data, self.seed, genotype), origin
@@ -162,6 +171,7 @@ class Tried(NamedTuple):
     values: Values
     objective: float | None
     cost: float | None = None
+    pruned: bool = False  # by a stop rule
 
 
 def tried(known: Iterable[tuple[Entry, Seen]]) -> dict[Study, list[Tried]]:
@@ -180,6 +190,7 @@ def tried(known: Iterable[tuple[Entry, Seen]]) -> dict[Study, list[Tried]]:
                 number,
                 study.values_of(of[0].trial),
                 *(_means(study, of) if len(of) == len(study.seeds) else (None, None)),
+                _pruned(of) is not None,
             )
             for number, of in sorted(numbers.items())
         ]
@@ -266,3 +277,9 @@ def _means(study: Study, seeds: Sequence[Seen | None]) -> tuple[float | None, fl
         measured.append((found.rank, study.cost_of(seen.trial, found.genotype)))
     objective, cost = (sum(each) / len(measured) for each in zip(*measured, strict=True))
     return objective, cost
+
+
+def _pruned(seeds: Sequence[Seen | None]) -> tuple[tuple[int, float], ...] | None:
+    """The curve of a proposal that was given up, of the first seed that was; None: none was."""
+    ended = [seen.outcome for seen in seeds if seen and seen.outcome]
+    return next((of.curve for of in ended if of.state == State.PRUNED), None)

@@ -11,7 +11,7 @@ phase by name. A package of yours offers one through its entry points::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -102,6 +102,14 @@ class Phase:
     def stages(self, entry: Entry) -> Sequence[tuple[str, int]]:
         """The stretches of epochs that a trial goes through, by the name that their rows have."""
         return ((self.name, entry.recipe.epochs),)
+
+    def peers(self, entry: Entry) -> Hashable:
+        """With whom a stop rule compares a trial: with those of an equal value here."""
+        return entry.distribution, entry.recipe
+
+    def spared(self, entry: Entry) -> bool:
+        """Whether no stop rule compares it, though others may be compared with it."""
+        return bool(getattr(entry, "spared", False))
 
     def labels(self, entry: Entry, origins: Iterable[Origin] = ()) -> Labels:
         """How a planned or running trial is called.

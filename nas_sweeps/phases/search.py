@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,11 @@ class Search(Phase):
 
     def stages(self, entry: Any) -> Sequence[tuple[str, int]]:
         return _stages(entry.method, entry.recipe.epochs)
+
+    def peers(self, entry: Any) -> Hashable:
+        if isinstance(entry, TunedSlot):
+            return entry.study, entry.seed if entry.number is not None else None
+        return entry.method, entry.distribution
 
     def labels(self, entry: Any, origins: Iterable[Origin] = ()) -> Labels:
         if isinstance(entry, Slot):

@@ -63,7 +63,8 @@ def _cell(entry: Entry) -> tuple[str, str, str]:
 def shortfalls(counts: pd.DataFrame) -> list[str]:
     """A sentence for each row of ``counts`` of which something is missing."""
     said = []
-    for row in counts[counts[State.DONE] < counts["planned"]].to_dict("records"):
+    missing = counts[State.DONE] + counts[State.PRUNED] < counts["planned"]
+    for row in counts[missing].to_dict("records"):
         told = [state for state in STATES if row[state] or state == State.DONE]
         parts = [f"{row[state]} {_WORDS[state]}" for state in told]
         who = f"{row['phase']}, {row['method']}, {row['distribution']}"
@@ -73,6 +74,7 @@ def shortfalls(counts: pd.DataFrame) -> list[str]:
 
 _WORDS = {
     State.DONE: "done",
+    State.PRUNED: "pruned",
     State.FAILED: "failed",
     State.WAITING: "not done yet",
     State.BLOCKED: "impossible because searches failed",

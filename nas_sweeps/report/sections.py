@@ -32,6 +32,7 @@ def facts(frames: Frames, grids: Sequence[KeptGrid]) -> dict[str, str]:
     if planned:
         ready = sum(int(grid.counts[State.DONE].sum()) for grid in grids)
         found["of the plan"] = f"{ready} of {planned}"
+    found |= {"pruned": str(counts[State.PRUNED])} if State.PRUNED in counts else {}
     found["failed"] = str(counts.get(State.FAILED, 0))
     found["trial-hours"] = f"{trials['wall_s'].sum() / 3600:.2f}"
     found["GPU-hours"] = f"{trials['gpu_hours'].sum():.2f}"
@@ -274,6 +275,7 @@ def trials(frames: Frames) -> Table | None:
         *(Column("phase", "phase"), Column("method", "method"), Column("where", "distribution")),
         *([Column("recipe", "recipe")] if rows["recipe"].notna().any() else []),
         *(Column("seed", "seed"), Column("state", "state"), Column("epochs", "epochs")),
+        *([Column("stop_reason", "pruned by")] if rows["stop_reason"].notna().any() else []),
         *(percent(column, f"{_SHORT[column]} %") for column in test_sets(frames)),
         *(Column("num_params", "parameters"), Column("macs", "MACs")),
         *(Column("minutes", "minutes", digits=1), Column("gpu_hours", "GPU-hours", digits=2)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 
 from nas_sweeps.choices import Retry
@@ -23,6 +23,7 @@ def outcome_of(result: Result | Settled) -> Outcome:
         state=settled.state,
         genotype=Genotype.from_json(settled.genotype) if done and settled.genotype else None,
         accuracy_validation=settled.accuracy_validation,
+        curve=settled.curve,
     )
 
 
@@ -36,6 +37,8 @@ def replay(
 ) -> Scheduler:
     """A plan's scheduler after everything that the store has settled.
 
+    What was pruned by a rule that the plan does not have is to go on: its own rule decides anew.
+
     Args:
         retry: which failures count as trials that never ran: ``lost`` those that were nobody's
             mistake (a worker that died, no memory, no space), ``failed`` all of them.
@@ -43,12 +46,13 @@ def replay(
         settled: what ``store.settled()`` says, where that is known already.
     """
     settled = store.settled() if settled is None else settled
+    reasons = plan.reasons
     return Scheduler(
         plan,
         {
             trial_id: outcome_of(result)
             for trial_id, result in settled.items()
-            if not runs_again(result, retry)
+            if not runs_again(result, retry, reasons)
         },
         chosen,
         along=along(store),
@@ -74,7 +78,14 @@ def recalled(plan: Plan, store: Store) -> dict[Recalled, Trial]:
     return store.proposals(plan.recalls) if plan.recalls else {}
 
 
-def runs_again(result: Settled, retry: Retry) -> bool:
+def runs_again(result: Settled, retry: Retry, reasons: Collection[str] | None) -> bool:
+    """Whether a result counts as none.
+
+    Args:
+        reasons: ``Plan.reasons``; None: no plan is known, and what is pruned stays so.
+    """
+    if result.state == State.PRUNED:
+        return reasons is not None and result.pruned_by not in reasons
     return result.state == State.FAILED and (
         retry == "failed" or (retry == "lost" and result.transient)
     )

@@ -16,8 +16,10 @@ from functools import partial
 from nas_sweeps.grid import Entry, Plan, Slot
 from nas_sweeps.grid.expand import Outcome, Recalled, Seen
 from nas_sweeps.phases import depth
+from nas_sweeps.schedule.peers import Peers
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.records import State
+from nas_sweeps.store.terms import Terms
 from nas_sweeps.trial import Origin, Trial
 
 
@@ -61,6 +63,7 @@ class Scheduler:
         self._chosen = chosen or (lambda entry: True)
         self._live: dict[str, Trial] = {}
         self._entries, self._phases = tuple(plan), tuple(plan.by_phase)
+        self._peers, self.reasons = Peers(self._entries, plan.stops), plan.reasons
         self._resolved: dict[int, str | None] = {}  # entry to trial id; None: blocked
         self._entries_of: dict[str, list[int]] = {}  # trial id to entries
         self._trials: dict[str, Trial] = {}  # that entries were resolved to, by id
@@ -161,7 +164,21 @@ class Scheduler:
     @property
     def blocked(self) -> tuple[Entry, ...]:
         """Slots that no genotype will reach: everything they could come from failed."""
-        return tuple(self._entries[n] for n, to in sorted(self._resolved.items()) if to is None)
+        return tuple(
+            self._entries[n]
+            for n, to in sorted(self._resolved.items())
+            if to is None and self._never(n) == State.BLOCKED
+        )
+
+    def terms(self, trial_id: str) -> Terms | None:
+        """On what terms a trial runs that is handed out now; None: nothing stops it."""
+        return self._peers.terms(self._entries_of[trial_id], self._comparable)
+
+    def _comparable(self, number: int) -> str | None:
+        """The trial of an entry, if it has begun in this run or ended in any, and not failed."""
+        to = self._resolved.get(number)
+        known = to in self._live or (to in self._settled and self._state(to) != State.FAILED)
+        return to if known else None
 
     def trial_ids(self) -> set[str]:
         """Ids of the chosen trials that are known; that of a slot is, once its genotype is."""
@@ -190,7 +207,7 @@ class Scheduler:
         for number, entry in enumerate(self._entries):
             if self._chosen(entry):
                 to = self._resolved.get(number, "")
-                state = State.BLOCKED if to is None else self._state(to)
+                state = self._never(number) if to is None else self._state(to)
                 left = state == State.WAITING and number in self._cancelled
                 yield entry, State.CANCELLED if left else state
 
@@ -226,6 +243,15 @@ class Scheduler:
             return self._settled[trial_id].state
         runs = trial_id in self._live or trial_id in self._elsewhere
         return State.RUNNING if runs else State.WAITING
+
+    def _never(self, number: int) -> State:
+        """What a slot is that becomes no trial: pruned where everything before it was."""
+        parents = self._parents[number]
+        return State.PRUNED if parents and all(map(self._is_pruned, parents)) else State.BLOCKED
+
+    def _is_pruned(self, number: int) -> bool:
+        to = self._resolved.get(number, "")
+        return (self._never(number) if to is None else self._state(to)) == State.PRUNED
 
     def _is_over(self, number: int) -> bool:
         """Whether an entry is blocked, or its trial settled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +42,17 @@ def _settled_of(index: dict[str, Any]) -> dict[str, Settled]:
             transient=transient,
             genotype=None if genotype is None else genotypes[genotype],
             accuracy_validation=accuracy,
+            **_pruned(*pruned),
         )
-        for trial_id, (state, transient, accuracy, genotype) in index.get("settled", {}).items()
+        for trial_id, (state, transient, accuracy, genotype, *pruned) in index.get(
+            "settled", {}
+        ).items()
     }
+
+
+def _pruned(by: str | None = None, curve: Sequence[Sequence[float]] = ()) -> dict[str, Any]:
+    """Of a trial that is pruned, what follows the rest."""
+    return {"pruned_by": by, "curve": tuple((int(epoch), value) for epoch, value in curve)}
 
 
 def index_of(settled: dict[str, Settled]) -> dict[str, Any]:
@@ -57,6 +66,7 @@ def index_of(settled: dict[str, Settled]) -> dict[str, Any]:
                 s.transient,
                 s.accuracy_validation,
                 numbers[json.dumps(s.genotype)] if s.genotype else None,
+                *([s.pruned_by, s.curve] if s.pruned_by else []),
             ]
             for trial_id, s in settled.items()
         },

@@ -15,6 +15,7 @@ locks and without renames.
         trial.json                         what was asked
         origin-<key>.json                  a search or grid that asked for this retrain
         claim-0001-3f9a2c.json             a driver, of several, that runs it
+        terms-0001-3f9a2c.json             what stops it, by the driver that handed it out
         0001-3f9a2c.attempt.json           who ran it, when, at what cost, and how that ended
         0001-3f9a2c.0007-<digest>.checkpoint.pt   the seventh; everything needed to go on
         0001-3f9a2c.epochs.parquet         one row per epoch, of earlier attempts too
@@ -158,6 +159,15 @@ class TrialFiles:
         """Drivers that have claimed the trial, or did."""
         names = (name.removeprefix("claim-") for name in self.names if name.startswith("claim-"))
         return tuple(writer for writer in map(Writer.of, names) if writer is not None)
+
+    def terms(self, driver: str) -> File:
+        """What a driver says of when the trial stops."""
+        return self.file(f"terms-{driver}.json")
+
+    @property
+    def old_terms(self) -> tuple[File, ...]:
+        """Those in the listing."""
+        return tuple(self.file(name) for name in self.names if name.startswith("terms-"))
 
     @property
     def attempts(self) -> tuple[AttemptFiles, ...]:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from nas_sweeps.numerics import Numerics
+from nas_sweeps.tuning.stop import Pruned
 
 # What a result's ``metrics`` may hold: each is a column of the trials table. Accuracies are
 # fractions in [0, 1] on the test set unless named otherwise.
@@ -37,12 +38,14 @@ READABLE = range(4, SCHEMA_VERSION + 1)
 class State(enum.StrEnum):
     """How far a trial is, in the order in which states are shown.
 
+    ``pruned`` is one that a stop rule has given up; with another rule, a run goes on with it.
     ``blocked`` is a retrain whose search failed. It has no genotype and so no folder: a plan
     can tell, a store cannot, and the store never answers it. ``cancelled`` is one that a person
     took out of a run while it worked: that run can tell, and for the next it is waiting.
     """
 
     DONE = "done"
+    PRUNED = "pruned"
     FAILED = "failed"
     RUNNING = "running"
     WAITING = "waiting"
@@ -52,7 +55,7 @@ class State(enum.StrEnum):
     @property
     def settled(self) -> bool:
         """It has a result; a run leaves it alone unless told to retry failures."""
-        return self in (State.DONE, State.FAILED)
+        return self in (State.DONE, State.PRUNED, State.FAILED)
 
     @property
     def label(self) -> str:
@@ -60,7 +63,7 @@ class State(enum.StrEnum):
         return "to do" if self == State.WAITING else self.value
 
 
-Ending = Literal[State.DONE, State.FAILED]  # the states that are settled, of a result
+Ending = Literal[State.DONE, State.PRUNED, State.FAILED]  # the states that are settled, of a result
 
 
 class AttemptState(enum.StrEnum):
@@ -73,6 +76,7 @@ class AttemptState(enum.StrEnum):
     RUNNING = "running"
     STOPPED = "stopped"
     DONE = "done"
+    PRUNED = "pruned"
     FAILED = "failed"
     LOST = "lost"
 
@@ -150,6 +154,7 @@ class Result:
     git_sha: str | None = None
     numerics: Numerics | None = None
     numerics_changed: str | None = None
+    stop: Pruned | None = None  # of one that is pruned: why
 
     @property
     def cause(self) -> str:
@@ -180,6 +185,8 @@ class Settled:
     transient: bool = False
     genotype: list[Any] | None = None  # as in ``Result``
     accuracy_validation: float | None = None
+    pruned_by: str | None = None  # the settings of the rule that did it
+    curve: tuple[tuple[int, float], ...] = ()  # of one that is pruned: its measure by epoch
 
     @classmethod
     def of(cls, result: Result) -> Settled:
@@ -188,7 +195,13 @@ class Settled:
             transient=result.transient,
             genotype=result.genotype,
             accuracy_validation=result.metrics.get("accuracy_validation"),
+            **({} if result.stop is None else Settled.facts(result.stop)),
         )
+
+    @staticmethod
+    def facts(stop: Pruned) -> dict[str, Any]:
+        """The fields of a trial that is pruned."""
+        return {"pruned_by": stop.by, "curve": tuple(sorted(stop.curve.items()))}
 
 
 def _with_nan(numbers: Any) -> Any:

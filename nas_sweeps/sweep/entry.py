@@ -53,6 +53,7 @@ def run_in_worker(
         given.places,
         resources,
         stop_reason=lambda: stop() or watched(),
+        driver=given.driver,
     )
 
 

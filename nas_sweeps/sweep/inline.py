@@ -57,6 +57,7 @@ class InlinePool(Pool):
                 self.setting.places,
                 resources,
                 stop_reason=stop_reason,
+                driver=self.setting.driver,
             )
         except OSError as error:
             return [Ended(trial_id, f"could not write to the store ({error})")]

@@ -195,7 +195,7 @@ class Limiter:
         if result is None:
             record = read_attempt(newest)
             self._begun[trial_id] = record.epochs_done if record else 0
-        elif result.state == State.DONE and newest.holds(newest.epochs):
+        elif result.state != State.FAILED and newest.holds(newest.epochs):
             with suppress(OSError, pa.ArrowException):
                 table = read_verified(newest.epochs.read(), use_threads=False)
                 table = conform(table, EPOCH_FILE, newest.epochs)

@@ -23,6 +23,7 @@ from nas_sweeps.grid.tuned import require_samplers
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
 from nas_sweeps.schedule import Scheduler, replay
+from nas_sweeps.schedule.peers import all_pruned
 from nas_sweeps.store import State, Store
 from nas_sweeps.store.claims import Claims
 from nas_sweeps.store.index import read_index
@@ -60,11 +61,13 @@ class Summary:
     started: int
     stopped: str | None = None  # why it handed out nothing more, if it did not come to its end
     left: Forecast | None = None  # where a limit stopped it: what the same command would do now
+    remarks: Sequence[str] = ()  # on what the rules of the grid have left
 
     @property
     def complete(self) -> bool:
-        """Every trial that was to run is done."""
-        return all(sum(of.values()) == of[State.DONE] for of in self.counts.values())
+        """Every trial that was to run is done, or was pruned."""
+        ended = (State.DONE, State.PRUNED)
+        return all(sum(of.values()) == sum(of[s] for s in ended) for of in self.counts.values())
 
     @property
     def failed(self) -> int:
@@ -194,7 +197,8 @@ def run(
                 with seen, where.pool(_setting(job, grid)) as pool:
                     job.run(pool)
         left = limiter.left(start.scheduler) if limiter and job.limited else None
-    return Summary(keeper, start.scheduler.counts(), job.started, job.stopping, left)
+    counts, remarks = start.scheduler.counts(), all_pruned(start.scheduler.states())
+    return Summary(keeper, counts, job.started, job.stopping, left, remarks)
 
 
 def _check_numbers(slots: int | None, max_retries: int) -> None:

@@ -31,6 +31,7 @@ from nas_sweeps.store.records import AttemptState
 from nas_sweeps.store.trial_files import all_checkpoints
 from nas_sweeps.sweep.checkpoint import Content, Damaged, digest, encode, not_usable, read, state_of
 from nas_sweeps.sweep.failures import is_transient
+from nas_sweeps.sweep.judge import GivenUp, Judge
 from nas_sweeps.sweep.machine import (
     device_name,
     environment,
@@ -102,12 +103,14 @@ def run_trial(
     places: DataPaths,
     resources: Resources,
     stop_reason: Callable[[], str | None] = never,
+    driver: str | None = None,
 ) -> Result | None:
     """Run a trial from its last checkpoint to its result, and publish it.
 
     An exception of the trial's own becomes a failed result: it is recorded, not raised.
     ``stop_reason`` is asked between steps; when it gives one, the attempt publishes a checkpoint
-    of where it is and ends.
+    of where it is and ends. ``driver`` is who handed the trial out, as the store knows it: by its
+    terms a trial is pruned.
 
     Returns:
         The result; None where the attempt was stopped or a later one has overtaken it.
@@ -125,7 +128,8 @@ def run_trial(
     with trial_log(attempt.files.log, trial.trial_id) as log:
         log.info("attempt %d of %s on %s", attempt.number, trial.trial_id, socket.gethostname())
         try:
-            return _Worker(trial, attempt, places, log).run(resources, stop_reason)
+            judge = Judge(store, trial, driver)
+            return _Worker(trial, attempt, places, log, judge).run(resources, stop_reason)
         except Overtaken as error:
             log.warning("%s", error)
             return None
@@ -135,9 +139,15 @@ class _Worker:
     """One attempt at one trial."""
 
     def __init__(
-        self, trial: Trial, attempt: Attempt, places: DataPaths, log: logging.Logger
+        self,
+        trial: Trial,
+        attempt: Attempt,
+        places: DataPaths,
+        log: logging.Logger,
+        judge: Judge,
     ) -> None:
         self.trial, self.attempt, self.places, self.log = trial, attempt, places, log
+        self.judge = judge
         self.accounts = Accounts()
         self.device = torch.device("cpu")
         self.numerics: list[Numerics] = []  # that the trial had, in order; the last is today's
@@ -158,14 +168,7 @@ class _Worker:
             self.attempt.publish(state=AttemptState.STOPPED, cost=self.accounts.own())
             return None
         except Exception as error:
-            self.log.exception("failed")
-            ended = {
-                "state": State.FAILED,
-                "error_class": type(error).__name__,
-                "error_message": str(error),
-                "traceback": traceback.format_exc(),
-                "transient": is_transient(error),
-            }
+            ended = self._ended_by(error)
         result = Result(
             trial_id=self.trial.trial_id,
             phase=self.trial.phase,
@@ -184,6 +187,22 @@ class _Worker:
             return None
         self.log.info("%s", result.state)
         return result
+
+    def _ended_by(self, error: Exception) -> dict[str, Any]:
+        """What the result says of a trial that an exception has ended."""
+        rows = self.accounts.rows
+        why = error.why if isinstance(error, GivenUp) else self.judge.diverged(rows, error)
+        if why is not None:
+            self.log.info("pruned: %s", why.why)
+            return {"state": State.PRUNED, "stop": why, "metrics": {"epochs": len(rows)}}
+        self.log.exception("failed")
+        return {
+            "state": State.FAILED,
+            "error_class": type(error).__name__,
+            "error_message": str(error),
+            "traceback": traceback.format_exc(),
+            "transient": is_transient(error),
+        }
 
     def _choose_device(self, resources: Resources) -> None:
         """Raises WrongArithmetic where it computes something else than it is asked to."""
@@ -216,6 +235,9 @@ class _Worker:
             epochs_done=run.epochs_done,
         )
         while run.epochs_done < run.epochs_total:
+            why = self.judge.verdict(accounts.rows, run.epochs_total)
+            if why is not None:
+                raise GivenUp(why)
             try:
                 row: Row = {"trial_id": trial.trial_id} | run.run_epoch(
                     lambda: self._between_steps(stop_reason)

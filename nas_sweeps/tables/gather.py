@@ -31,6 +31,7 @@ from nas_sweeps.tables.schemas import (
     upgrade,
 )
 from nas_sweeps.trial import Origin
+from nas_sweeps.tuning.stop import Pruned
 
 PARTS = ("epochs", "classes", "attempts", "alphas")  # tables of rows that belong to a trial
 TOGETHER = 256  # trials whose rows become one table
@@ -79,6 +80,7 @@ class Gathered:
     def settled(self) -> dict[str, Settled]:
         """What decides what runs next, for every settled trial."""
         columns = ["trial_id", "state", "transient", "accuracy_validation", "genotype_id"]
+        columns += ["stop"]
         cells: dict[str, list[list[Any]]] = {}
         for row in self.genotypes.to_pylist():
             cell = cells.setdefault(row["genotype_id"], [[], []])[row["cell"] == "reduce"]
@@ -89,6 +91,7 @@ class Gathered:
                 transient=bool(row["transient"]),
                 genotype=cells.get(row["genotype_id"]),
                 accuracy_validation=row["accuracy_validation"],
+                **_pruned(row["stop"]),
             )
             for row in self.trials.select(columns).to_pylist()
             if State(row["state"]).settled
@@ -116,6 +119,11 @@ class Gathered:
             used = of_trials(self.trials, trial_ids)["genotype_id"].combine_chunks()
             table = table.filter(pc.is_in(table["genotype_id"], value_set=used))
         return table if columns is None else table.select(list(columns))
+
+
+def _pruned(stop: str | None) -> dict[str, Any]:
+    """What the column ``stop`` says, as fields of ``Settled``."""
+    return {} if stop is None else Settled.facts(Pruned.from_json(stop))
 
 
 def gather(layout: Layout, names: Collection[str] = USUAL, index: Index | None = None) -> Gathered:

@@ -313,6 +313,8 @@ def _result_columns(result: Result) -> Row:
         "finished_at": _time(result.finished_at),
         "host": result.host,
         "device": result.device,
+        "stop_reason": result.stop.why if result.stop else None,
+        "stop": result.stop.to_json() if result.stop else None,
         "error_class": result.error_class,
         "error_message": result.error_message,
         "transient": result.transient if result.state == State.FAILED else None,

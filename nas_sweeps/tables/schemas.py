@@ -50,6 +50,7 @@ TRIALS = _schema(  # one row per trial, whatever its state
     (COUNT, ["num_params", "macs"]),
     (NUMBER, ["wall_s", "gpu_hours", "cpu_s", "peak_mem_gib"]),
     (COUNT, ["attempt"]),
+    (TEXT, ["stop_reason", "stop"]),  # of one that is pruned: in words; rule and evidence as JSON
     (TEXT, ["error_class", "error_message"]),
     (FLAG, ["transient"]),  # a failure that another run tries again
     (TIME, ["started_at", "finished_at"]),
@@ -105,7 +106,7 @@ GENOTYPES = _schema(  # one row per edge of every genotype that a trial found or
 ATTEMPTS = _schema(  # one row per attempt at a trial, whatever became of it
     (REPEATED, ["trial_id"]),
     (COUNT, ["attempt"]),
-    (TEXT, ["state"]),  # running, stopped (asked to), lost (died), done, failed
+    (TEXT, ["state"]),  # running, stopped (asked to), lost (died), done, pruned, failed
     (COUNT, ["epochs_from", "epochs_done"]),  # finished epochs of the trial: before it, by it
     (NUMBER, ["wall_s", "cpu_s", "gpu_hours", "peak_mem_gib"]),  # its own, to its last beat
     (TEXT, ["error_class", "error_message"]),

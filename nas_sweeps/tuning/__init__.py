@@ -12,6 +12,7 @@ from nas_sweeps.tuning.ranges import (
     tuned_recipe,
     with_setting,
 )
+from nas_sweeps.tuning.stop import Pruned, Stop
 from nas_sweeps.tuning.study import (
     COSTS,
     SAMPLERS,
@@ -26,9 +27,11 @@ __all__ = [
     "COSTS",
     "REGISTRIES",
     "SAMPLERS",
+    "Pruned",
     "Range",
     "RetrainStudy",
     "Sampler",
+    "Stop",
     "Study",
     "Told",
     "TunedMethod",

@@ -53,14 +53,16 @@ Values = tuple[tuple[str, Knob], ...]  # by name, in the order of the ranges
 
 
 class Told(NamedTuple):
-    """Values that were proposed and tried, and the mean objective; None: a trial failed.
+    """Values that were proposed and tried, and the mean objective; None: a trial has none.
 
-    ``cost`` is the mean of what is minimised beside, where there are two objectives.
+    ``cost`` is the mean of what is minimised beside, where there are two objectives. ``pruned`` is
+    what a trial that was given up came to, by epoch; None: it failed.
     """
 
     values: Values
     objective: float | None
     cost: float | None = None
+    pruned: tuple[tuple[int, float], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,13 +311,10 @@ def _known(
     made = optuna.create_study(directions=ways, sampler=_sampler(study, sampler, 0, 0))
     spans, distributions = study.ranges, _distributions(study)
     states = optuna.trial.TrialState
-    everything: list[tuple[Values, list[float] | None, Any]] = [
-        (one.values, measured, states.COMPLETE if measured else states.FAIL)
-        for one in told
-        for measured in [_measured(study, one)]
-    ]
-    everything += [(values, None, states.RUNNING) for values in running]
-    for number, (values, measured, state) in enumerate(everything):
+    everything = [(one, _state(one, _measured(study, one))) for one in told]
+    everything += [(Told(values, None), states.RUNNING) for values in running]
+    for number, (one, state) in enumerate(everything):
+        values = one.values
         if not all(spans[name].holds(value) for name, value in values):
             continue  # a default outside its range: the sampler has no place for it
         remembered: dict[str, Any] = {}
@@ -326,7 +325,8 @@ def _known(
         made.add_trial(
             optuna.trial.create_trial(
                 state=state,
-                values=measured,
+                values=_measured(study, one),
+                intermediate_values=dict(one.pruned or ()) if state == states.PRUNED else {},
                 params=dict(values),
                 distributions=distributions,
                 system_attrs=remembered,
@@ -340,6 +340,14 @@ def _measured(study: Study, told: Told) -> list[float] | None:
     both = [told.objective, told.cost][: len(study.objectives)]
     known = [value for value in both if value is not None]
     return known if len(known) == len(both) else None
+
+
+def _state(told: Told, measured: Sequence[float] | None) -> optuna.trial.TrialState:
+    from optuna.trial import TrialState
+
+    if measured is not None:
+        return TrialState.COMPLETE
+    return TrialState.FAIL if told.pruned is None else TrialState.PRUNED
 
 
 def _sampler(study: Study, name: str, number: int, attempt: int) -> Any:

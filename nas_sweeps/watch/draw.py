@@ -19,6 +19,7 @@ SEPARATOR = " | "
 COLUMNS = ("stage", "epoch", "loss", "accuracy", "seconds", "memory", "left")
 DROPPED = ("memory", "loss", "stage", "seconds", "accuracy")
 STATE_STYLES = {
+    State.PRUNED: "magenta",
     State.FAILED: "red",
     State.RUNNING: "cyan",
     State.WAITING: "",
@@ -94,14 +95,17 @@ def _states(counts: Mapping[State, int]) -> Text:
 
 
 def bar(counts: Mapping[State, int], cells: int, ascii_only: bool = False) -> Text:
-    """Done, failed and the rest, in proportion."""
+    """Done, pruned, failed and the rest, in proportion."""
     total = max(1, sum(counts.values()))
-    done = counts[State.DONE] * cells // total
-    failed = min(cells - done, -(-counts[State.FAILED] * cells // total))  # one shows, however few
+    done, left = counts[State.DONE] * cells // total, cells
     full, failure, rest = ("#", "x", "-") if ascii_only else ("━", "━", "─")
-    return Text.assemble(
-        (full * done, "green"), (failure * failed, "red"), (rest * (cells - done - failed), "dim")
-    )
+    parts = [(full * done, "green")]
+    left -= done
+    for state, sign in ((State.PRUNED, full), (State.FAILED, failure)):
+        shown = min(left, -(-counts.get(state, 0) * cells // total))  # one shows, however few
+        left -= shown
+        parts.append((sign * shown, STATE_STYLES[state]))
+    return Text.assemble(*parts, (rest * left, "dim"))
 
 
 def _trials(

@@ -26,7 +26,7 @@ from nas_sweeps.store.layout import TrialFiles
 from nas_sweeps.store.ledger import Store
 from nas_sweeps.store.records import State
 from nas_sweeps.watch.known import Known, News
-from nas_sweeps.watch.lines import done_text, epoch_columns, failed_text
+from nas_sweeps.watch.lines import done_text, epoch_columns, failed_text, pruned_text
 from nas_sweeps.watch.planned import Planned
 from nas_sweeps.watch.snapshot import Counts, Running, Snapshot, Spent
 
@@ -98,7 +98,7 @@ class Follower:
         measured = measure([self.store, *self.sources], self.planned.needs)
         self.rates, self.rates.roughly = measured.rates, True
         index = read_index(self.store.layout)
-        settled = self.store.settled(index)
+        settled, reasons = self.store.settled(index), self.planned.reasons
         for files, mtime_ns in index.listed:
             trial_id = files.trial_id
             self._note_stamp(trial_id, mtime_ns)
@@ -110,7 +110,7 @@ class Follower:
             self.trials[trial_id] = Known(
                 trial_id,
                 past.phase,
-                outcome=None if runs_again(ended, self.retry) else outcome_of(ended),
+                outcome=None if runs_again(ended, self.retry, reasons) else outcome_of(ended),
                 spent=Spent(hours=past.wall_s / 3600, gpu_hours=past.gpu_hours),
             )
         self._looked = True
@@ -143,6 +143,8 @@ class Follower:
             return news.note
         if result.state == State.FAILED:
             return failed_text(result.error_class, result.error_message, trial.trial_id)
+        if result.stop is not None:
+            return pruned_text(result.stop.why, self._counts())
         accuracy = result.metrics.get(self.planned.headline, math.nan)
         wall_s = result.cost.get("wall_s", math.nan)
         return done_text(accuracy, wall_s, self._counts(), self.planned.headline)

@@ -56,9 +56,19 @@ def failed_text(error_class: str | None, error_message: str | None, trial_id: st
     return f"FAILED {error_class}: {said[0] if said else ''} (trial {trial_id})"
 
 
+def pruned_text(why: str, counts: Counts) -> str:
+    """That a trial was given up, why, and how far the grid is."""
+    return f"pruned by {why}; {tally(counts)}"
+
+
 def tally(counts: Counts) -> str:
-    """Done of planned, by phase."""
-    return ", ".join(f"{phase} {of[State.DONE]}/{sum(of.values())}" for phase, of in counts.items())
+    """Done of planned, by phase, and how many were pruned."""
+    pruned = {phase: of.get(State.PRUNED, 0) for phase, of in counts.items()}
+    return ", ".join(
+        f"{phase} {of[State.DONE]}/{sum(of.values())}"
+        + (f" ({pruned[phase]} pruned)" if pruned[phase] else "")
+        for phase, of in counts.items()
+    )
 
 
 def span(seconds: float) -> str:

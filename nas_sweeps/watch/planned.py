@@ -34,6 +34,11 @@ class Planned:
         self._of: object = None  # whose plan it is
         self._counted: object = None
 
+    @property
+    def reasons(self) -> set[str] | None:
+        """``Plan.reasons``; None where no plan is known."""
+        return None if self._plan is None else self._plan.reasons
+
     def find(self, driver: Driver | None) -> None:
         """The plan of this driver; of the last one where there is none."""
         of = self._of if driver is None else (driver.record.get("grid"), driver.record.get("doing"))

@@ -155,7 +155,7 @@ class Tracking:
         if news.row is not None:
             self._safely(self.tracker.log, trial_id, news.row["epoch"], numbers(news.row))
         if news.result is not None:
-            self._end(trial_id, news.result.state != State.DONE)
+            self._end(trial_id, news.result.state == State.FAILED)
 
     def close(self) -> None:
         """Close the runs of trials that have not ended."""

@@ -168,6 +168,7 @@ def test_a_failed_search_blocks_only_its_own_retrain(
     assert summary.counts["search"]["failed"] == 1
     assert summary.counts["retrain"] == {
         "done": 1,
+        "pruned": 0,
         "failed": 0,
         "running": 0,
         "waiting": 0,
