@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas_sweeps.grid.expand import Outcome
-from nas_sweeps.schedule.replay import outcome_of, recalled, replay
+from nas_sweeps.schedule.replay import outcome_of, recalled, replay, result_of
 from nas_sweeps.schedule.scheduler import Scheduler, Task
 
-__all__ = ["Outcome", "Scheduler", "Task", "outcome_of", "recalled", "replay"]
+__all__ = ["Outcome", "Scheduler", "Task", "outcome_of", "recalled", "replay", "result_of"]

@@ -78,6 +78,14 @@ def recalled(plan: Plan, store: Store) -> dict[Recalled, Trial]:
     return store.proposals(plan.recalls) if plan.recalls else {}
 
 
+def result_of(store: Store, trial_id: str, reasons: Collection[str]) -> Result | None:
+    """How a trial ended that was handed out; None for how it ended in an earlier run, by a rule
+    that no longer is: its worker died before it began."""
+    result = store.result(trial_id)
+    old = result is not None and runs_again(Settled.of(result), "none", reasons)
+    return None if old else result
+
+
 def runs_again(result: Settled, retry: Retry, reasons: Collection[str] | None) -> bool:
     """Whether a result counts as none.
 

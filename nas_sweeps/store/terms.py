@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nas_sweeps.store.files import File, warn_skipped
+from nas_sweeps.store.layout import TrialFiles
 from nas_sweeps.tuning.stop import Collapse, Stop
 
 
@@ -39,3 +40,17 @@ class Terms:
     def _of(cls, stop: dict[str, Any], number: int, peers: dict[str, int]) -> Terms:
         collapse = Collapse(**stop.pop("collapse"))
         return cls(stop=Stop(**stop, collapse=collapse), number=number, peers=peers)
+
+
+def say_terms(files: TrialFiles, driver: str, terms: Terms | None) -> None:
+    """Write down on what terms a trial is handed out, and forget those of drivers that are gone.
+
+    Raises OSError.
+    """
+    if terms is None:
+        return
+    mine = files.terms(driver)
+    terms.publish(mine)
+    for other in files.old_terms:
+        if other.name != mine.name:
+            other.remove()

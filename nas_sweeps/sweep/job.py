@@ -20,13 +20,12 @@ from typing import Any
 from nas_sweeps.cost.simulate import Room
 from nas_sweeps.grid import Entry
 from nas_sweeps.phases import phase_named
-from nas_sweeps.schedule import Scheduler, Task, outcome_of
-from nas_sweeps.schedule.replay import runs_again
+from nas_sweeps.schedule import Scheduler, Task, outcome_of, result_of
 from nas_sweeps.store import Result, State, Store
 from nas_sweeps.store.claims import Claims
 from nas_sweeps.store.lease import Lease
-from nas_sweeps.store.records import Settled
 from nas_sweeps.store.requests import Inbox, Request
+from nas_sweeps.store.terms import say_terms
 from nas_sweeps.sweep.executor import Pool, require_room
 from nas_sweeps.sweep.failures import ALIKE, all_alike
 from nas_sweeps.sweep.limits import Limiter
@@ -260,24 +259,12 @@ class Job:
             self._known.add(trial_id)
             self.started += 1
             self._write_down(work)
-        self._say_terms(trial_id)
+        say_terms(self.store.layout.trial(trial_id), self.lease.key, self.scheduler.terms(trial_id))
         self._live[trial_id] = work
         if self.limiter is not None:
             self.limiter.started(work)
         self._tell(lambda watcher: watcher.started(work))
         return work
-
-    def _say_terms(self, trial_id: str) -> None:
-        """Write down what stops a trial, for its worker. Raises OSError."""
-        terms = self.scheduler.terms(trial_id)
-        if terms is None:
-            return
-        files = self.store.layout.trial(trial_id)
-        mine = files.terms(self.lease.key)
-        terms.publish(mine)
-        for other in files.old_terms:  # of drivers that are gone
-            if other.name != mine.name:
-                other.remove()
 
     def ended(self, trial_id: str, died: str | None = None, preempted: bool = False) -> None:
         """A trial's worker has ended: see in the store how, and release what waited for it.
@@ -288,9 +275,7 @@ class Job:
         """
         work = self._live.pop(trial_id)
         self._standing.leave(trial_id)
-        trial, result = work.trial, self.store.result(trial_id)
-        if result and runs_again(Settled.of(result), "none", self.scheduler.reasons):
-            result = None  # of an earlier run: its worker died before it began
+        trial, result = work.trial, result_of(self.store, trial_id, self.scheduler.reasons)
         halted = trial_id in self._halted
         self._halted.discard(trial_id)
         self._stale |= halted

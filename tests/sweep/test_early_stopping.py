@@ -317,11 +317,8 @@ def test_ray_prunes_by_the_same_record(tmp_path: Path) -> None:
 
 
 def killed_at(store: Path, grid: ns.Grid, owner: type, name: str, which: Any, after: bool) -> None:
-    """A run in a process of its own, killed where a method is called (or left) as ``which`` says.
-
-    Args:
-        which: told the arguments and, where the call has been made, what came of it.
-    """
+    """A run in a process of its own, killed where a method is called (or left) as ``which`` says:
+    it is told the arguments and, where the call has been made, what came of it."""
 
     def arm() -> None:
         body = getattr(owner, name)
