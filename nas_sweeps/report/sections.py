@@ -205,7 +205,7 @@ def tuning(frames: Frames, cells: Sequence[TunedCell]) -> Tuning | None:
     if not cells:
         return None
     bought, cost = against_default(frames, cells), spent(frames, cells)
-    bought = bought.assign(measured=bought["measure"] + " of " + bought["of"])
+    bought = bought.assign(measured=bought["measure"] + ", " + bought["of"])
     on_gpu = bool((cost["gpu_hours"] > 0).any())
     return Tuning(
         data_table(

@@ -83,7 +83,7 @@ def tuning_figures(cell: TunedCell, study: optuna.Study) -> list[FigureEntry]:
             data=lambda frames: tried if _parameters(study) else tried.iloc[:0],
             draw=lambda data, i=i: _slices(study, i),  # type: ignore[misc]
             describe=lambda data: _best_text(study),
-            wide=True,
+            wide=len(_parameters(study)) > 2,
         )
         for i, name in enumerate(names)
     ]
