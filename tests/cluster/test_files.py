@@ -20,7 +20,7 @@ PINNED = dict(
     pin.split("==") for pin in PYPROJECT["tool"]["uv"]["constraint-dependencies"] if "==" in pin
 )
 LAUNCHED = [CLUSTER / "aws/cluster.yaml", CLUSTER / "onprem/cluster.yaml"]
-SHELL = [CLUSTER / "slurm/sweep.sbatch", ROOT / "tests/slurm/try.sh"]
+SHELL = [CLUSTER / "slurm/sweep.sbatch", *sorted((ROOT / "tests").glob("*/*.sh"))]
 
 
 def names(text: str) -> set[str]:
@@ -183,9 +183,14 @@ def test_versions_are_those_of_pyproject() -> None:
 # Shell, and what the README names
 
 
-@pytest.mark.parametrize("file", SHELL, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", SHELL, ids=lambda file: f"{file.parent.name}/{file.name}")
 def test_shellcheck_accepts_the_script(file: Path) -> None:
-    found = subprocess.run([TOOLS / "shellcheck", file], capture_output=True, text=True)
+    check: list[str | Path] = [
+        TOOLS / "shellcheck",
+        "--external-sources",
+        file,
+    ]  # what it sources, too
+    found = subprocess.run(check, cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout
 
 
@@ -193,5 +198,7 @@ def test_the_readme_of_the_folder_names_every_file_in_it() -> None:
     text = (CLUSTER / "README.md").read_text()
     files = [file.relative_to(CLUSTER).as_posix() for file in CLUSTER.rglob("*") if file.is_file()]
     assert all(file in text for file in files if file != "README.md")
-    for name in re.findall(r"cluster/[\w/]+\.\w+", (ROOT / "README.md").read_text() + text):
+    for name in re.findall(
+        r"(?<!tests/)cluster/[\w/]+\.\w+", (ROOT / "README.md").read_text() + text
+    ):
         assert (ROOT / name).exists(), name

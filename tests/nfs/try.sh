@@ -31,7 +31,8 @@ command -v $needed >/dev/null && [[ -e $(echo /usr/lib/*/ganesha/libfsalvfs.so) 
 pids=()
 clean_up() {
     set +e
-    for pid in "${pids[@]}"; do kill -KILL "$pid"; done 2>/dev/null
+    # A guest is a group of processes, of which its kernel is the first.
+    for pid in "${pids[@]}"; do kill -KILL -- "-$pid" || kill -KILL "$pid"; done 2>/dev/null
     wait 2>/dev/null
     for link in c1 c2 bridge; do ip link del "$tag-$link"; done 2>/dev/null
 }

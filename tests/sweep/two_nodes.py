@@ -25,8 +25,8 @@ def main(store: str) -> int:
             print(done.stdout, done.stderr)
             return done.returncode
         finally:
-            ray.shutdown()  # type: ignore[no-untyped-call]
-            cluster.shutdown()
+            ray.shutdown()
+            cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
