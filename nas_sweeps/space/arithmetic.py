@@ -69,7 +69,7 @@ LIMITS = {
 # of ``depthwise``.
 SUPERNETS = ((17, (17, 31)),)
 NETWORKS = ((3, (33, 31)), (4, (32, 32)))
-BLAMED_ON = (9, 31)
+BLAMED_ON: dict[Form, tuple[int, int]] = {"triton": (9, 31)}  # other forms: 12 x 12
 ON_GPU = 2  # of the sizes that operations are compared in: odd ones, and those of training
 # Channels of the first cell. Tensor cores multiply sixteen at least, and with fewer they are not
 # used; numbers of channels that are no power of two are multiplied by a library.
@@ -194,9 +194,9 @@ def _blamed(errors: list[Error], device: torch.device, kind: Precision, form: Fo
     wrong = _first_miss(errors, kind)
     if wrong is None:
         return None
-    by_operation = []
+    by_operation, pixels = [], BLAMED_ON.get(form, (12, 12))
     for name, channels in product(OPERATIONS[1:], CHANNELS[form]):
-        alone = comparison.compare_supernets(form, channels, (name,), 4, BLAMED_ON, device)
+        alone = comparison.compare_supernets(form, channels, (name,), 4, pixels, device)
         where = f"the {form} supernet of {name} alone, {channels} channels"
         by_operation.append(list(_placed(alone, where)))
     farthest = max(by_operation, key=lambda of_one: max(_share(e, kind) for e in of_one))

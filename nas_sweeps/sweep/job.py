@@ -385,8 +385,7 @@ class Job:
         self._tell(lambda watcher: watcher.stopping(how))
 
     def _due(self) -> Task | None:
-        now = time.monotonic()
-        return next((work for when, work in self._again if when <= now), None)
+        return next((work for when, work in self._again if when <= time.monotonic()), None)
 
     def _write_down(self, work: Task) -> None:
         trial_id = work.trial.trial_id
