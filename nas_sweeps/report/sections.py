@@ -226,7 +226,9 @@ def tuning(frames: Frames, cells: Sequence[TunedCell]) -> Tuning | None:
             cost,
             [
                 *(Column("cell", "cell"), Column("study", "study"), Column("budget", "budget")),
-                *(Column("tried", "tried"), Column("failed", "without result")),
+                Column("tried", "tried"),
+                *([Column("pruned", "pruned")] if cost["pruned"].any() else []),
+                Column("failed", "without result"),
                 Column("objective", "objective"),
                 *(percent("default", "default"), percent("best", "best of all")),
                 percent("gain", "difference", sign=True),
