@@ -167,8 +167,8 @@ def proposals(study: Study, frames: Frames) -> dict[int, pd.DataFrame]:
     found = asked_by(study, frames.trials).dropna(subset="number")
     found = found.sort_values(["number", "seed", "started_at"], kind="stable")
     found = found.drop_duplicates(["number", "seed"], keep="last")
-    by_number = found.astype({"number": int}).groupby("number")
-    return {number: by_number.get_group(number) for number in sorted(by_number.groups)}
+    numbers = sorted({int(number) for number in found["number"]})
+    return {number: found[found["number"] == number] for number in numbers}
 
 
 def asked_by(study: Study, trials: pd.DataFrame) -> pd.DataFrame:

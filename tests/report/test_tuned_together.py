@@ -243,5 +243,19 @@ def test_the_page_shows_every_study(kind: str, stores: dict[str, Path], tmp_path
     assert page.open == []
     labels = [str(svg["aria-label"]) for svg in page.all("svg") if svg.get("role") == "img"]
     lead = "Pareto front" if kind == "two" else "history"
-    for name in ns.studies(stores[kind]):
+    for name, study in ns.studies(stores[kind]).items():
+        gone = sum(trial.state == TrialState.PRUNED for trial in study.trials)
+        assert (f"{gone} were pruned by a stop rule" in page.text) == (kind == "pruned")
         assert any(label.startswith(f"{name}: {lead}. proposal") for label in labels)
+
+
+def test_means_of_what_a_rule_left_say_so(tmp_path: Path) -> None:
+    tree = search(methods=["darts"], seeds=5, epochs=6, stop={"rule": "asha", "after_epochs": 1})
+    frames = worked(tmp_path / "store", tree)
+    searches = frames.trials[frames.trials["phase"] == "search"]
+    gone = int((searches["state"] == "pruned").sum())
+    assert 0 < gone < 5
+    said = f"in no mean: {gone} of 5 of search darts exp mu=0.4. Means are of the trials that were"
+    assert said in " ".join(cli("table", tmp_path / "store").stdout.split())
+    assert said in cli("table", tmp_path / "store", "--format", "csv").stderr
+    assert said in Page(write_report(tmp_path / "store", tmp_path / "page")).text
