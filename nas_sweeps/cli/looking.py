@@ -120,14 +120,14 @@ def table(
 
         show(results_view(store, value, names(rows), names(columns), phase))
         return
-    from nas_sweeps.report.labels import caveats
+    from nas_sweeps.report.labels import caveats, given_up
     from nas_sweeps.report.tables import table_text
     from nas_sweeps.tables import attributed, load
 
     frames = load(store)
     sys.stdout.write(table_text(frames, names(rows), names(columns), value, style, phase))
     sys.stdout.flush()
-    for line in caveats(attributed(frames, phase)):
+    for line in (*caveats(attributed(frames, phase)), *given_up(frames)):
         err.print(line, soft_wrap=True)
 
 

@@ -182,7 +182,7 @@ def results_view(
     Raises:
         ValueError: there is no store, or a name is no column.
     """
-    from nas_sweeps.report.labels import caveats
+    from nas_sweeps.report.labels import caveats, given_up
     from nas_sweeps.report.tables import entries, is_fraction
     from nas_sweeps.tables import attributed, load, summarise
 
@@ -198,6 +198,7 @@ def results_view(
     yield f"{value} of {networks}: {shown}"
     yield _lines_table(entries(found, percent), found.index.nlevels)
     yield from caveats(attributed(frames, phase))
+    yield from given_up(frames)
 
 
 def _lines_table(lines: Sequence[Sequence[str]], names: int) -> Table:

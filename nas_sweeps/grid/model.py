@@ -172,7 +172,7 @@ class Grid(Section):
         search = info.data.get("search")
         if search is None:
             return tune
-        return checked_tune(tune, search.tuned, "search", search.seeds)
+        return checked_tune(tune, search.tuned, "search", search.seeds, search.stop)
 
     @field_validator("exclude")
     @classmethod

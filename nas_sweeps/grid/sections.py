@@ -379,10 +379,11 @@ class RetrainSection(PhaseSection):
     def _tunes_something(
         cls, tune: RetrainTuneSection | None, info: ValidationInfo
     ) -> RetrainTuneSection | None:
-        if not {"recipe", "recipes", "seeds"} <= set(info.data):
+        if not {"recipe", "recipes", "seeds", "stop"} <= set(info.data):
             return tune
         recipes = [info.data["recipe"], *info.data["recipes"].values()]
-        return checked_tune(tune, any(map(ranges_of, recipes)), "retrain", info.data["seeds"])
+        ranges = any(map(ranges_of, recipes))
+        return checked_tune(tune, ranges, "retrain", info.data["seeds"], info.data["stop"])
 
     @field_validator("pretrain")
     @classmethod

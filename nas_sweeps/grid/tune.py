@@ -18,7 +18,7 @@ from nas_sweeps.grid import axes
 from nas_sweeps.grid.base import Section, Seed
 from nas_sweeps.grid.messages import Problems, problem
 from nas_sweeps.trial import Positive
-from nas_sweeps.tuning import Sampler
+from nas_sweeps.tuning import Sampler, Stop
 
 POINTS = 5  # of a Pareto set that are gone on with, unless told otherwise
 
@@ -89,7 +89,9 @@ class RetrainTuneSection(TuneSection):
 T = TypeVar("T", bound=TuneSection)
 
 
-def checked_tune(tune: T | None, ranges: bool, phase: str, seeds: Sequence[int]) -> T | None:
+def checked_tune(
+    tune: T | None, ranges: bool, phase: str, seeds: Sequence[int], stop: Stop
+) -> T | None:
     """The section, which goes with ranges of its phase, and these with it."""
     if tune is None:
         if ranges:
@@ -107,6 +109,13 @@ def checked_tune(tune: T | None, ranges: bool, phase: str, seeds: Sequence[int])
             f"{tune.seeds_per_trial} seeds a trial are more than the {there} of {phase}.seeds, "
             "the first of which they are",
             "seeds_per_trial",
+        )
+    if tune.cost and stop.rule != "none":
+        found.add(
+            f"there are two objectives, and {phase}.stop.rule: {stop.rule} compares trials by one "
+            f"(Optuna's pruners know no more): write objective: {axes.OBJECTIVE}, or leave the "
+            "rule out; stop.collapse may stay",
+            "objective",
         )
     found.check()
     return tune

@@ -267,16 +267,33 @@ def require_samplers(entries: Iterable[Entry]) -> None:
             )
 
 
-def _means(study: Study, seeds: Sequence[Seen | None]) -> tuple[float | None, float | None]:
-    """Of a proposal, the mean objective and the mean cost; None where a trial has none."""
-    measured: list[tuple[float, float]] = []
-    for seen in seeds:
-        found = seen.outcome if seen else None
-        if seen is None or found is None or found.genotype is None or math.isinf(found.rank):
+Measured = tuple[float, float]  # the objective of a trial, and its cost
+
+
+def mean_objectives(seeds: Iterable[Measured | None]) -> Measured | tuple[None, None]:
+    """Of a proposal, the mean objective and the mean cost; None where a trial has none.
+
+    Args:
+        seeds: at least one; None for a trial without a result.
+    """
+    measured: list[Measured] = []
+    for of in seeds:
+        if of is None:
             return None, None
-        measured.append((found.rank, study.cost_of(seen.trial, found.genotype)))
+        measured.append(of)
     objective, cost = (sum(each) / len(measured) for each in zip(*measured, strict=True))
     return objective, cost
+
+
+def _means(study: Study, seeds: Iterable[Seen | None]) -> tuple[float | None, float | None]:
+    return mean_objectives(_measured(study, seen) for seen in seeds)
+
+
+def _measured(study: Study, seen: Seen | None) -> Measured | None:
+    found = seen.outcome if seen else None
+    if seen is None or found is None or found.genotype is None or math.isinf(found.rank):
+        return None
+    return found.rank, study.cost_of(seen.trial, found.genotype)
 
 
 def _pruned(seeds: Sequence[Seen | None]) -> tuple[tuple[int, float], ...] | None:

@@ -8,6 +8,7 @@ differs between them, and of none while it does not.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ import pandas as pd
 from nas_sweeps.names import DISTRIBUTION, TUNED, UNKNOWN, distribution_name, method_name
 from nas_sweeps.store.records import State
 from nas_sweeps.tables import Frames, attributed
-from nas_sweeps.tables.summary import recipe_part
+from nas_sweeps.tables.summary import recipe_part, without_proposals
 
 KINDS = ("balance", "uniform", "natural", "exp", "step")
 
@@ -99,6 +100,23 @@ def caveats(found: pd.DataFrame) -> Iterator[str]:
     budgets = sorted({int(number) for number in re.findall(rf"{TUNED}(\d+)", variants)})
     if budgets:
         yield _tuned_text(budgets)
+
+
+def given_up(frames: Frames) -> Iterator[str]:
+    """A line that says which results are missing from all means because a stop rule pruned them."""
+    kept = without_proposals(frames.trials)
+    where = [distribution_name(*key) for key in _distribution_keys(kept)]
+    cells = list(zip(kept["phase"], kept["method"].fillna(UNKNOWN), where, strict=True))
+    pruned = kept["state"] == State.PRUNED
+    gone = Counter(cell for cell, out in zip(cells, pruned, strict=True) if out)
+    if not gone:
+        return
+    there = Counter(cells)
+    told = [f"{gone[cell]} of {there[cell]} of {' '.join(cell)}" for cell in gone]
+    yield (
+        f"pruned by a stop rule, and in no mean: {'; '.join(told)}. Means are of the trials that "
+        "were left: where these were compared with one another, they are too high"
+    )
 
 
 def _tuned_text(budgets: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from nas_sweeps.report.agreement import agreement
 from nas_sweeps.report.curves import test_sets
 from nas_sweeps.report.effects import recipe_effects
 from nas_sweeps.report.html import Column, Table, data_table, percent
-from nas_sweeps.report.labels import caveats, done, retrains
+from nas_sweeps.report.labels import caveats, done, given_up, retrains
 from nas_sweeps.report.pairs import method_pairs, win_matrix
 from nas_sweeps.report.planned import STATES, KeptGrid, shortfalls
 from nas_sweeps.report.studies import TunedCell
@@ -73,6 +73,7 @@ class Comparison(NamedTuple):
 
     parts: Sequence[ComparedOn]
     caveats: Sequence[str]
+    given_up: Sequence[str]  # what is missing from it
 
 
 def comparison(frames: Frames) -> Comparison | None:
@@ -86,7 +87,7 @@ def comparison(frames: Frames) -> Comparison | None:
         if not table.empty:
             label = f"Table I, {name.lower()}"
             parts.append(ComparedOn(name, _table1(table, label), _cautions(table)))
-    return Comparison(parts, [*caveats(found)])
+    return Comparison(parts, [*caveats(found)], [*given_up(frames)])
 
 
 def _table1(table: pd.DataFrame, label: str) -> Table:
@@ -226,7 +227,9 @@ def tuning(frames: Frames, cells: Sequence[TunedCell]) -> Tuning | None:
             cost,
             [
                 *(Column("cell", "cell"), Column("study", "study"), Column("budget", "budget")),
-                *(Column("tried", "tried"), Column("failed", "without result")),
+                Column("tried", "tried"),
+                *([Column("pruned", "pruned")] if cost["pruned"].any() else []),
+                Column("failed", "without result"),
                 Column("objective", "objective"),
                 *(percent("default", "default"), percent("best", "best of all")),
                 percent("gain", "difference", sign=True),

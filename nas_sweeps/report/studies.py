@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from nas_sweeps.grid import Grid, GridError, plan
+from nas_sweeps.grid.tuned import Measured, mean_objectives
 from nas_sweeps.hints import did_you_mean
-from nas_sweeps.names import method_name
+from nas_sweeps.report.winners import genotype_of
 from nas_sweeps.store import Store
 from nas_sweeps.store.records import State
 from nas_sweeps.tables import Frames, load
@@ -36,7 +36,8 @@ Curve = dict[int, float]  # by epoch
 class TunedCell:
     """A cell of a grid whose knobs are tuned.
 
-    ``name`` says method and distribution, and the study too where several have tuned the cell.
+    ``name`` is what the study calls it, with the study too where several are called so: those of
+    a retraining that is tuned for each genotype, and those with other ranges or another sampler.
     ``budget`` is the number of proposals, of the grid that gives it most.
     """
 
@@ -65,7 +66,7 @@ def tuned_cells(store: Store, frames: Frames) -> list[TunedCell]:
             study, number = (getattr(entry, name, None) for name in ("study", "number"))
             if study is not None and number is not None and study.name in asked:
                 budgets[study] = max(budgets.get(study, 0), number + 1)
-    bare = [_cell_name(study) for study in budgets]
+    bare = [study.cell for study in budgets]
     return [
         TunedCell(
             name=name if bare.count(name) == 1 else f"{name} {study.name}",
@@ -74,10 +75,6 @@ def tuned_cells(store: Store, frames: Frames) -> list[TunedCell]:
         )
         for name, (study, budget) in zip(bare, budgets.items(), strict=True)
     ]
-
-
-def _cell_name(study: Study) -> str:
-    return f"{method_name(study.method.name)} {study.distribution}"
 
 
 def cell_named(cells: Sequence[TunedCell], name: str, store: str) -> TunedCell:
@@ -109,8 +106,10 @@ def studies(store: Store | str | Path) -> dict[str, optuna.Study]:
 
     Trials have the numbers of the proposals, their values, what they came to, the objective after
     each epoch (intermediate values), and the ids and seeds of the trials that tried them (user
-    attributes). What was tried before the ranges were chosen, and lies outside of them, is a user
-    attribute as well: Optuna has no place for it among the parameters.
+    attributes). With two objectives they have both values, and the second is minimised. Those that
+    a stop rule gave up are pruned, and have an attribute that says why. What was tried before the
+    ranges were chosen, and lies outside of them, is a user attribute as well: Optuna has no place
+    for it among the parameters.
 
     Raises:
         ValueError: there is no store.
@@ -135,24 +134,20 @@ def optuna_study(cell: TunedCell, frames: Frames, storage: Any = None) -> optuna
     study = cell.study
     with quiet():
         made = optuna.create_study(
-            study_name=cell.name, directions=["maximize"] * len(objectives(study)), storage=storage
+            study_name=cell.name, directions=study.directions, storage=storage
         )
-        made.set_metric_names(objectives(study))
+        made.set_metric_names([*study.objectives])
         for name, value in _facts(cell).items():
             made.set_user_attr(name, value)
         made.add_trials(_trials(study, frames))
     return made
 
 
-def objectives(study: Study) -> list[str]:
-    """The columns of the trials table that a study maximises."""
-    return [study.objective]
-
-
 def _facts(cell: TunedCell) -> dict[str, Any]:
     study = cell.study
     return {
         "study": study.name,
+        "phase": study.phase,
         "method": study.method.name,
         "distribution": str(study.distribution),
         "data set": study.data.label,
@@ -164,42 +159,99 @@ def _facts(cell: TunedCell) -> dict[str, Any]:
 
 
 def proposals(study: Study, frames: Frames) -> dict[int, pd.DataFrame]:
-    """The rows of the trials table by the number of the proposal that they tried."""
-    found = asked_by(study, frames.trials)
-    numbers = sorted({int(number) for number in found["number"].dropna()})
-    return {number: found[found["number"] == number].sort_values("seed") for number in numbers}
+    """The rows of the trials table by the number of the proposal that they tried: one a seed.
+
+    A trial may stand there for several grids. Where a proposal was tried again, because the search
+    whose genotype it trains was, the later one counts.
+    """
+    found = asked_by(study, frames.trials).dropna(subset="number")
+    found = found.sort_values(["number", "seed", "started_at"], kind="stable")
+    found = found.drop_duplicates(["number", "seed"], keep="last")
+    numbers = sorted({int(number) for number in found["number"]})
+    return {number: found[found["number"] == number] for number in numbers}
 
 
 def asked_by(study: Study, trials: pd.DataFrame) -> pd.DataFrame:
     """Trials that a study asked for itself, with ``number``: of the proposal, null for the winner.
 
-    A row each time: equal proposals are one trial. ``called`` is what the study called it.
+    A row each time: equal proposals are one trial. ``called`` is what a grid called it: of a
+    search the variant, of a retrain the recipe.
     """
+    name = "recipe" if study.phase == "retrain" else "variant"
     asking = trials[trials["study"].fillna("").str.contains(study.name, regex=False)]
     places, numbers, called = list[int](), list[int | None](), list[str]()
     for place, text in enumerate(asking["origins"]):
         for origin in json.loads(text):
-            # What goes on from a winner names its study as well, and the trial.
-            own = origin.get("proposal") is not None or origin.get("search_id") is None
+            # What goes on from the winner of a search names its study as well, and the search; the
+            # winner of a retraining names both too, and the point.
+            own = origin.get("search_id") is None or not (
+                origin.get("proposal") is None and origin.get("point") is None
+            )
             if origin.get("study") == study.name and own:
                 places.append(place)
                 numbers.append(origin.get("proposal"))
-                called.append(str(origin.get("variant", "")))
+                called.append(str(origin.get(name, "")))
     return asking.iloc[places].assign(number=pd.array(numbers, dtype="Int64"), called=called)
+
+
+def values_of(
+    study: Study, frames: Frames, found: Mapping[int, pd.DataFrame]
+) -> dict[int, list[float]]:
+    """The means of the objectives of those ``proposals`` that have a result with every seed."""
+    measured = {
+        number: mean_objectives(_measured(study, frames, rows))
+        for number, rows in found.items()
+        if state_of(study, rows) == "COMPLETE"
+    }
+    return {
+        number: [objective, cost or 0.0][: len(study.objectives)]
+        for number, (objective, cost) in measured.items()
+        if objective is not None
+    }
+
+
+def _measured(study: Study, frames: Frames, rows: pd.DataFrame) -> Iterator[Measured | None]:
+    for row in rows[rows["seed"].isin(study.seeds)].to_dict("records"):
+        objective = row[study.objective]
+        if pd.isna(objective):
+            yield None
+        elif not study.cost:
+            yield float(objective), 0.0
+        elif pd.isna(row["spec"]) or pd.isna(row["genotype_id"]):
+            yield None
+        else:
+            genotype = genotype_of(frames, row["genotype_id"])
+            yield float(objective), study.cost_of(trial_from_json(row["spec"]), genotype)
+
+
+def state_of(study: Study, rows: pd.DataFrame) -> str:
+    """The name of Optuna's state for what the seeds of a proposal have come to so far."""
+    there = set(rows["state"])
+    if State.PRUNED in there:
+        return "PRUNED"
+    if rows.empty or State.FAILED in there:
+        return "FAIL"
+    if there == {State.DONE} and set(study.seeds) <= set(rows["seed"]):
+        return "COMPLETE"
+    return "WAITING" if there == {State.WAITING} else "RUNNING"
 
 
 def _trials(study: Study, frames: Frames) -> list[optuna.trial.FrozenTrial]:
     found = proposals(study, frames)
+    values = values_of(study, frames, found)
     curves = _curves(study, frames, {key for rows in found.values() for key in rows["trial_id"]})
     nothing = frames.trials.iloc[:0]
     return [
-        _trial(study, found.get(number, nothing), curves)
+        _trial(study, found.get(number, nothing), values.get(number), curves)
         for number in range(max(found, default=-1) + 1)
     ]
 
 
 def _trial(
-    study: Study, rows: pd.DataFrame, curves: Mapping[str, Curve]
+    study: Study,
+    rows: pd.DataFrame,
+    values: list[float] | None,
+    curves: Mapping[str, Curve],
 ) -> optuna.trial.FrozenTrial:
     """A proposal: the mean over the seeds that tried it. Without rows, one that was lost."""
     import optuna
@@ -208,15 +260,14 @@ def _trial(
     spec = _spec(rows)
     chosen = dict(study.values_of(spec)) if spec is not None else {}
     inside = {name: value for name, value in chosen.items() if study.ranges[name].holds(value)}
-    state = getattr(states, _state(rows, len(study.seeds)))
-    values = [float(rows[name].mean(skipna=False)) for name in objectives(study)]
-    if state == states.COMPLETE and not all(map(isfinite, values)):
+    state = getattr(states, state_of(study, rows))
+    if state == states.COMPLETE and values is None:
         state = states.FAIL
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         made = optuna.trial.create_trial(
             state=state,
-            values=values if state == states.COMPLETE else None,
+            values=values,
             params=inside,
             distributions={n: d for n, d in study.distributions.items() if n in inside},
             user_attrs=_attributes(rows, {n: v for n, v in chosen.items() if n not in inside}),
@@ -233,31 +284,20 @@ def _spec(rows: pd.DataFrame) -> Trial | None:
     return None
 
 
-def _state(rows: pd.DataFrame, seeds: int) -> str:
-    """The name of Optuna's state for what all seeds of a proposal have come to."""
-    there = set(rows["state"])
-    if rows.empty or State.FAILED in there:
-        return "FAIL"
-    if "pruned" in there:
-        return "PRUNED"
-    if there == {State.DONE} and len(rows) >= seeds:
-        return "COMPLETE"
-    return "WAITING" if there == {State.WAITING} else "RUNNING"
-
-
 def _attributes(rows: pd.DataFrame, outside: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"trial ids": rows["trial_id"].tolist()}
     found["seeds"] = [None if pd.isna(seed) else int(seed) for seed in rows["seed"]]
     hours = rows["wall_s"].sum() / 3600
     found |= {"trial-hours": float(hours), "GPU-hours": float(rows["gpu_hours"].sum())}
-    errors = rows["error_message"].dropna().tolist()
-    found |= {"error": errors[0]} if errors else {}
+    for name, column in (("error", "error_message"), ("pruned by", "stop_reason")):
+        said = rows[column].dropna().tolist()
+        found |= {name: said[0]} if said else {}
     return found | ({"outside the ranges": dict(outside)} if outside else {})
 
 
 def _curves(study: Study, frames: Frames, ids: Collection[str]) -> dict[str, Curve]:
-    """The first objective of these trials after their epochs, where an epoch has it."""
-    value = objectives(study)[0]
+    """The objective of these trials after their epochs, where an epoch has it."""
+    value = study.objective
     if value not in frames.epochs:
         return {}
     rows = frames.epochs[frames.epochs["trial_id"].isin(ids)].dropna(subset=[value])

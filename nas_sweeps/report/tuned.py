@@ -6,6 +6,7 @@ seeds by which nothing was chosen: those of the grid but for those of the study.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from math import nan
 from pathlib import Path
@@ -18,7 +19,14 @@ from nas_sweeps.hints import did_you_mean
 from nas_sweeps.names import values_text
 from nas_sweeps.report.labels import retrains
 from nas_sweeps.report.spread import interval
-from nas_sweeps.report.studies import TunedCell, asked_by, objectives, proposals, tuned_cells
+from nas_sweeps.report.studies import (
+    TunedCell,
+    asked_by,
+    proposals,
+    state_of,
+    tuned_cells,
+    values_of,
+)
 from nas_sweeps.report.table1 import verdict
 from nas_sweeps.report.tables import is_fraction
 from nas_sweeps.store import Store
@@ -31,8 +39,9 @@ COLUMNS = [
     *("default", "default_n", "default_sd", "tuned", "tuned_n", "tuned_sd"),
     *("difference", "low", "high", "pairs", "seed_sd", "verdict"),
 ]
-SPENT = ["cell", "study", "budget", "tried", "failed", "objective", "default", "best", "number"]
-SPENT += ["gain", "values", "trials", "trial_hours", "gpu_hours"]
+SPENT = ["cell", "study", "budget", "tried", "pruned", "failed", "objective", "default", "best"]
+SPENT += ["number", "gain", "values", "trials", "trial_hours", "gpu_hours"]
+Pairs = Mapping[int, list[tuple[str, str]]]  # by seed: ids of the winner and of the defaults
 
 
 def tuned_against_default(store: Store | str | Path, value: str | None = None) -> pd.DataFrame:
@@ -61,11 +70,12 @@ def read_tuning(
 def against_default(
     frames: Frames, cells: Iterable[TunedCell], value: str | None = None
 ) -> pd.DataFrame:
-    """The winner of each study against the search with its defaults, seed by seed.
+    """The winner of each study against the same with the defaults, seed by seed.
 
-    Both are searched with equal images and equal seeds, and differences are paired by these.
-    Seeds that chose the winner are left out of means and differences: there the winner is the
-    best of all proposals, and would look better than it is.
+    Both are searched, or of a retraining that is tuned retrained from equal genotypes, with equal
+    images and equal seeds, and differences are paired by these. Seeds that chose the winner are
+    left out of means and differences: there the winner is the best of all proposals, and would
+    look better than it is. With two objectives, every point of the Pareto set is a winner.
 
     Args:
         value: the accuracy of retrained networks, a fraction in [0, 1]; None:
@@ -74,11 +84,12 @@ def against_default(
     Returns:
         A row for each winner and measure: ``of`` searches (the ``measure`` is the objective) and,
         where there are any, of the networks retrained from them (``measure`` is ``value``; under
-        each setting of retraining, ``what``). ``default`` and ``tuned`` are means over the ``_n``
-        such seeds that each has, with ``_sd``. ``difference`` is the mean of tuned - default over
-        ``pairs``, with ``low`` and ``high`` (95 %, Student's t; NaN for one pair). ``seed_sd`` is
-        how far seeds alone vary: the deviation of the defaults over all seeds. ``verdict`` is a
-        sentence.
+        each setting of retraining, ``what``). Where the retraining is tuned, ``of`` the networks
+        alone: of several genotypes, the mean under each seed. ``default`` and ``tuned`` are means
+        over the ``_n`` such seeds that each has, with ``_sd``. ``difference`` is the mean of
+        tuned - default over ``pairs``, with ``low`` and ``high`` (95 %, Student's t; NaN for one
+        pair). ``seed_sd`` is how far seeds alone vary: the deviation of the defaults over all
+        seeds. ``verdict`` is a sentence.
     """
     value = frames.headline if value is None else value
     if value not in ACCURACIES:
@@ -89,55 +100,71 @@ def against_default(
     rows: list[dict[str, Any]] = []
     for cell in cells:
         found = asked_by(cell.study, frames.trials)
+        searched = cell.study.phase == "search"
         for variant, won in found[found["number"].isna()].groupby("called", sort=False):
-            ids = _pairs(cell, won)
+            ids = _pairs(cell, won.drop_duplicates("trial_id"))
             key = {"cell": cell.name, "study": cell.study.name, "variant": str(variant)}
-            for measured in _measured(cell, frames, networks, value, ids):
-                rows.append(key | measured)
+            measured = (
+                _of_searches(cell, frames, networks, value, ids)
+                if searched
+                else [_of_retrains(cell, frames, value, ids)]
+            )
+            rows += [key | row for row in measured]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _pairs(cell: TunedCell, won: pd.DataFrame) -> dict[int, tuple[str, str]]:
-    """By seed: the id of the winner's search, and of the search with the defaults that it would
-    have been without tuning."""
-    study, ids = cell.study, dict[int, tuple[str, str]]()
+def _pairs(cell: TunedCell, won: pd.DataFrame) -> Pairs:
+    """By seed: the id of each of the winner's trials, and of the trial with the defaults that it
+    would have been without tuning."""
+    study, ids = cell.study, dict[int, list[tuple[str, str]]]()
     for trial_id, text in zip(won["trial_id"], won["spec"], strict=True):
         if not pd.isna(text):
             trial = trial_from_json(text)
-            default = study.trial(study.defaults(), trial.data, trial.seed)
-            ids[trial.seed] = trial_id, default.trial_id
+            genotype = getattr(trial, "genotype", None)  # of a search, none
+            default = study.final(study.defaults(), trial.data, trial.seed, genotype)
+            ids.setdefault(trial.seed, []).append((trial_id, default.trial_id))
     return ids
 
 
-def _measured(
+def _of_retrains(cell: TunedCell, frames: Frames, value: str, ids: Pairs) -> dict[str, Any]:
+    trials = frames.trials[frames.trials["state"] == State.DONE].set_index("trial_id")
+    row = {"of": "retrained", "measure": value, "what": ""}
+    return row | _against(cell, trials[value].astype("float64").dropna(), ids)
+
+
+def _of_searches(
     cell: TunedCell,
     frames: Frames,
     networks: pd.DataFrame,
     value: str,
-    ids: Mapping[int, tuple[str, str]],
+    ids: Pairs,
 ) -> Iterable[dict[str, Any]]:
-    (objective, *_) = objectives(cell.study)
+    objective = cell.study.objective
     searches = frames.trials[frames.trials["state"] == State.DONE].set_index("trial_id")
     yield {"of": "searches", "measure": objective, "what": ""} | _against(
         cell, searches[objective].astype("float64").dropna(), ids
     )
-    wanted = {one for pair in ids.values() for one in pair}
+    wanted = {one for pairs in ids.values() for pair in pairs for one in pair}
     for what, block in networks[networks["search_id"].isin(wanted)].groupby("what", observed=True):
         means = block.groupby("search_id")[value].mean().astype("float64")
         row = {"of": "retrained", "measure": value, "what": str(what)}
         yield row | _against(cell, means, ids)
 
 
-def _against(
-    cell: TunedCell, values: pd.Series[float], ids: Mapping[int, tuple[str, str]]
-) -> dict[str, Any]:
-    """Of one measure, whose ``values`` are by the id of the search."""
-    tuned, default = (
-        pd.Series({seed: values.get(pair[i], nan) for seed, pair in ids.items()}, dtype="float64")
-        for i in (0, 1)
-    )
-    fresh = [seed for seed in ids if seed not in cell.study.seeds]
-    pairs = (tuned - default)[fresh].dropna()
+def _against(cell: TunedCell, values: pd.Series[float], ids: Pairs) -> dict[str, Any]:
+    """Of one measure, whose ``values`` are by the id of the trial."""
+    each = pd.DataFrame(
+        [
+            (seed, values.get(tuned, nan), values.get(default, nan))
+            for seed, pairs in ids.items()
+            for tuned, default in pairs
+        ],
+        columns=["seed", "tuned", "default"],
+    ).astype({"tuned": "float64", "default": "float64"})
+    both = each.assign(difference=each["tuned"] - each["default"]).groupby("seed").mean()
+    tuned, default = both["tuned"], both["default"]
+    fresh = [seed for seed in both.index if seed not in cell.study.seeds]
+    pairs = both["difference"][fresh].dropna()
     low, high = interval(pairs.tolist())
     facts: dict[str, Any] = {}
     for name, of in (("default", default[fresh].dropna()), ("tuned", tuned[fresh].dropna())):
@@ -152,13 +179,22 @@ def _sd(values: pd.Series[float]) -> float:
 
 
 def _verdict(cell: TunedCell, facts: Mapping[str, Any], any_fresh: bool, seeds: int) -> str:
+    searched = cell.study.phase == "search"
     if not any_fresh:
+        done, more = ("searched", "search.seeds than tune.seeds_per_trial")
+        if not searched:
+            done, more = "retrained", "retrain.seeds than retrain.tune.seeds_per_trial"
         return (
-            f"Every seed that was searched ({seeds}) chose the winner, so its value is the best of "
-            "the proposals: give the grid more search.seeds than tune.seeds_per_trial."
+            f"Every seed that was {done} ({seeds}) chose the winner, so its value is the best of "
+            f"the proposals: give the grid more {more}."
         )
     if not facts["pairs"] and not facts["tuned_n"]:
         return "The winner has no result yet with a seed that did not choose it."
+    if not facts["pairs"] and not searched:
+        return (
+            "The defaults have no result with these seeds: run the grid into this store with "
+            "retrain.tune=null too, and with the default in the place of each range."
+        )
     if not facts["pairs"]:
         return (
             f"The defaults have no result with these seeds: list {cell.study.method.name} without "
@@ -186,6 +222,7 @@ def remarks(found: pd.DataFrame, cost: pd.DataFrame) -> Iterator[str]:
             f"study {row['study']} of {row['cell']}: {row['tried']} of {row['budget']} proposals "
         )
         said += f"tried in {hours}"
+        said += f", {row['pruned']} of them pruned" if row["pruned"] else ""
         if row["gain"] == row["gain"]:
             points = 100 * row["gain"] if is_fraction(row["objective"]) else row["gain"]
             said += (
@@ -199,7 +236,8 @@ def spent(frames: Frames, cells: Iterable[TunedCell]) -> pd.DataFrame:
     """What each study cost, and what it found within itself.
 
     Returns:
-        ``budget`` and ``tried`` proposals, how many of these ``failed`` or were left;
+        ``budget`` and ``tried`` proposals, how many of these a stop rule gave up (``pruned``), and
+        how many ``failed`` or were left;
         ``objective`` of the first proposal (``default``) and of the ``best``, its ``number``, the
         ``gain`` of the one over the other, which is that of the best of many and flatters, and its
         ``values``; ``trials`` and their hours (``trial_hours`` of wall time, ``gpu_hours``). With
@@ -208,27 +246,21 @@ def spent(frames: Frames, cells: Iterable[TunedCell]) -> pd.DataFrame:
     rows = []
     for cell in cells:
         found = proposals(cell.study, frames)
-        (objective, *_) = objectives(cell.study)
-        means = {number: _mean_of(of, objective, cell) for number, of in found.items()}
-        known = {number: mean for number, mean in means.items() if mean == mean}
+        known = {number: of[0] for number, of in values_of(cell.study, frames, found).items()}
         best = max(known, key=lambda number: known[number], default=None)
         trials = pd.concat(list(found.values())).drop_duplicates("trial_id")
-        over = {n for n, of in found.items() if not set(of["state"]) & {"running", "waiting"}}
-        default = means.get(0, nan)
+        states = Counter(state_of(cell.study, of) for of in found.values())
+        over, pruned = sum(states[end] for end in ("COMPLETE", "FAIL", "PRUNED")), states["PRUNED"]
+        default = known.get(0, nan)
         reached = nan if best is None else known[best]
         row = {"cell": cell.name, "study": cell.study.name, "budget": cell.budget}
-        row |= {"tried": len(over), "failed": len(over - known.keys()), "objective": objective}
+        row |= {"tried": over, "pruned": pruned, "failed": over - pruned - len(known)}
+        row |= {"objective": cell.study.objective}
         row |= {"default": default, "best": reached, "number": best, "gain": reached - default}
         row |= {"values": "" if best is None else _values_text(cell, found[best])}
         row |= {"trials": len(trials), "trial_hours": trials["wall_s"].sum() / 3600}
         rows.append(row | {"gpu_hours": trials["gpu_hours"].sum()})
     return pd.DataFrame(rows, columns=SPENT).astype({"number": "Int64"})
-
-
-def _mean_of(rows: pd.DataFrame, objective: str, cell: TunedCell) -> float:
-    if len(rows) < len(cell.study.seeds) or not (rows["state"] == State.DONE).all():
-        return nan
-    return float(rows[objective].astype("float64").mean(skipna=False))
 
 
 def _values_text(cell: TunedCell, rows: pd.DataFrame) -> str:

@@ -43,7 +43,8 @@ def tuning_figures(cell: TunedCell, study: optuna.Study) -> list[FigureEntry]:
     lead = FigureEntry(
         name=f"{named}-history",
         title=f"{cell.name}: history",
-        caption="Every proposal in its order, and the best so far; the first is the defaults.",
+        caption="Every proposal in its order, and the best so far; the first is the defaults."
+        + _pruned_text(study),
         needs=some,
         data=lambda frames: tried,
         draw=lambda data: _history(study),
@@ -66,7 +67,7 @@ def tuning_figures(cell: TunedCell, study: optuna.Study) -> list[FigureEntry]:
             name=f"{named}-importance" + (f"-{i + 1}" if several else ""),
             title=f"{cell.name}: what mattered" + (f", {_bare(name)}" if several else ""),
             caption="Importance of each parameter by PED-ANOVA (Watanabe et al., 2023), as Optuna "
-            f"computes it from {len(tried)} proposals: so few allow a guess, no more.",
+            f"computes it from {len(_complete(study))} proposals: so few allow a guess, no more.",
             needs=f"{FEW} proposals with results that differ",
             data=lambda frames, i=i: _importance(study, i),  # type: ignore[misc]
             draw=lambda data, i=i: _importances(study, i),  # type: ignore[misc]
@@ -112,6 +113,14 @@ def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     import optuna
 
     return study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+
+
+def _pruned_text(study: optuna.Study) -> str:
+    """Which proposals have no point because a stop rule gave them up; nothing where none was."""
+    import optuna
+
+    pruned = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.PRUNED,))
+    return f" {len(pruned)} were pruned by a stop rule and have no point." if pruned else ""
 
 
 def _tried(study: optuna.Study) -> pd.DataFrame:

@@ -46,6 +46,11 @@ def named_winners(data: pd.DataFrame) -> list[tuple[str, Genotype]]:
     return named
 
 
+def genotype_of(frames: Frames, genotype_id: str) -> Genotype:
+    """The genotype with this id, which a trial of these tables has."""
+    return from_rows(frames.genotypes[frames.genotypes["genotype_id"] == genotype_id])
+
+
 def from_rows(edges: pd.DataFrame) -> Genotype:
     """A genotype from its rows of the genotypes table."""
     cells = dict(list(edges.groupby("cell")[["operation", "source", "node"]]))

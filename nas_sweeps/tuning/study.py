@@ -8,7 +8,6 @@ holds, and so it does not matter who asks, when, and what has died in between.
 from __future__ import annotations
 
 import hashlib
-import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -92,6 +91,11 @@ class Study(Identified):
     def objectives(self) -> tuple[str, ...]:
         """What is maximised, and what is minimised, if anything."""
         return (self.objective, self.cost) if self.cost else (self.objective,)
+
+    @property
+    def directions(self) -> list[Any]:
+        """Of the objectives, as Optuna says it."""
+        return ["maximize", "minimize"][: len(self.objectives)]
 
     def cost_of(self, trial: Trial, genotype: Genotype) -> float:
         """What of a trial is minimised; 0 with one objective."""
@@ -289,16 +293,16 @@ def _ask(study: Study, told: tuple[Told, ...], running: tuple[Values, ...]) -> V
 @contextmanager
 def quiet() -> Iterator[None]:
     """Inside, Optuna says nothing of studies that are made, nor of what is experimental."""
-    import optuna
+    from optuna import exceptions, logging
 
-    before = optuna.logging.get_verbosity()
+    before = logging.get_verbosity()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.logging.set_verbosity(logging.WARNING)
+        warnings.simplefilter("ignore", exceptions.ExperimentalWarning)
+        logging.set_verbosity(logging.WARNING)
         try:
             yield
         finally:
-            optuna.logging.set_verbosity(before)
+            logging.set_verbosity(before)
 
 
 def _known(
@@ -307,8 +311,7 @@ def _known(
     """An Optuna study that knows these results, and which proposals run."""
     import optuna
 
-    ways: list[Any] = ["maximize", "minimize"][: len(study.objectives)]
-    made = optuna.create_study(directions=ways, sampler=_sampler(study, sampler, 0, 0))
+    made = optuna.create_study(directions=study.directions, sampler=_sampler(study, sampler, 0, 0))
     spans, distributions = study.ranges, _distributions(study)
     states = optuna.trial.TrialState
     everything = [(one, _state(one, _measured(study, one))) for one in told]

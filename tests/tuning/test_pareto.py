@@ -18,6 +18,7 @@ from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.space.size import size_of
 from nas_sweeps.store.records import State
 from nas_sweeps.sweep.run import run
+from nas_sweeps.tuning import Told
 from tests.sweep.tiny import TINY
 from tests.verbs import cli
 
@@ -221,3 +222,34 @@ def test_mistakes_are_told(tune: dict[str, Any], said: str) -> None:
     with pytest.raises(GridError) as refused:
         grid(**tune)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("phase", ["search", "retrain"])
+def test_a_stop_rule_knows_one_objective(phase: str) -> None:
+    tree: dict[str, Any] = {
+        "data": {"dataset": "digits"},
+        "search": {"methods": ["darts"], "distributions": ["balance"]},
+        "retrain": {"recipe": {"images": "search_half"}},
+    }
+    tree[phase]["recipe"] = tree[phase].get("recipe", {}) | {"lr": LR | {"low": 1e-6}}
+    tune = {"trials": 4, "objective": BOTH}
+    tree |= {"tune": tune} if phase == "search" else {"retrain": tree["retrain"] | {"tune": tune}}
+    tree[phase]["stop"] = {"collapse": {"not_finite": True}}
+    Grid.from_dict(tree)
+    tree[phase]["stop"] = {"rule": "asha"}
+    place = "tune" if phase == "search" else "retrain.tune"
+    said = rf"{place}.objective: there are two objectives, and {phase}.stop.rule: asha compares"
+    with pytest.raises(GridError, match=said) as raised:
+        Grid.from_dict(tree)
+    assert str(raised.value).count("\n") == 0, "one message"
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_a_collapsed_proposal_leaves_two_objectives_tellable(sampler: str) -> None:
+    (study,) = {e.study for e in plan(grid(sampler=sampler, startup=2)).searches}
+    told = [Told(study.defaults(), 0.5, 1e5)]
+    for number in range(1, 6):
+        collapsed = number % 2
+        values = study.propose(told, [])
+        told.append(Told(values, None, None, ()) if collapsed else Told(values, 0.4, 9e4))
+    assert len({one.values for one in told}) == 6
