@@ -89,7 +89,7 @@ class Meter:
             + f"{kib / n:10.1f}"
             for n, wall, cpu, kib, *counts in self.lines
         ]
-        cpu_s = sum(line[2] for line in self.lines) / self.ended
+        cpu_s = sum(line[2] for line in self.lines) / max(1, sum(line[0] for line in self.lines))
         share = cpu_s / (TRIAL_S / slots)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return "\n".join(
@@ -197,13 +197,11 @@ def main() -> None:
             executor = Ray()
             _start_ray(asked.slots)
             _count_ends(meter)
-        _run(
-            grid_of(asked.trials, gpus=0.0 if asked.ray else 1.0),
-            Path(folder),
-            executor,
-            asked.profile,
-        )
-        print(meter.told(asked.slots))
+        grid = grid_of(asked.trials, gpus=0.0 if asked.ray else 1.0)
+        try:
+            _run(grid, Path(folder), executor, asked.profile)
+        finally:  # what was measured until somebody stopped it is something too
+            print(meter.told(asked.slots))
         began = time.perf_counter()
         settled = Store(folder).settled()
         print(f"the next run reads {len(settled)} results in {time.perf_counter() - began:.2f} s")

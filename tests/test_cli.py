@@ -163,6 +163,7 @@ def test_run_status_table_and_run_again(tiny: Path, first: tuple[Path, Done]) ->
     assert second.returncode == 0
     assert "nothing to run" in second.stdout
     status = cli("status", store)
+    assert "trials held " in status.stdout
     totals = next(line for line in status.stdout.splitlines() if " all " in line)
     assert numbers(totals) == [2, 0, 2]
     table = cli("table", store, "--value", "num_params")

@@ -26,6 +26,7 @@ from nas_sweeps.watch.lines import span
 
 if TYPE_CHECKING:
     from nas_sweeps.cost.measured import Measured
+    from nas_sweeps.cost.used import Used
 
 Needs = Mapping[str, Resources]
 TWO_WAYS = (
@@ -216,6 +217,16 @@ def bounds_text(schedule: Schedule) -> str:
     return (
         f"          {over:.0%} above the lower bound {span(schedule.bound_s)} "
         f"(work / slots {span(schedule.work_bound_s)}, longest chain {span(schedule.path_bound_s)})"
+    )
+
+
+def used_text(found: Used) -> str:
+    """How much of their room trials held, and how far that was from the best there could be."""
+    room = _count(int(found.room), "GPU" if found.gpus else "slot")
+    over = max(found.took_s / found.bound_s - 1, 0.0)
+    return (
+        f"trials held {found.share:.0%} of {room} for {span(found.took_s)}, "
+        f"{over:.0%} above the lower bound {span(found.bound_s)} of these trials"
     )
 
 

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from nas_sweeps.cli.estimate_view import EstimateOptions, estimate_view, latest_text
+from nas_sweeps.cli.estimate_view import EstimateOptions, estimate_view, latest_text, used_text
 from nas_sweeps.cli.studies_view import studies_lines
 from nas_sweeps.data.profiles import known_counts, known_remarks
 from nas_sweeps.grid import Entry, Grid, GridError, plan
@@ -163,6 +163,16 @@ def _grid_status(kept: dict[str, Any], keeper: Store) -> Iterator[RenderableType
     estimated = latest_text(keeper.layout, grid_digest(grid.to_json()))
     if estimated is not None:
         yield estimated
+    yield from _used_lines(grid, scheduler, keeper)
+
+
+def _used_lines(grid: Grid, scheduler: Scheduler, keeper: Store) -> Iterator[str]:
+    from nas_sweeps.cost.used import used
+
+    needs = {phase: grid.resources(phase) for phase in grid.phases}
+    found = used(keeper, scheduler.trial_ids(), needs)
+    if found is not None:
+        yield used_text(found)
 
 
 def results_view(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -201,12 +203,16 @@ def test_a_run_keeps_its_estimate_and_status_says_how_wrong_it_was(
     assert Store(there).layout.estimates() == [writer], "nothing to do is no estimate"
 
 
-def test_a_run_that_was_stopped_counts_what_it_did(measured: Shop, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_counts_what_it_did(
+    measured: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(monotonic=count(step=9.0).__next__)  # seconds pass as it is looked at
+    monkeypatch.setattr("nas_sweeps.sweep.estimate.time", clock)
     grid, there = grid_of(search__seeds=[5]), tmp_path / "there"
     source = measured.store.root
     with pytest.raises(KeyboardInterrupt):
         run(grid, there, executor=Instant(stop_after=1), console="none", source=source)
-    assert "that run did 1 of them, in 0s of work where 36s was estimated" in printed(
+    assert "that run did 1 of them, in 18s of work where 36s was estimated: 50% less" in printed(
         status_view(str(there))
     )
     assert run(grid, there, executor=Instant(), console="none", source=source).complete
