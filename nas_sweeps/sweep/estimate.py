@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from nas_sweeps.cost.forecast import forecast
 from nas_sweeps.cost.measured import epochs_begun, measure
@@ -16,6 +15,7 @@ from nas_sweeps.grid import Grid
 from nas_sweeps.schedule import Scheduler, Task
 from nas_sweeps.store import Result, State, Store
 from nas_sweeps.store.layout import Writer
+from nas_sweeps.store.trial_files import now
 from nas_sweeps.sweep.watcher import Watcher
 from nas_sweeps.trial import Trial
 
@@ -58,7 +58,7 @@ class EstimateRecorder(Watcher):
             self._rates = rates
             self.kept = EstimateRecord(
                 grid=self.digest,
-                began=datetime.now(UTC).isoformat(timespec="microseconds"),
+                began=now(),
                 trials=found.trials,
                 wall_s=found.wall(needs, room)[0],
             )

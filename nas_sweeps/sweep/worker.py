@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -28,7 +27,7 @@ from nas_sweeps.store import Result, State, Store
 from nas_sweeps.store.layout import Checkpoint
 from nas_sweeps.store.ledger import KEPT, AlreadyDone, Attempt, Overtaken
 from nas_sweeps.store.records import AttemptState
-from nas_sweeps.store.trial_files import all_checkpoints
+from nas_sweeps.store.trial_files import all_checkpoints, now
 from nas_sweeps.sweep.checkpoint import Content, Damaged, digest, encode, not_usable, read, state_of
 from nas_sweeps.sweep.failures import is_transient
 from nas_sweeps.sweep.judge import GivenUp, Judge
@@ -157,7 +156,7 @@ class _Worker:
 
     def run(self, resources: Resources, stop_reason: Callable[[], str | None]) -> Result | None:
         """Raises Overtaken, or OSError where the store cannot be written to."""
-        started_at = _now()
+        started_at = now()
         try:
             self._choose_device(resources)
             ended = {"state": State.DONE} | self._train(stop_reason)
@@ -175,7 +174,7 @@ class _Worker:
             cost=self.accounts.total(),
             attempt=self.attempt.number,
             started_at=started_at,
-            finished_at=_now(),
+            finished_at=now(),
             device=device_name(self.device),
             numerics=self.numerics[-1] if self.numerics else None,
             numerics_changed=changes(self.numerics) if self.numerics else None,
@@ -390,10 +389,6 @@ def epoch_text(row: Row, epochs_total: int) -> str:
         f"{row['stage']:<8} {row['epoch']:>3}/{epochs_total:<3} | loss {row['loss_weights']:7.3f}"
         f" | {accuracy_text(row)} | {row['epoch_s']:6.1f} s | {row['peak_mem_gib']:5.1f} GiB"
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 if __name__ == "__main__":
