@@ -140,7 +140,7 @@ def _alone(device: torch.device, kind: Precision, threads: int) -> Iterator[Erro
     largest are computed as training computes them."""
     maps = torch.bfloat16 if kind == "bf16" else torch.float32
     largest = max(comparison.SIZES, key=lambda size: size[0] * size[1] * math.prod(size[2]))
-    # On a GPU cuDNN takes a tenth of a second for every convolution of a size that it has not seen.
+    # On an H200 three sizes took half a minute: cuDNN prepares each convolution that is new to it.
     sizes = comparison.SIZES[:ON_GPU] if device.type == "cuda" else comparison.SIZES
     for size in sizes:
         batch, channels, pixels = size
