@@ -270,6 +270,14 @@ def objectives(value: Any) -> tuple[str, ...]:
     return tuple(sorted(named, key=OBJECTIVE.__ne__))
 
 
+def pareto(value: Any) -> Any:
+    """How many points of a Pareto set are gone on with: a number, or all."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if value in (None, "all") or whole:
+        return value
+    raise problem(f"{shown(value)} is no number of points; write one from 1, or all")
+
+
 def method_specs(value: Any) -> Any:
     """``[darts, {fairdarts: {zero_one: l1}}]`` with every knob resolved; ranges stay ranges."""
     if not isinstance(value, (list, tuple)):

@@ -37,7 +37,8 @@ def short(value: Stop) -> dict[str, Any]:
 
 def check_search(stop: Stop, recipe: SearchRecipe, found: Problems) -> None:
     """What does not go together."""
-    if stop.rule != "none":
+    collapse = stop.collapse
+    if stop.rule != "none" or (collapse.skip_connections, collapse.alpha_entropy) != (None, None):
         _check_epochs(stop, "search.recipe", recipe, found)
 
 
@@ -61,6 +62,9 @@ def check_retrain(stop: Stop, recipes: Mapping[str, RetrainRecipe], found: Probl
 
 def remarks(search: SearchSection, retrain: RetrainSection) -> Iterator[str]:
     """What a person should know of what the rules compare."""
+    for name, asked in (("search", search.stop), ("retrain", retrain.stop)):
+        if not asked and asked != Stop():
+            yield f"{name}.stop names neither a rule nor a collapse, and so stops nothing"
     plain = not ranges_of(search.recipe) and not all(map(ranges_of, search.methods))
     if search.stop.rule != "none" and plain and search.methods:
         if len(set(search.seeds)) == 1:
@@ -84,7 +88,9 @@ def _check_epochs(
             f"({where}.epochs); write a smaller number",
             *("stop", "after_epochs"),
         )
-    elif not any(epoch % every == 0 for epoch in range(stop.after_epochs, last)):
+    elif stop.rule != "none" and not any(
+        epoch % every == 0 for epoch in range(stop.after_epochs, last)
+    ):
         found.add(
             f"compares what is measured after epoch {stop.after_epochs} and before the last, and "
             f"{where}.test_every: {every} measures nothing there; lower it",

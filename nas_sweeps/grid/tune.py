@@ -37,7 +37,8 @@ class TuneSection(Section):
     parallel: Positive = 4  # proposals that do not wait for each other
     seeds_per_trial: Positive = 1  # over which the objective is averaged: the first of the phase
     seed: Seed = 0  # of the sampler
-    pareto: Positive | Literal["all"] | None = None  # points of a Pareto set; None: POINTS
+    # Points of a Pareto set that are gone on with; None: POINTS.
+    pareto: Annotated[int | Literal["all"] | None, PlainValidator(axes.pareto)] = None
 
     @property
     def cost(self) -> str:

@@ -95,7 +95,7 @@ def cell_named(cells: Sequence[TunedCell], name: str, store: str) -> TunedCell:
     found = exact or begun
     if len(found) != 1:
         known = "; ".join(f"{cell.name} ({cell.study.name})" for cell in cells)
-        hint = did_you_mean(name, [cell.name for cell in cells])
+        hint = "" if found else did_you_mean(name, [cell.name for cell in cells])
         what = "several studies are" if found else "no study is"
         raise ValueError(f"{what} called '{name}' in store '{store}': choose from {known}{hint}")
     return found[0]

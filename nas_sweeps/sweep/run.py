@@ -85,7 +85,8 @@ class Summary:
             for state, n in of.items()
             if n
         ]
-        return f"{', '.join(parts)}; {self.started} run now; store: {self.store}"
+        said = ", ".join(parts) or "no trial is planned here"
+        return f"{said}; {self.started} run now; store: {self.store}"
 
 
 def run(
