@@ -134,17 +134,8 @@ def _range(
     if unknown := set(value) - _WORDS:
         found.add(f"a range has no {', '.join(sorted(map(str, unknown)))}; write {_FORMS}", *place)
         return None
-    made = (_choices if "choices" in value else _between)(value, kinds, found, *place)
-    if made is not None and "default" in value and not made.holds(value["default"]):
-        said = f"the default {shown(value['default'])} is outside of the range; write one inside"
-        found.add(f"{said}, or leave it out", *place)
-        return None
-    return made
-
-
-def _between(
-    value: Mapping[str, Any], kinds: tuple[Any, ...], found: Problems, *place: str | int
-) -> Range | None:
+    if "choices" in value:
+        return _choices(value, kinds, found, *place)
     low: Any = value.get("low")
     high: Any = value.get("high")
     log = value.get("log", False)

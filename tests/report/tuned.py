@@ -24,8 +24,8 @@ def grid(methods: Any = ("fairdarts", FAIRDARTS), recipe: Any = None, **tune: An
 
 
 def failing_grid() -> Grid:
-    """DARTS with two seeds a proposal, most of which diverge; the usual rate is outside the range."""
-    lr = {"low": 100, "high": 1e6, "log": True}
+    """DARTS with two seeds a proposal, most of which diverge; its default is outside the range."""
+    lr = {"low": 100, "high": 1e6, "log": True, "default": 0.025}
     return grid(["darts"], {"lr": lr}, seeds_per_trial=2, startup=5)
 
 
