@@ -7,17 +7,18 @@ differs between them, and of none while it does not.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from nas_sweeps.names import DISTRIBUTION, TUNED, UNKNOWN, distribution_name, method_name
 from nas_sweeps.store.records import State
 from nas_sweeps.tables import Frames, attributed
-from nas_sweeps.tables.summary import recipe_part, without_proposals
+from nas_sweeps.tables.summary import CELL, recipe_part, without_proposals
 
 KINDS = ("balance", "uniform", "natural", "exp", "step")
 
@@ -96,10 +97,7 @@ def caveats(found: pd.DataFrame) -> Iterator[str]:
                 f"{method}: {', '.join(sorted(str(v or 'default') for v in values))}"
                 for method, values in each.items()
             )
-    variants = " ".join(map(str, named["variant"].dropna().unique()))
-    budgets = sorted({int(number) for number in re.findall(rf"{TUNED}(\d+)", variants)})
-    if budgets:
-        yield _tuned_text(budgets)
+    yield from _tuned_text(set(_won(named)))
 
 
 def given_up(frames: Frames) -> Iterator[str]:
@@ -119,14 +117,69 @@ def given_up(frames: Frames) -> Iterator[str]:
     )
 
 
-def _tuned_text(budgets: Sequence[int]) -> str:
-    said = (
-        f"{TUNED}{budgets[-1]} is the winner of {budgets[-1]} proposals of a study, by the "
-        "validation half, searched again with every seed"
+class _Won(NamedTuple):
+    """A winner, or with two objectives the points, of so many proposals of a cell's study."""
+
+    cell: tuple[str, ...]
+    study: str
+    budget: int
+    points: bool
+
+
+def _won(found: pd.DataFrame) -> Iterator[_Won]:
+    """What the variants of these trials say of studies, as ``attributed`` has them."""
+    tuned = found[found["variant"].fillna("").str.contains(TUNED, regex=False)]
+    told = tuned[[name for name in (*CELL, "study", "origins") if name in tuned]]
+    for row in told.drop_duplicates().to_dict("records"):
+        cell = tuple(str(row.get(name)) for name in CELL if name != "variant")
+        study = row.get("study")
+        pairs = [("" if pd.isna(study) else str(study), str(row["variant"]))]
+        if "+" in pairs[0][0]:  # of a search that won several, its origins say which won what
+            origins = json.loads(row.get("origins") or "[]")
+            pairs = [(o.get("study") or "", o.get("variant", "")) for o in origins]
+        for name, variant in pairs:
+            for budget, point in re.findall(rf"{TUNED}(\d+)( #\d+)?", variant):
+                yield _Won(cell, name, int(budget), bool(point))
+
+
+def _tuned_text(won: Collection[_Won]) -> Iterator[str]:
+    """A line that says what the variants of winners stand for.
+
+    The studies are named where a cell has several, and where one number of proposals is all that
+    one study had and the first few of another one.
+    """
+    latest: dict[str, int] = {}
+    for one in won:
+        latest[one.study] = max(one.budget, latest.get(one.study, 0))
+    older = {one for one in won if one.budget < latest[one.study]}
+    per_cell = Counter(cell for cell, _ in {(one.cell, one.study) for one in won})
+    named = max(per_cell.values(), default=0) > 1 or bool(
+        {one.budget for one in older} & {one.budget for one in won if one not in older}
     )
-    for few in reversed(budgets[:-1]):
-        said += f"; {TUNED}{few} that of its first {few}, from when its budget was smaller"
-    return said
+    said: list[str] = []
+    for points in (False, True):
+        kind = [one for one in won if one.points is points]
+        groups = {(one in older, -one.budget) for one in kind}
+        for i, (old, negative) in enumerate(sorted(groups)):
+            budget = -negative
+            names = {one.study for one in kind if (one in older, one.budget) == (old, budget)}
+            who = f"{TUNED}{budget}" + (" #k" if points else "")
+            who += f" of {', '.join(sorted(names))}" if named else ""
+            if i:
+                first = "its first " if old else ""
+                what = f"{'those' if points else 'that'} of {first}{budget}"
+                said.append(f"{who} {what}" + (", from when its budget was smaller" if old else ""))
+                continue
+            proposals = f"{budget} proposals of {'its' if named else 'a'} study"
+            said.append(
+                f"{who} are points of the Pareto set of {proposals}, #k for proposal k, by the "
+                "validation half and a second objective, searched again with every seed"
+                if points
+                else f"{who} is the winner of {proposals}, by the validation half, searched again "
+                "with every seed"
+            )
+    if said:
+        yield "; ".join(said)
 
 
 def panel_names(trials: pd.DataFrame) -> pd.Series:

@@ -97,6 +97,9 @@ def against_default(
         raise ValueError(f"value: '{value}' is not one of {', '.join(ACCURACIES)}{hint}")
     networks = retrains(frames)
     networks = networks[networks["state"] == State.DONE].dropna(subset=[value])
+    cells = list(cells)
+    tuned = {cell.study.name for cell in cells if cell.study.phase != "search"}
+    networks = networks.assign(tuned=networks["study"].isin(tuned))
     rows: list[dict[str, Any]] = []
     for cell in cells:
         found = asked_by(cell.study, frames.trials)
@@ -145,10 +148,25 @@ def _of_searches(
         cell, searches[objective].astype("float64").dropna(), ids
     )
     wanted = {one for pairs in ids.values() for pair in pairs for one in pair}
-    for what, block in networks[networks["search_id"].isin(wanted)].groupby("what", observed=True):
+    for what, block in _compared(networks[networks["search_id"].isin(wanted)]):
         means = block.groupby("search_id")[value].mean().astype("float64")
         row = {"of": "retrained", "measure": value, "what": str(what)}
         yield row | _against(cell, means, ids)
+
+
+def _compared(networks: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Networks by the setting of their retraining, but for those that are listed already.
+
+    Where a study of the retraining chose what another grid retrains with, the same trials have two
+    names, and the one that the study gives them is left out.
+    """
+    blocks = [(str(what), of) for what, of in networks.groupby("what", observed=True)]
+    listed: list[set[tuple[str, str]]] = []
+    for what, of in sorted(blocks, key=lambda block: bool(block[1]["tuned"].all())):
+        pairs = set(zip(of["search_id"], of["trial_id"], strict=True))
+        if pairs not in listed:
+            listed.append(pairs)
+            yield what, of
 
 
 def _against(cell: TunedCell, values: pd.Series[float], ids: Pairs) -> dict[str, Any]:

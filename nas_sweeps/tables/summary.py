@@ -66,11 +66,20 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
     if tuned.any():  # by what tuned it: each has values of its own, and they are to compare
         named = [_tuned(*pair) for pair in zip(out["setting"], out["recipe"], strict=True)]
         out["setting"] = out["setting"].where(~tuned, _text(named))
+        # What a study found may be what another grid asks for: that has the grid's names alone.
+        given = [_given_names(json.loads(text)) for text in retrains["origins"].iloc[position]]
+        out["recipe"] = out["recipe"].where(tuned | out["recipe"].isna(), _text(given))
     settings = frames.trials.set_index("trial_id")["setting"]
     out["search_setting"] = out["search_id"].map(settings)
     out["recipe"] = recipe_names(out)
     out["study"] = _text([o.get("study") for o in origins])
     return _called_tuned(out, "search_setting", untuned)
+
+
+def _given_names(origins: list[dict[str, Any]]) -> str | None:
+    """The names that grids give to the recipe of a trial, without those of a study's winner."""
+    names = {o["recipe"] for o in origins if o.get("recipe") and o.get("point") is None}
+    return "+".join(sorted(names)) or None
 
 
 def _tuned(setting: Any, recipe: Any) -> str | None:

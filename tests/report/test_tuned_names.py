@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import nas_sweeps as ns
@@ -87,6 +89,58 @@ def test_an_older_winner_is_told_apart(store: Path, grown: Frames) -> None:
     assert "tuned=2" in done.stdout
     assert said in done.stdout.replace("\n", " ")
     assert "| fairdarts | tuned=6 |" in table_text(grown, format="markdown")
+
+
+def won(*rows: tuple[str, str, float]) -> pd.DataFrame:
+    """Retrains by variant, study and mu, as ``attributed`` has them."""
+    found = pd.DataFrame(rows, columns=["variant", "study", "mu"])
+    return found.assign(
+        method="darts",
+        dataset="digits",
+        distribution="exp",
+        total=None,
+        n_max=None,
+        pretrain="none",
+        state="done",
+    )
+
+
+BY = ", by the validation half, searched again with every seed"
+
+
+def test_a_study_that_replaced_another_one_is_not_its_larger_budget() -> None:
+    *_, said = caveats(
+        won(("tuned=2 of aa", "aa", 0.1), ("tuned=2 of bb", "bb", 0.1), ("tuned=3", "bb", 0.1))
+    )
+    assert said == (
+        f"tuned=3 of bb is the winner of 3 proposals of its study{BY}; tuned=2 of aa that of 2; "
+        "tuned=2 of bb that of its first 2, from when its budget was smaller"
+    )
+
+
+def test_budgets_of_two_cells_are_not_one_that_grew() -> None:
+    *_, said = caveats(won(("tuned=2", "aa", 0.1), ("tuned=3", "bb", 0.2)))
+    assert said == f"tuned=3 is the winner of 3 proposals of a study{BY}; tuned=2 that of 2"
+
+
+def test_a_search_that_won_two_studies_is_counted_for_each() -> None:
+    origins = [{"study": "aa", "variant": "tuned=2"}, {"study": "bb", "variant": "tuned=3"}]
+    found = won(("tuned=2+tuned=3 of aa+bb", "aa+bb", 0.1)).assign(origins=json.dumps(origins))
+    *_, said = caveats(found)
+    assert said == (
+        f"tuned=3 of bb is the winner of 3 proposals of its study{BY}; tuned=2 of aa that of 2"
+    )
+
+
+def test_points_of_a_pareto_set_are_no_winner() -> None:
+    *_, said = caveats(
+        won(("tuned=8 #1", "aa", 0.1), ("tuned=8 #4", "aa", 0.1), ("tuned=2 #1", "aa", 0.1))
+    )
+    assert said == (
+        "tuned=8 #k are points of the Pareto set of 8 proposals of a study, #k for proposal k, by "
+        "the validation half and a second objective, searched again with every seed; tuned=2 #k "
+        "those of its first 2, from when its budget was smaller"
+    )
 
 
 def test_a_table_without_anything_tuned_is_as_ever(frames: Frames) -> None:

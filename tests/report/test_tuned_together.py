@@ -13,6 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 import nas_sweeps as ns
+from nas_sweeps.report.labels import retrains
 from nas_sweeps.report.page import write_report
 from nas_sweeps.report.studies import proposals, state_of, tuned_cells
 from nas_sweeps.report.tuned import read_tuning
@@ -38,6 +39,11 @@ def worked(store: Path, *trees: Any) -> Frames:
         for tree in trees:
             assert run(ns.Grid.from_dict(tree), store, executor="inline", console="none").complete
     return load(store)
+
+
+def worked_in(store: Path, *trees: Any) -> Path:
+    worked(store, *trees)
+    return store
 
 
 def search(**changes: Any) -> dict[str, Any]:
@@ -173,6 +179,26 @@ def test_tuned_retrains_are_paired_by_genotype_and_seed(stores: dict[str, Path])
         assert len(differences) == 2
         assert row["difference"] == pytest.approx(mean(differences))
     assert cost["tried"].tolist() == [4, 4]
+
+
+def test_networks_with_two_names_are_compared_once(tmp_path: Path) -> None:
+    """A study of the retraining that chooses the defaults names the trials of an untuned one."""
+    tree = search(seeds=2, methods=["fairdarts", {"fairdarts": {"zero_one_weight": WEIGHT}}])
+    searched = tree | {"tune": {"trials": 2, "startup": 2}}
+    recipe = TINY["retrain"]["recipe"] | {"lr": LR}  # type: ignore[index]
+    both = searched | {"retrain": {"recipe": recipe, "tune": {"trials": 1, "per": "cell"}}}
+    before = read_tuning(worked_in(tmp_path, searched))[0]
+    assert sorted(before["of"]) == ["retrained", "searches"]
+    store = worked_in(tmp_path, both)
+    assert len(tuned_cells(Store(store), load(store))) > 1, "else this shows nothing"
+    found = read_tuning(store)[0]
+    found = found[found["cell"] == FAIR]
+    assert sorted(found["of"]) == ["retrained", "searches"]
+    assert found["difference"].tolist() == before["difference"].tolist()
+    networks = retrains(load(store))
+    tuned = networks["setting"].str.startswith("tuned=1")
+    assert set(networks["what"][tuned]) == {"tuned=1"}
+    assert not networks["what"][~tuned].str.contains("tuned").any()
 
 
 def test_a_study_of_a_cell_counts_each_seed_once(tmp_path: Path) -> None:
