@@ -25,7 +25,11 @@ clean_up() {
 }
 # The first process of a host is the child of `unshare`, which dies with it.
 first() { pgrep --parent "${hosts[$1]}"; }
-kill_host() { kill -KILL "$(first "$1")" 2>/dev/null; wait "${hosts[$1]}" 2>/dev/null; unset "hosts[$1]"; }
+kill_host() {  # whether it lives or has ended by itself
+    kill -KILL "$(first "$1")" 2>/dev/null || true
+    wait "${hosts[$1]}" 2>/dev/null || true
+    unset "hosts[$1]"
+}
 trap clean_up EXIT
 clean_up
 rm -rf "${folder:?}"/{store,quiet,log,nodes}
@@ -66,7 +70,7 @@ worker h1
 worker h2
 until_nodes 3
 
-sweep=(nas-sweeps run experiments/quickstart.yaml --set 'search.distributions=[{exp: 0.1}]' --set retrain.recipe.epochs=40)
+sweep=(nas-sweeps run experiments/quickstart.yaml --set 'search.distributions=[{exp: 0.1}]' --set retrain.recipe.epochs=160)
 run() { on h0 "${sweep[@]}" --store "$folder/store" --address auto >>"$folder/log/run" 2>&1; }
 until_line() {  # NUMBER PATTERN: until the run's log has so many such lines
     for _ in {1..1200}; do
@@ -87,7 +91,7 @@ ip link set "$tag-h1" down
 sleep 5
 ip link set "$tag-h1" up
 [[ $(nodes) == 3 ]]
-until_line 2 "^retrain .*\| train +5/40"
+until_line 2 "^retrain .*\| train +5/160"
 
 echo "== h1 has no network until Ray gives it up; its trial goes on elsewhere, and it writes on"
 ip link set "$tag-h1" down
