@@ -7,9 +7,8 @@ from nas_sweeps.space.lanes.ready import Need
 from nas_sweeps.space.network import Network
 from nas_sweeps.space.published import published
 from nas_sweeps.space.supernet import Supernet
-from nas_sweeps.trial import Precision
+from tests.gpu.parts import KINDS
 
-KINDS: tuple[Precision, ...] = ("tf32", "bf16", "fp32")
 IMAGE = (3, 32, 32)
 
 

@@ -29,11 +29,17 @@ import torch
 
 from nas_sweeps.bench.options import Options, Task
 from nas_sweeps.space.verified import model as device_model
+from nas_sweeps.trial import Precision
 
-KINDS = ("tf32", "bf16", "fp32")
+KINDS: tuple[Precision, ...] = ("tf32", "bf16", "fp32")
 ENDING_S = 10.0  # for pytest to say what has failed
 COLLECTED = re.compile(r"^(\d+)/\d+ tests collected")
-WITH_GPU_TESTS = ("tests/gpu", "tests/data", "tests/train/test_recorded.py")
+WITH_GPU_TESTS = (
+    "tests/gpu",
+    "tests/data",
+    "tests/train/test_bilevel.py",
+    "tests/train/test_recorded.py",
+)
 VERSIONS = ("nas_sweeps", "torch", "triton", "numpy", "pyarrow")
 
 
@@ -126,11 +132,11 @@ def needs(part: Part) -> list[Any]:
     image, tested = (3, sizes.image_size, sizes.image_size), EVAL_BATCH["cuda"]
     out: list[Any] = []
     for kind in KINDS:
-        out.append(Need(search, sizes.batch, tested, image, kind))  # type: ignore[arg-type]
+        out.append(Need(search, sizes.batch, tested, image, kind))
         for net, batch in ((small, sizes.retrain_batch), (large, sizes.darts_batch)):
-            out.append(Need(net, batch, tested, image, kind, True))  # type: ignore[arg-type]
+            out.append(Need(net, batch, tested, image, kind, True))
         if not part.tiny:
-            out += arithmetic.needs(kind)  # type: ignore[arg-type]
+            out += arithmetic.needs(kind)
     return out
 
 
@@ -270,7 +276,7 @@ def profile(part: Part) -> None:
     from nas_sweeps.bench.variants import OURS, OURS_GRAPHED
 
     for kind in KINDS[:2] if part.device == "cuda" else ("fp32",):
-        sizes = replace(part.options, precisions=(kind,))  # type: ignore[arg-type]
+        sizes = replace(part.options, precisions=(kind,))
         step = make_step(sizes, "first_order", OURS_GRAPHED if part.device == "cuda" else OURS)
         step()
         spent = profiled(step, part.device)

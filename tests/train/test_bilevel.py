@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas_sweeps.space.supernet import Supernet
-from nas_sweeps.train.bilevel import first_order, second_order
+from nas_sweeps.train.bilevel import _sgd_step, first_order, second_order
 
 HVPS = ("fd", "exact")
 LossAt = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
@@ -348,3 +348,27 @@ class _Features(nn.Module):
 
     def forward(self, x: Tensor, normal: Tensor, reduce: Tensor) -> Tensor:
         return self.supernet.features(x, normal, reduce)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_step_of_all_weights_at_once_is_that_of_each_in_float64(device: str) -> None:
+    """``foreach`` on the device, in layouts that training has: filters by channels, else as is."""
+    draw = torch.Generator().manual_seed(0)
+    sizes = [(16, 1, 5, 5), (32, 16, 1, 1), (16, 3, 3, 3), (10, 256), (10,)]
+
+    def given() -> list[Tensor]:
+        return [torch.randn(size, generator=draw) for size in sizes]
+
+    def placed(values: list[Tensor]) -> list[Tensor]:
+        last = torch.channels_last
+        return [v.to(device, memory_format=last) if v.dim() == 4 else v.to(device) for v in values]
+
+    weights, slopes, buffers = given(), given(), [None, *given()[1:]]
+    moving = [None if b is None else b.to(device) for b in buffers]  # another layout
+    rate = torch.tensor(0.1, device=device)
+    got = _sgd_step(placed(weights), placed(slopes), moving, rate, 0.9, 0.3)
+    for new, w, slope, buffer in zip(got, weights, slopes, buffers, strict=True):
+        step = slope.double() + 0.3 * w.double()
+        step += 0 if buffer is None else 0.9 * buffer.double()
+        expected = w.double() - rate.double().cpu() * step
+        torch.testing.assert_close(new.double().cpu(), expected, rtol=1e-6, atol=1e-6)
