@@ -37,7 +37,7 @@ from nas_sweeps.trial import (
     RetrainRecipe,
     SearchRecipe,
 )
-from nas_sweeps.tuning import COSTS, ranges_of
+from nas_sweeps.tuning import COSTS, MEASURES, ranges_of
 
 # Of one grid, whose plan is held in memory: with what it will take, 30 us and 1.2 KiB a trial.
 MAX_TRIALS = 2_000_000
@@ -45,7 +45,7 @@ TOO_MANY = (
     f"a grid holds at most {MAX_TRIALS:,} trials: split it into several files, by search.seeds "
     "say, and run them into one --store"
 )
-OBJECTIVE = "accuracy_validation"  # of a study
+OBJECTIVE = MEASURES[1]  # unless told otherwise: V has as long a tail as T
 KINDS = ("balance", "exp", "step", "uniform", "natural")
 _WHOLE = ("balance", "natural")  # those that need no number
 _FORMS = (
@@ -258,16 +258,20 @@ def objectives(value: Any) -> tuple[str, ...]:
     """
     named = tuple(value) if isinstance(value, list) else (value,)
     for name in named:
-        if name in ACCURACIES and name != OBJECTIVE:
+        if name in ACCURACIES and name not in MEASURES:
             raise problem(
                 f"{name} is measured on a test set, and what is tuned on it has seen it: its "
                 f"results would no longer be of unseen images; write {OBJECTIVE}"
             )
-        if name not in (OBJECTIVE, *COSTS):
-            raise problem(unknown("objective", name, [OBJECTIVE, *COSTS]))
-    if [OBJECTIVE in named, len(named) == 1 + any(cost in named for cost in COSTS)] != [True] * 2:
-        raise problem(f"name {OBJECTIVE}, or [{OBJECTIVE}, {COSTS[0]}], or with {COSTS[1]}")
-    return tuple(sorted(named, key=OBJECTIVE.__ne__))
+        if name not in (*MEASURES, *COSTS):
+            raise problem(unknown("objective", name, [*MEASURES, *COSTS]))
+    kinds = [name in COSTS for name in named]
+    if kinds not in ([False], [False, True], [True, False]):
+        raise problem(
+            f"name {' or '.join(MEASURES)}, alone or with {' or '.join(COSTS)}: "
+            f"[{OBJECTIVE}, {COSTS[0]}]"
+        )
+    return tuple(sorted(named, key=COSTS.__contains__))
 
 
 def pareto(value: Any) -> Any:

@@ -18,7 +18,7 @@ from nas_sweeps.phases import phase_named
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.records import State
 from nas_sweeps.trial import Data, Distribution, Identified, Origin, Trial
-from nas_sweeps.tuning import Stop
+from nas_sweeps.tuning import Measure, Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +28,12 @@ class Outcome:
     state: State  # a settled one
     genotype: Genotype | None = None
     accuracy_validation: float | None = None  # a fraction; the best of several goes on
+    accuracy_macro_validation: float | None = None
     curve: tuple[tuple[int, float], ...] = ()  # of one that is pruned: its measure by epoch
 
-    @property
-    def rank(self) -> float:
+    def rank(self, measure: Measure = "accuracy_validation") -> float:
         """The accuracy; where it is unknown or NaN, or there is no result, below all others."""
-        accuracy = self.accuracy_validation if self.state == State.DONE else None
+        accuracy: float | None = getattr(self, measure) if self.state == State.DONE else None
         return -math.inf if accuracy is None or math.isnan(accuracy) else accuracy
 
 
@@ -180,7 +180,7 @@ class Slot(Identified):
             assert self.genotype is not None, "without parents and without a genotype"
             return self.genotype, None, self.origin
         done = [
-            (seen.outcome.rank, seen)
+            (seen.outcome.rank(), seen)
             for seen in parents
             if seen is not None and seen.outcome is not None and seen.outcome.state == State.DONE
         ]

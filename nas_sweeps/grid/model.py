@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache, reduce
 from operator import or_
 from pathlib import Path
@@ -102,9 +103,11 @@ class Grid(Section):
         return asked
 
     def stop(self, phase: str) -> Stop:
-        """When a trial of this phase is given up."""
-        said: Stop = getattr(getattr(self, phase), "stop", None) or Stop()
-        return said
+        """When a trial of this phase is given up: with a study, by what that maximises."""
+        section = getattr(self, phase)
+        said: Stop = getattr(section, "stop", None) or Stop()
+        tune = self.tune if phase == "search" else getattr(section, "tune", None)
+        return said if tune is None else replace(said, measure=tune.measure)
 
     def searches(self) -> list[Cell]:
         """Method, distribution and seed of every search that no rule excludes."""

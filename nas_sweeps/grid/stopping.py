@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from nas_sweeps.grid.messages import Problems, shown
 from nas_sweeps.trial import RetrainRecipe, SearchRecipe
 from nas_sweeps.tuning import Stop, ranges_of
-from nas_sweeps.tuning.stop import MEASURE
 
 if TYPE_CHECKING:
     from nas_sweeps.grid.sections import RetrainSection, SearchSection
@@ -30,7 +29,7 @@ def stop(value: Any, found: Problems) -> Any:
 
 def short(value: Stop) -> dict[str, Any]:
     """As a grid file says it: what is not set is left out."""
-    said = asdict(value)
+    said = {name: each for name, each in asdict(value).items() if each is not None}
     said["collapse"] = {k: v for k, v in said["collapse"].items() if v is not None}
     return said
 
@@ -51,8 +50,8 @@ def check_retrain(stop: Stop, recipes: Mapping[str, RetrainRecipe], found: Probl
         where = f"retrain.recipes.{name}" if name else "retrain.recipe"
         if recipe.images != "search_half":
             found.add(
-                f"compares by {MEASURE}, and a retrain on all training images measures nothing but "
-                "the test set, on which nothing may be decided: write "
+                "compares by accuracy on V, and a retrain on all training images measures "
+                "nothing but the test set, on which nothing may be decided: write "
                 f"{where}.images: search_half, which holds V out, or leave the rule out",
                 *("stop", "rule"),
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from annotated_types import Ge, Le
 from pydantic import (
@@ -18,7 +18,7 @@ from nas_sweeps.grid import axes
 from nas_sweeps.grid.base import Section, Seed
 from nas_sweeps.grid.messages import Problems, problem
 from nas_sweeps.trial import Positive
-from nas_sweeps.tuning import Sampler, Stop
+from nas_sweeps.tuning import Measure, Sampler, Stop
 
 POINTS = 5  # of a Pareto set that are gone on with, unless told otherwise
 
@@ -39,6 +39,11 @@ class TuneSection(Section):
     seed: Seed = 0  # of the sampler
     # Points of a Pareto set that are gone on with; None: POINTS.
     pareto: Annotated[int | Literal["all"] | None, PlainValidator(axes.pareto)] = None
+
+    @property
+    def measure(self) -> Measure:
+        """What it maximises."""
+        return cast(Measure, self.objective[0])
 
     @property
     def cost(self) -> str:
@@ -63,7 +68,7 @@ class TuneSection(Section):
             )
         if self.pareto is not None and not self.cost:
             found.add(
-                f"is of two objectives: write objective: [{axes.OBJECTIVE}, num_params], or leave "
+                f"is of two objectives: write objective: [{self.measure}, num_params], or leave "
                 "it out",
                 "pareto",
             )
@@ -114,8 +119,14 @@ def checked_tune(
     if tune.cost and stop.rule != "none":
         found.add(
             f"there are two objectives, and {phase}.stop.rule: {stop.rule} compares trials by one "
-            f"(Optuna's pruners know no more): write objective: {axes.OBJECTIVE}, or leave the "
+            f"(Optuna's pruners know no more): write objective: {tune.measure}, or leave the "
             "rule out; stop.collapse may stay",
+            "objective",
+        )
+    elif stop.rule != "none" and stop.measure not in (None, tune.measure):
+        found.add(
+            f"is {tune.measure}, and {phase}.stop.measure: {stop.measure} would give up what "
+            "the study looks for: write one for both, or leave measure out",
             "objective",
         )
     found.check()

@@ -291,9 +291,10 @@ def _means(study: Study, seeds: Iterable[Seen | None]) -> tuple[float | None, fl
 
 def _measured(study: Study, seen: Seen | None) -> Measured | None:
     found = seen.outcome if seen else None
-    if seen is None or found is None or found.genotype is None or math.isinf(found.rank):
+    if seen is None or found is None or found.genotype is None:
         return None
-    return found.rank, study.cost_of(seen.trial, found.genotype)
+    objective = found.rank(study.objective)
+    return None if math.isinf(objective) else (objective, study.cost_of(seen.trial, found.genotype))
 
 
 def _pruned(seeds: Sequence[Seen | None]) -> tuple[tuple[int, float], ...] | None:

@@ -194,7 +194,7 @@ class Tuning:
             data=data_of(tuned_with[0]),
             distribution=slot.distribution,
             seeds=tuned_with,
-            objective=tune.objective[0],
+            objective=tune.measure,
             cost=tune.cost,
             sampler=tune.sampler,
             startup=tune.startup,

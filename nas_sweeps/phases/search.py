@@ -84,7 +84,7 @@ def _tuned(
         data=grid.data.spec(tuned_with[0]),
         distribution=distribution,
         seeds=tuned_with,
-        objective=tune.objective[0],
+        objective=tune.measure,
         sampler=tune.sampler,
         startup=tune.startup,
         seed=tune.seed,

@@ -23,6 +23,7 @@ def outcome_of(result: Result | Settled) -> Outcome:
         state=settled.state,
         genotype=Genotype.from_json(settled.genotype) if done and settled.genotype else None,
         accuracy_validation=settled.accuracy_validation,
+        accuracy_macro_validation=settled.accuracy_macro_validation,
         curve=settled.curve,
     )
 

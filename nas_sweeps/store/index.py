@@ -36,17 +36,20 @@ def read_index(layout: Layout) -> Index:
 
 def _settled_of(index: dict[str, Any]) -> dict[str, Settled]:
     genotypes = index.get("genotypes", {})
+    with_macro = index["schema"] >= 9
     return {
         trial_id: Settled(
             state=State(state),
             transient=transient,
             genotype=None if genotype is None else genotypes[genotype],
             accuracy_validation=accuracy,
+            accuracy_macro_validation=macro,
             **_pruned(*pruned),
         )
-        for trial_id, (state, transient, accuracy, genotype, *pruned) in index.get(
-            "settled", {}
-        ).items()
+        for trial_id, (state, transient, accuracy, macro, genotype, *pruned) in (
+            (trial_id, row if with_macro else [*row[:3], None, *row[3:]])
+            for trial_id, row in index["settled"].items()
+        )
     }
 
 
@@ -65,6 +68,7 @@ def index_of(settled: dict[str, Settled]) -> dict[str, Any]:
                 s.state,
                 s.transient,
                 s.accuracy_validation,
+                s.accuracy_macro_validation,
                 numbers[json.dumps(s.genotype)] if s.genotype else None,
                 *([s.pruned_by, s.curve] if s.pruned_by else []),
             ]

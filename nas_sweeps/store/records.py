@@ -24,6 +24,7 @@ ACCURACIES = (
     "accuracy_tail",
     "macro_f1",
     "accuracy_validation",
+    "accuracy_macro_validation",
     "accuracy_best",
 )
 COUNTS = ("epochs", "num_params", "macs")
@@ -31,7 +32,7 @@ METRICS = frozenset(ACCURACIES + COUNTS)
 
 # Of the tables, raised when a column is new, gone, or changes its meaning; and which versions of
 # compacted tables are read, ``schemas.upgrade`` making of them what it takes.
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 READABLE = range(4, SCHEMA_VERSION + 1)
 
 
@@ -185,6 +186,7 @@ class Settled:
     transient: bool = False
     genotype: list[Any] | None = None  # as in ``Result``
     accuracy_validation: float | None = None
+    accuracy_macro_validation: float | None = None
     pruned_by: str | None = None  # the settings of the rule that did it
     curve: tuple[tuple[int, float], ...] = ()  # of one that is pruned: its measure by epoch
 
@@ -195,6 +197,7 @@ class Settled:
             transient=result.transient,
             genotype=result.genotype,
             accuracy_validation=result.metrics.get("accuracy_validation"),
+            accuracy_macro_validation=result.metrics.get("accuracy_macro_validation"),
             **({} if result.stop is None else Settled.facts(result.stop)),
         )
 

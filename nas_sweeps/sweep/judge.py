@@ -15,7 +15,7 @@ from nas_sweeps.store.trial_files import read_newest_result
 from nas_sweeps.tables.rows import read_epochs
 from nas_sweeps.train.common import Row, TrainingDiverged
 from nas_sweeps.trial import Trial
-from nas_sweeps.tuning.stop import MEASURE, Curve, Peer, Pruned, Stop, collapsed, compare, diverged
+from nas_sweeps.tuning.stop import Curve, Peer, Pruned, Stop, collapsed, compare, diverged
 
 ENDED: dict[State, Literal["done", "pruned"]] = {State.DONE: "done", State.PRUNED: "pruned"}
 
@@ -52,12 +52,12 @@ class Judge:
         if not rows or rows[-1]["epoch"] >= epochs:
             return None
         alone = collapsed(stop, phase, rows[-1])
-        if alone is not None or stop.rule == "none" or rows[-1].get(MEASURE) is None:
+        if alone is not None or stop.rule == "none" or rows[-1].get(stop.compares) is None:
             return alone
         if rows[-1]["epoch"] < stop.after_epochs:
             return None
         peers = {p: peer for p in self.terms.peers if (peer := self._peer(p)) is not None}
-        return compare(stop, phase, epochs, self.terms.number, curve_of(rows), peers)
+        return compare(stop, phase, epochs, self.terms.number, self._curve(rows), peers)
 
     def diverged(self, rows: Sequence[Row], error: Exception) -> Pruned | None:
         """Why a trial that raised this is given up; None: it failed."""
@@ -73,14 +73,14 @@ class Judge:
         result = read_newest_result(files)
         if result is not None and result.state == State.FAILED:
             return None
-        columns = read_epochs(files).select(["epoch", MEASURE]).to_pylist()
+        columns = read_epochs(files).select(["epoch", self.terms.stop.compares]).to_pylist()
         ended = None if result is None else ENDED[result.state]
-        peer = Peer(self.terms.peers[trial_id], curve_of(columns), ended)
+        peer = Peer(self.terms.peers[trial_id], self._curve(columns), ended)
         if result is not None:
             self._ended[trial_id] = peer
         return peer
 
-
-def curve_of(rows: Sequence[Row]) -> Curve:
-    """What is compared, by epoch."""
-    return {row["epoch"]: row[MEASURE] for row in rows if row.get(MEASURE) is not None}
+    def _curve(self, rows: Sequence[Row]) -> Curve:
+        """What is compared, by epoch."""
+        by = self.terms.stop.compares
+        return {row["epoch"]: row[by] for row in rows if row.get(by) is not None}

@@ -79,8 +79,8 @@ class Gathered:
 
     def settled(self) -> dict[str, Settled]:
         """What decides what runs next, for every settled trial."""
-        columns = ["trial_id", "state", "transient", "accuracy_validation", "genotype_id"]
-        columns += ["stop"]
+        columns = ["trial_id", "state", "transient", "genotype_id", "stop"]
+        columns += ["accuracy_validation", "accuracy_macro_validation"]
         cells: dict[str, list[list[Any]]] = {}
         for row in self.genotypes.to_pylist():
             cell = cells.setdefault(row["genotype_id"], [[], []])[row["cell"] == "reduce"]
@@ -91,6 +91,7 @@ class Gathered:
                 transient=bool(row["transient"]),
                 genotype=cells.get(row["genotype_id"]),
                 accuracy_validation=row["accuracy_validation"],
+                accuracy_macro_validation=row["accuracy_macro_validation"],
                 **_pruned(row["stop"]),
             )
             for row in self.trials.select(columns).to_pylist()

@@ -67,8 +67,8 @@ EPOCHS = _schema(  # one row per epoch; epoch counts from 1 over all stages of a
     (REPEATED, ["trial_id", "stage"]),  # stage: warmup, search; pretrain, finetune, train
     (COUNT, ["epoch"]),
     (NUMBER, ["loss_weights", "loss_arch", "regulariser"]),
-    (NUMBER, ["accuracy_train", "accuracy_validation", "accuracy_balanced"]),
-    (NUMBER, ["accuracy_long_tailed", "accuracy_macro"]),
+    (NUMBER, ["accuracy_train", "accuracy_validation", "accuracy_macro_validation"]),
+    (NUMBER, ["accuracy_balanced", "accuracy_long_tailed", "accuracy_macro"]),
     (NUMBER, ["lr", "arch_lr"]),
     (NUMBER, ["alpha_entropy_normal", "alpha_entropy_reduce"]),  # nats
     (NUMBER, ["margin_normal", "margin_reduce"]),

@@ -24,6 +24,7 @@ from nas_sweeps.space.genotype import EDGES
 from nas_sweeps.train.common import EPOCH_ACCURACIES, Outcome, Row, TrainingDiverged, nothing
 from nas_sweeps.train.runs import RunKind
 from nas_sweeps.trial import RetrainTrial, SearchTrial
+from nas_sweeps.tuning import MEASURES
 
 STEP_S = "NAS_SWEEPS_FAKE_STEP_S"  # how long a step takes, in seconds: 0 where it is not set
 FAILS = "NAS_SWEEPS_FAKE_FAILS"  # methods or phases, joined by commas, whose first epoch raises
@@ -32,7 +33,7 @@ DIVERGES = 1e3  # a learning rate above it diverges in the first epoch
 STEPS = 4  # of an epoch
 IMAGES, CLASSES = 64, 10
 TESTED = (
-    *(name for name in EPOCH_ACCURACIES if name != "accuracy_validation"),
+    *(name for name in EPOCH_ACCURACIES if name not in MEASURES),
     *("accuracy_head", "accuracy_medium", "accuracy_tail", "macro_f1"),
     "accuracy_long_tailed_sampled",
 )
@@ -172,7 +173,7 @@ class FakeSearch(FakeRun[SearchTrial]):
         return self.trial.method.name
 
     def _accuracies(self) -> tuple[str, ...]:
-        return (*TESTED, "accuracy_validation")
+        return (*TESTED, *MEASURES)
 
     def _columns(self, stage: str, draw: random.Random) -> Row:
         found, weights = self.discretise()
@@ -215,7 +216,7 @@ class FakeRetrain(FakeRun[RetrainTrial]):
 
     def _accuracies(self) -> tuple[str, ...]:
         halved = self.trial.recipe.images == "search_half"
-        return (*TESTED, "accuracy_validation") if halved else TESTED
+        return (*TESTED, *MEASURES) if halved else TESTED
 
     def outcome(self) -> Outcome:
         """See ``Run``."""

@@ -24,12 +24,13 @@ from nas_sweeps.data.batches import Order
 from nas_sweeps.data.samplers import SAMPLERS
 from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.space.genotype import Genotype
-from nas_sweeps.train.metrics import confusion, summarise
+from nas_sweeps.train.metrics import confusion, mean_recall, summarise
 from nas_sweeps.trial import Chosen, Resources, name_and_knobs
 
 Row = dict[str, Any]
 EPOCH_ACCURACIES = (  # those of a test that every epoch's row carries
     "accuracy_validation",
+    "accuracy_macro_validation",
     "accuracy_balanced",
     "accuracy_long_tailed",
     "accuracy_macro",
@@ -267,16 +268,20 @@ def plain_batches(bundle: DataSplits, index: Tensor) -> Iterator[tuple[Tensor, T
         yield x_BCHW.to(memory_format=torch.channels_last), bundle.labels[part]
 
 
-def accuracy(
-    logits: Callable[[Tensor], Tensor],
-    images_NCHW: Tensor,
-    index: Tensor,
-    bundle: DataSplits,
-    between: Callable[[], None] = nothing,
-) -> float:
-    """The fraction of right predictions among training images."""
-    right = predict(logits, images_NCHW, index, bundle, between) == bundle.labels[index]
-    return float(right.double().mean())
+def validate(
+    logits: Callable[[Tensor], Tensor], bundle: DataSplits, between: Callable[[], None] = nothing
+) -> dict[str, float]:
+    """Both accuracies on V.
+
+    ``accuracy_validation`` is the fraction of right predictions, ``accuracy_macro_validation`` the
+    mean recall of the classes that have images there.
+    """
+    index = bundle.v_index
+    predicted, labels = predict(logits, bundle.images, index, bundle, between), bundle.labels[index]
+    return {
+        "accuracy_validation": float((predicted == labels).double().mean()),
+        "accuracy_macro_validation": mean_recall(confusion(labels, predicted, bundle.num_classes)),
+    }
 
 
 def evaluate(

@@ -17,6 +17,18 @@ def confusion(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
     return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 
 
+def mean_recall(confusion_KK: Tensor) -> float:
+    """The mean recall of the classes that have images, a fraction in [0, 1].
+
+    It is called macro or balanced accuracy (Brodersen et al., ICPR 2010, for two classes): what the
+    plain accuracy would come to if each of these classes had equally many images.
+    """
+    table = confusion_KK.double().cpu()
+    support_K = table.sum(1)
+    there_K = support_K > 0
+    return float((table.diagonal()[there_K] / support_K[there_K]).mean())
+
+
 def summarise(
     confusion_KK: Tensor, lt_test_counts: Sequence[float], groups: Sequence[Group]
 ) -> dict[str, Any]:

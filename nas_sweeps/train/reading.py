@@ -12,7 +12,7 @@ from torch import Tensor
 from nas_sweeps.data.splits import DataSplits
 from nas_sweeps.methods import EdgeWeights, Method, Parameters, Progress, Rows, Searched
 from nas_sweeps.space.discretise import Discretised
-from nas_sweeps.train.common import Row, accuracy, evaluating, plain_batches
+from nas_sweeps.train.common import Row, evaluating, plain_batches, validate
 from nas_sweeps.train.objective import SearchModel
 
 
@@ -59,8 +59,7 @@ class Reading:
 
         def accuracy_at(edge_weights: EdgeWeights) -> float:
             with evaluating(self.model):
-                index = self.bundle.v_index
-                return accuracy(self.at(edge_weights), self.bundle.images, index, self.bundle)
+                return validate(self.at(edge_weights), self.bundle)["accuracy_validation"]
 
         return Searched(
             parameters=self.parameters,

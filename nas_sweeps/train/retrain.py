@@ -30,7 +30,6 @@ from nas_sweeps.train.common import (
     Meter,
     Outcome,
     Row,
-    accuracy,
     class_rows,
     clip_and_step,
     evaluate,
@@ -40,6 +39,7 @@ from nas_sweeps.train.common import (
     sampled,
     seeded,
     step_schedule,
+    validate,
 )
 from nas_sweeps.train.form import form_of
 from nas_sweeps.train.objective import Batch, OnLogits, make_batch
@@ -277,9 +277,7 @@ class RetrainRun:
         with evaluating(network):
             row = evaluate(logits, self.bundle, between)
             if self.recipe.images == "search_half":
-                row["accuracy_validation"] = accuracy(
-                    logits, self.bundle.images, self.bundle.v_index, self.bundle, between
-                )
+                row |= validate(logits, self.bundle, between)
         return row
 
     def outcome(self) -> Outcome:

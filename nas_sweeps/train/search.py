@@ -43,7 +43,6 @@ from nas_sweeps.train.common import (
     Meter,
     Outcome,
     Row,
-    accuracy,
     class_rows,
     clip_and_step,
     evaluate,
@@ -55,6 +54,7 @@ from nas_sweeps.train.common import (
     set_gradients,
     step_schedule,
     stream,
+    validate,
 )
 from nas_sweeps.train.form import form_of
 from nas_sweeps.train.objective import Batch, OnLogits, SearchModel, make_batch
@@ -322,10 +322,8 @@ class SearchRun:
     def _test(self, between: Callable[[], None]) -> Row:
         logits = self.reading.at(self.reading.edge_weights())
         with evaluating(self.model):
-            validation = accuracy(
-                logits, self.bundle.images, self.bundle.v_index, self.bundle, between
-            )
-            return evaluate(logits, self.bundle, between) | {"accuracy_validation": validation}
+            validation = validate(logits, self.bundle, between)
+            return evaluate(logits, self.bundle, between) | validation
 
     def outcome(self) -> Outcome:
         """Metrics of the last test and the genotype of the last parameters (not of the best)."""

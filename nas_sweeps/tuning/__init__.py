@@ -15,7 +15,9 @@ from nas_sweeps.tuning.ranges import (
 from nas_sweeps.tuning.stop import Pruned, Stop
 from nas_sweeps.tuning.study import (
     COSTS,
+    MEASURES,
     SAMPLERS,
+    Measure,
     RetrainStudy,
     Sampler,
     Study,
@@ -25,8 +27,10 @@ from nas_sweeps.tuning.study import (
 
 __all__ = [
     "COSTS",
+    "MEASURES",
     "REGISTRIES",
     "SAMPLERS",
+    "Measure",
     "Pruned",
     "Range",
     "RetrainStudy",

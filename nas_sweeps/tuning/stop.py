@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 from annotated_types import Ge, Gt, Le
 
 from nas_sweeps.trial.fields import STRICT, Positive
-from nas_sweeps.tuning.study import quiet
+from nas_sweeps.tuning.study import MEASURES, Measure, quiet
 
 if TYPE_CHECKING:
     import optuna
 
-MEASURE = "accuracy_validation"  # of epochs; no rule sees a test set
 Rule = Literal["none", "median", "asha", "hyperband"]
-Curve = Mapping[int, float]  # MEASURE by epoch, of the epochs that were tested
+Curve = Mapping[int, float]  # the measure by epoch, of the epochs that were tested
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +50,14 @@ class Stop:
     1 / reduction_factor of those that came as far (arXiv 1810.05934). ``hyperband``: the same, with
     several first epochs at which trials by their number are compared (arXiv 1603.06560).
 
-    Nothing is stopped before ``after_epochs`` epochs, but by ``collapse.not_finite``.
+    Nothing is stopped before ``after_epochs`` epochs, but by ``collapse.not_finite``. What is
+    compared is ``measure``; None: what the study of the trial maximises, or without one the plain
+    accuracy on V.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
     rule: Rule = "none"
+    measure: Measure | None = None
     after_epochs: Positive = 5
     startup: Positive = 5  # of median: Optuna's default
     reduction_factor: Annotated[int, Ge(2)] = 3  # of asha and hyperband
@@ -71,10 +73,16 @@ class Stop:
         found = {self.collapsed(phase, name) for name in set_ones}
         return found | ({self.compared(phase)} if self.rule != "none" else set())
 
+    @property
+    def compares(self) -> Measure:
+        """What is compared."""
+        return self.measure or MEASURES[0]
+
     def compared(self, phase: str) -> str:
         """By which settings peers are compared."""
         name = "startup" if self.rule == "median" else "reduction_factor"
-        return f"{phase} {self.rule} after_epochs={self.after_epochs} {name}={getattr(self, name)}"
+        said = f"{phase} {self.rule} after_epochs={self.after_epochs} {name}={getattr(self, name)}"
+        return said if self.compares == MEASURES[0] else f"{said} measure={self.compares}"
 
     def collapsed(self, phase: str, name: str) -> str:
         """By which setting of ``collapse`` a trial stops."""
@@ -101,7 +109,7 @@ class Pruned:
     by: str
     why: str
     epoch: int
-    value: float | None = None  # of what was compared: MEASURE, or what collapsed
+    value: float | None = None  # of what was compared, or of what collapsed
     peers: Mapping[str, float] = field(default_factory=dict)
     curve: Curve = field(default_factory=dict)
 
@@ -138,7 +146,7 @@ def compare(
     if not _asked(stop, epochs, number, curve, peers.values()):
         return None
     others = {p: peer.curve[epoch] for p, peer in peers.items() if epoch in peer.curve}
-    said = f"{stop.rule} after epoch {epoch}: {MEASURE} {curve[epoch]:.4f}"
+    said = f"{stop.rule} after epoch {epoch}: {stop.compares} {curve[epoch]:.4f}"
     if stop.rule == "median":
         done = [p.curve[epoch] for p in peers.values() if p.ended == "done" and epoch in p.curve]
         best = max(curve.values())

@@ -40,6 +40,9 @@ from nas_sweeps.tuning.ranges import Range, plain_recipe, ranges_of, setting_of,
 if TYPE_CHECKING:
     import optuna
 
+# Measured on V, by which a study, a stop rule and nothing else of a sweep may go: no test set.
+Measure = Literal["accuracy_validation", "accuracy_macro_validation"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 Sampler = Literal["tpe", "random", "cmaes", "nsga2"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 COSTS = ("num_params", "macs")  # that a study may minimise beside its objective
@@ -80,7 +83,7 @@ class Study(Identified):
     data: Data
     distribution: Distribution
     seeds: tuple[int, ...]
-    objective: str
+    objective: Measure
     sampler: Sampler
     startup: int
     seed: int

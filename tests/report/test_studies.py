@@ -47,7 +47,7 @@ def test_every_cell_that_is_tuned_has_a_study(studies: dict[str, optuna.Study]) 
     assert list(studies) == [FAIR, DARTS]
     for study in studies.values():
         assert [trial.number for trial in study.trials] == list(range(5))
-        assert study.metric_names == ["accuracy_validation"]
+        assert study.metric_names == ["accuracy_macro_validation"]
         assert study.directions == [optuna.study.StudyDirection.MAXIMIZE]
 
 
@@ -61,21 +61,23 @@ def test_trials_are_the_proposals_of_the_tables(
     for trial in study.trials:
         (row,) = rows[trial.number]
         assert trial.state == TrialState.COMPLETE
-        assert trial.value == row["accuracy_validation"]
+        assert trial.value == row["accuracy_macro_validation"]
         assert trial.params == {
             name: value
             for name, value in json.loads(row["spec"])["method"]["knobs"]
             if name in ("zero_one", "zero_one_weight")
         }
         assert trial.user_attrs["trial ids"] == [row["trial_id"]]
-        own = epochs[epochs["trial_id"] == row["trial_id"]].dropna(subset="accuracy_validation")
+        own = epochs[epochs["trial_id"] == row["trial_id"]].dropna(
+            subset="accuracy_macro_validation"
+        )
         assert trial.intermediate_values == dict(
-            zip(own["epoch"], own["accuracy_validation"], strict=True)
+            zip(own["epoch"], own["accuracy_macro_validation"], strict=True)
         )
         assert max(trial.intermediate_values) == EPOCHS
         assert trial.duration is not None
     assert study.trials[0].params == study.user_attrs["defaults"]
-    assert study.best_value == max(r["accuracy_validation"] for (r,) in rows.values())
+    assert study.best_value == max(r["accuracy_macro_validation"] for (r,) in rows.values())
 
 
 def test_what_failed_failed_and_a_default_outside_its_range_is_kept(
@@ -93,7 +95,7 @@ def test_what_failed_failed_and_a_default_outside_its_range_is_kept(
             assert trial.state == TrialState.FAIL
             assert "lower the recipe's lr" in trial.user_attrs["error"]
         else:
-            assert trial.value == pytest.approx(sum(r["accuracy_validation"] for r in of) / 2)
+            assert trial.value == pytest.approx(sum(r["accuracy_macro_validation"] for r in of) / 2)
     first = study.trials[0]
     assert (first.state, first.params) == (TrialState.COMPLETE, {})
     assert first.user_attrs["outside the ranges"] == {"recipe.lr": 0.025}

@@ -64,7 +64,7 @@ def test_searches_are_paired_by_the_seeds_that_chose_nothing(
 ) -> None:
     won, default = by_seed(tuned_frames)
     assert set(won) == set(default) == {0, 1, 2}
-    value = "accuracy_validation"
+    value = "accuracy_macro_validation"
     pairs = [won[s][value] - default[s][value] for s in (1, 2)]
     told = row(found, FAIR, "searches")
     assert (told["measure"], told["pairs"], told["variant"]) == (value, 2, "tuned=5")
@@ -130,7 +130,7 @@ def test_what_a_study_cost_is_the_sum_of_what_it_tried(tuned: Path, tuned_frames
     tried = trials[trials["proposal"].notna() & (trials["study"] == fair["study"])]
     assert len(tried) == fair["trials"] == 5
     assert fair["trial_hours"] == pytest.approx(tried["wall_s"].sum() / 3600)
-    accuracy = tried.set_index("proposal")["accuracy_validation"]
+    accuracy = tried.set_index("proposal")["accuracy_macro_validation"]
     assert (fair["best"], fair["number"]) == (accuracy.max(), accuracy.idxmax())
     assert fair["gain"] == pytest.approx(accuracy.max() - accuracy[0])
     assert darts["trials"] == 10, "two seeds a proposal"
@@ -145,7 +145,7 @@ def test_a_table_says_it(tuned: Path, found: pd.DataFrame, lab: Lab) -> None:
     assert told["verdict"] in done.stdout
     assert f"study {told['study']} of {FAIR}: 5 of 5 proposals tried in" in done.stdout
     pasted = cli("table", tuned, "--tuning", "--format", "markdown")
-    assert f"| {FAIR} | tuned=5 | validation, searches |" in pasted.stdout.replace("\\", "")
+    assert f"| {FAIR} | tuned=5 | macro_validation, searches |" in pasted.stdout.replace("\\", "")
     assert told["verdict"] in pasted.stderr
     full = cli("table", tuned, "--tuning", "--format", "csv")
     first, *_ = csv.DictReader(io.StringIO(full.stdout))
@@ -218,7 +218,7 @@ def fair(tuned: Path, tuned_frames: Frames) -> tuple[TunedCell, optuna.Study]:
 def test_the_history_is_drawn_of_the_trials(fair: tuple[TunedCell, optuna.Study]) -> None:
     data, (axes,) = drawn(*fair, "history")  # type: ignore[misc]
     values = [trial.value for trial in fair[1].trials]
-    assert data["accuracy_validation"].tolist() == values
+    assert data["accuracy_macro_validation"].tolist() == values
     points, *_ = (of for of in axes.collections if len(of.get_offsets()))  # type: ignore[attr-defined]
     assert points.get_offsets()[:, 1].tolist() == values
     best = [max(values[: i + 1]) for i in range(len(values))]  # type: ignore[type-var]
@@ -244,7 +244,7 @@ def test_two_objectives_have_a_front_in_the_place_of_a_history(
     cell, one = fair
     both = optuna.create_study(directions=["maximize", "minimize"])
     with quiet():
-        both.set_metric_names(["accuracy_validation", "num_params"])
+        both.set_metric_names(["accuracy_macro_validation", "num_params"])
     for trial in one.trials:
         both.add_trial(
             optuna.trial.create_trial(

@@ -36,7 +36,7 @@ TIMES = ["epoch_s", "images_per_s", "peak_mem_gib"]
 def study(stop: Any = None, trials: int = 8) -> ns.Grid:
     """A study of so many proposals, six epochs each, and its two final searches."""
     search = {"methods": [WEIGHT], "seeds": 2, "recipe": RECIPE | {"epochs": 6}, "stop": stop}
-    tune = {"trials": trials, "startup": 2, "parallel": 2, "seed": 10}
+    tune = {"trials": trials, "startup": 2, "parallel": 2, "seed": 11}
     return ns.Grid.from_dict(TINY | {"search": TINY["search"] | search, "tune": tune})
 
 
@@ -54,7 +54,7 @@ def run_inline(store: Path, grid: ns.Grid, **options: Any) -> Summary:
 
 def trials_of(store: Path) -> pd.DataFrame:
     found = ns.load(store).trials
-    kept = ["trial_id", "phase", "state", "role", "proposal", "epochs", "accuracy_validation"]
+    kept = ["trial_id", "phase", "state", "role", "proposal", "epochs", "accuracy_macro_validation"]
     return found[[*kept, "genotype_id", "stop_reason", "stop"]].sort_values(
         "trial_id", ignore_index=True
     )
@@ -99,7 +99,7 @@ def test_a_rule_prunes_proposals_and_spares_defaults_and_winners(stopped: Any) -
     assert (trials[trials.role == "winner"].state == "done").all()
     assert pruned.genotype_id.isna().all()
     assert trials[trials.phase == "retrain"].state.tolist() == ["done", "done"]
-    curves = ns.load(store).epochs.groupby("trial_id", observed=True).accuracy_validation
+    curves = ns.load(store).epochs.groupby("trial_id", observed=True).accuracy_macro_validation
     for row in pruned.itertuples():
         told = json.loads(str(row.stop))
         assert row.epochs == told["epoch"] < 6
@@ -307,7 +307,7 @@ def test_ray_prunes_by_the_same_record(tmp_path: Path) -> None:
     trials = trials_of(tmp_path)
     pruned = trials[trials.state == "pruned"]
     assert len(pruned) > 0
-    epochs = ns.load(tmp_path).epochs.set_index(["trial_id", "epoch"]).accuracy_validation
+    epochs = ns.load(tmp_path).epochs.set_index(["trial_id", "epoch"]).accuracy_macro_validation
     for told in map(json.loads, pruned.stop):
         for peer, value in told["peers"].items():
             assert epochs[peer, told["epoch"]] == value

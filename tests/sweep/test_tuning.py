@@ -21,7 +21,7 @@ from tests.verbs import cli
 
 WEIGHT = {"fairdarts": {"zero_one_weight": {"low": 1, "high": 30, "log": True}}}
 KEPT = ["trial_id", "phase", "method", "variant", "seed", "study", "role", "proposal"]
-RESULTS = ["accuracy_validation", "accuracy_balanced", "genotype_id", "state"]
+RESULTS = ["accuracy_macro_validation", "accuracy_balanced", "genotype_id", "state"]
 
 
 def grid(trials: int = 6, seeds: int = 2, methods: Any = (WEIGHT,), **tune: Any) -> ns.Grid:
@@ -47,7 +47,7 @@ def tried(store: Path) -> dict[int, str]:
 
 def best_number(store: Path) -> int:
     trials = told(store)
-    found = trials[trials.proposal.notna()].set_index("proposal").accuracy_validation
+    found = trials[trials.proposal.notna()].set_index("proposal").accuracy_macro_validation
     return int(found.idxmax())
 
 
@@ -64,7 +64,7 @@ def test_a_study_is_searched_and_its_winner_retrained(finished: Path) -> None:
     searches = trials[trials.phase == "search"]
     assert sorted(tried(finished)) == list(range(6))
     assert searches.study.nunique() == 1
-    best = searches[searches.proposal.notna()].accuracy_validation.idxmax()
+    best = searches[searches.proposal.notna()].accuracy_macro_validation.idxmax()
     winners = searches[searches.role == "winner"]
     assert searches.trial_id[best] in set(winners.trial_id)
     assert set(winners.seed) == {0, 1}
@@ -210,7 +210,7 @@ def test_verbs_count_and_name_what_is_tuned(
     assert "fairdarts (tuned=6)" in said.stdout
     study = ns.load(finished).trials.study.dropna().iloc[0]
     assert f"study {study} of fairdarts exp mu=0.4: 6 of 6 proposals tried; best" in said.stdout
-    assert "by #5 (zero_one_weight=" in said.stdout
+    assert f"by #{best_number(finished)} (zero_one_weight=" in said.stdout
     refused = cli("run", file, "--set", "tune.objective=accuracy_tail", "--store", tmp_path / "no")
     assert refused.returncode == 2
     (line,) = refused.stderr.strip().splitlines()

@@ -20,7 +20,7 @@ from tests.verbs import cli
 
 LR = {"low": 0.01, "high": 0.3, "log": True}
 KEPT = ["trial_id", "method", "variant", "recipe", "seed", "study", "role", "proposal", "state"]
-RESULTS = ["accuracy_validation", "accuracy_balanced"]
+RESULTS = ["accuracy_macro_validation", "accuracy_balanced"]
 
 
 def grid(per: str = "genotype", trials: int = 5) -> ns.Grid:
@@ -51,10 +51,10 @@ def test_rows_say_what_was_tried_and_what_it_led_to(finished: Path) -> None:
     tries, finals = (trials[trials.role == role] for role in ("tuning", "winner"))
     assert len(tries) == 2 * 5
     assert len(finals) == 2 * 2
-    assert tries.accuracy_validation.notna().all()
-    assert finals.accuracy_validation.isna().all(), "trained on V as well"
+    assert tries.accuracy_macro_validation.notna().all()
+    assert finals.accuracy_macro_validation.isna().all(), "trained on V as well"
     assert tries.groupby("study").proposal.apply(sorted).tolist() == [[0, 1, 2, 3, 4]] * 2
-    best = tries.loc[tries.groupby("study").accuracy_validation.idxmax()]
+    best = tries.loc[tries.groupby("study").accuracy_macro_validation.idxmax()]
     won = finals.groupby("study").proposal.agg(["min", "max"])
     assert (
         won["min"].to_dict() == won["max"].to_dict() == best.set_index("study").proposal.to_dict()

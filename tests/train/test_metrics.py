@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas_sweeps.train.metrics import Group, confusion, summarise
+from nas_sweeps.train.metrics import Group, confusion, mean_recall, summarise
 
 GROUPS: tuple[Group, ...] = ("head", "head", "medium", "tail")
 
@@ -73,6 +73,11 @@ def test_group_accuracies_are_mean_recalls_and_empty_groups_have_none() -> None:
     assert summary["accuracy_head"] == pytest.approx(0.7)
     assert summary["accuracy_medium"] is None
     assert summary["accuracy_tail"] == 0.0
+
+
+def test_a_class_without_images_is_no_part_of_the_mean_recall() -> None:
+    table = torch.tensor([[8, 2, 0], [0, 0, 0], [1, 0, 3]])
+    assert mean_recall(table) == pytest.approx((0.8 + 0.75) / 2)
 
 
 def test_a_class_never_predicted_counts_as_zero_in_f1() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ from nas_sweeps.space.precision import precision
 from nas_sweeps.tables.schemas import EPOCH_FILE
 from nas_sweeps.train.common import TrainingDiverged, predict, stream
 from nas_sweeps.train.search import SearchRun
+from nas_sweeps.tuning import MEASURES
 from tests.train.tiny_runs import (
     CPU,
     RETRAINS,
@@ -47,14 +49,18 @@ def test_a_method_may_look_at_the_supernet_and_the_validation_half() -> None:
     run = search_run("darts", epochs=1)
     run.run_epoch()
     found = run.reading.searched()
-    right, seen = 0, 0
+    right, seen = Counter[int](), Counter[int]()
     run.model.eval()
     for x, labels in found.validation():
-        right += int((found.supernet(x, *found.edge_weights).argmax(1) == labels).sum())
-        seen += len(labels)
-    assert seen == len(bundle().v_index)
-    assert found.accuracy(found.edge_weights) == right / seen
-    assert run.tested["accuracy_validation"] == right / seen
+        predicted = found.supernet(x, *found.edge_weights).argmax(1)
+        right.update(labels[predicted == labels].tolist())
+        seen.update(labels.tolist())
+    assert seen.total() == len(bundle().v_index)
+    assert found.accuracy(found.edge_weights) == right.total() / seen.total()
+    assert run.tested["accuracy_validation"] == right.total() / seen.total()
+    recalls = [right[k] / seen[k] for k in seen]
+    assert run.tested["accuracy_macro_validation"] == pytest.approx(sum(recalls) / len(recalls))
+    assert sum(recalls) / len(recalls) != right.total() / seen.total()
     weights = tuple(torch.zeros_like(w) for w in found.edge_weights)
     assert found.accuracy(weights) < 0.5, "it is computed at the weights it is given"
 
@@ -109,7 +115,7 @@ def test_a_search_row_has_what_the_table_asks_for() -> None:
     assert row["stage"] == "search"
     assert row["epoch"] == 1
     assert row["lr"] == 0.025
-    for name in ("accuracy_train", "accuracy_validation", "accuracy_balanced", "accuracy_macro"):
+    for name in ("accuracy_train", *MEASURES, "accuracy_balanced", "accuracy_macro"):
         assert 0 <= row[name] <= 1
     assert 0 < row["alpha_entropy_normal"] <= math.log(8) + 1e-9
     assert Genotype(*map(tuple, json.loads(row["genotype"]))).genotype_id

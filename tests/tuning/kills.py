@@ -29,7 +29,14 @@ from nas_sweeps.store import Store
 
 GRID = Path(__file__).resolve().parents[2] / "experiments" / "tune_digits.yaml"
 KEPT = ["trial_id", "phase", "state", "method", "variant", "recipe", "seed", "study", "role"]
-RESULTS = ["proposal", "accuracy_validation", "accuracy_balanced", "genotype_id", "epochs"]
+RESULTS = [
+    "proposal",
+    "accuracy_validation",
+    "accuracy_macro_validation",
+    "accuracy_balanced",
+    "genotype_id",
+    "epochs",
+]
 
 
 def main() -> int:

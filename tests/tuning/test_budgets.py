@@ -36,7 +36,7 @@ def tried(of: Grid, at_once: int, draw: random.Random) -> list[Any]:
         ended: Any = live.pop(draw.randrange(len(live))).trial
         merit = 1 - abs(dict(ended.method.knobs)["zero_one_weight"] - 7) / 30
         outcome = Outcome(
-            state=State.DONE, genotype=PUBLISHED["DARTS_V1"], accuracy_validation=merit
+            state=State.DONE, genotype=PUBLISHED["DARTS_V1"], accuracy_macro_validation=merit
         )
         scheduler.settle(ended.trial_id, outcome)
     return taken

@@ -12,7 +12,7 @@ from nas_sweeps.space.published import PUBLISHED
 from nas_sweeps.store.records import State
 from nas_sweeps.trial import Choice
 
-DONE = Outcome(state=State.DONE, genotype=PUBLISHED["DARTS_V1"], accuracy_validation=0.5)
+DONE = Outcome(state=State.DONE, genotype=PUBLISHED["DARTS_V1"], accuracy_macro_validation=0.5)
 GAMMA = {"focal": {"gamma": {"low": 0.5, "high": 5.0}}}
 
 

@@ -45,10 +45,13 @@ def outcome(task: Task) -> Outcome:
         second = trial.method.name == "gdas" and trial.seed == 1
         accuracy = 0.5 + 0.1 * trial.seed
         return Outcome(
-            state=State.DONE, genotype=V2 if second else V1, accuracy_validation=accuracy
+            state=State.DONE,
+            genotype=V2 if second else V1,
+            accuracy_validation=accuracy,
+            accuracy_macro_validation=1 - accuracy,
         )
     merit = 1 - abs(trial.recipe.lr - 0.2) if trial.recipe.images == "search_half" else None
-    return Outcome(state=State.DONE, genotype=trial.genotype, accuracy_validation=merit)
+    return Outcome(state=State.DONE, genotype=trial.genotype, accuracy_macro_validation=merit)
 
 
 def worked(

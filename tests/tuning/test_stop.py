@@ -15,7 +15,7 @@ from nas_sweeps.schedule import Outcome, Scheduler
 from nas_sweeps.store.files import open_files
 from nas_sweeps.store.index import _settled_of, index_of
 from nas_sweeps.store.layout import Layout
-from nas_sweeps.store.records import Settled, State
+from nas_sweeps.store.records import SCHEMA_VERSION, Settled, State
 from nas_sweeps.store.terms import Terms
 from nas_sweeps.tuning import study
 from nas_sweeps.tuning.stop import Collapse, Peer, Pruned, Stop, collapsed, compare
@@ -124,8 +124,13 @@ def test_what_was_decided_is_read_as_it_was_written(tmp_path: Any) -> None:
     record = Pruned(by="b", why="w", epoch=2, value=0.1, peers={"s-1": 0.2}, curve={1: 0.3, 2: 0.1})
     assert Pruned.from_json(record.to_json()) == record
     settled = Settled(state=State.PRUNED, **Settled.facts(record))
-    other = Settled(state=State.DONE, accuracy_validation=0.5)
-    assert _settled_of(index_of({"a": settled, "b": other})) == {"a": settled, "b": other}
+    other = Settled(state=State.DONE, accuracy_validation=0.5, accuracy_macro_validation=0.25)
+    index = index_of({"a": settled, "b": other}) | {"schema": SCHEMA_VERSION}
+    assert _settled_of(index) == {"a": settled, "b": other}
+    for row in index["settled"].values():  # as schema 8 had it
+        del row[3]
+    plain = replace(other, accuracy_macro_validation=None)
+    assert _settled_of(index | {"schema": 8}) == {"a": settled, "b": plain}
     terms = Terms(
         stop=Stop(rule="asha", collapse=Collapse(not_finite=True)), number=3, peers={"a": 1}
     )
@@ -172,6 +177,28 @@ def grid(**sections: dict[str, Any]) -> ns.Grid:
 
 
 RECIPE = TINY["search"]["recipe"] | {"epochs": 9}
+TUNED = {
+    "methods": [{"darts": {"arch_lr": {"low": 1e-4, "high": 1e-2}}}],
+    "recipe": RECIPE | {"test_every": 1},
+}
+
+
+def test_peers_are_compared_by_what_their_study_maximises() -> None:
+    asha: dict[str, Any] = TUNED | {"stop": {"rule": "asha", "after_epochs": 2}}
+    of = grid(search=asha, tune={"trials": 2})
+    stop = of.stop("search")
+    assert stop.compares == "accuracy_macro_validation"
+    assert stop.compared("search").endswith(" measure=accuracy_macro_validation")
+    assert ns.Grid.from_json(of.to_json()).stop("search") == stop
+    plain = grid(search=asha, tune={"trials": 2, "objective": "accuracy_validation"})
+    assert plain.stop("search").compares == "accuracy_validation"
+    untuned = grid(search=asha | {"methods": ["darts"]}).stop("search")
+    assert untuned.compares == "accuracy_validation"
+    before = "search asha after_epochs=2 reduction_factor=3"  # as stores have it
+    assert {untuned.compared("search"), plain.stop("search").compared("search")} == {before}
+    asked = asha["stop"] | {"measure": "accuracy_macro_validation"}
+    macro = grid(search=asha | {"methods": ["darts"], "stop": asked}).stop("search")
+    assert macro.compares == "accuracy_macro_validation"
 
 
 @pytest.mark.parametrize(
@@ -193,8 +220,16 @@ RECIPE = TINY["search"]["recipe"] | {"epochs": 9}
          "alpha_entropy, not_finite"),
         ({"retrain": {"stop": {"collapse": {"alpha_entropy": 0.1}}}},
          "grid: retrain.stop.collapse.alpha_entropy: is of searches: a retrain has its cells"),
+        ({"search": TUNED | {"stop": {"rule": "asha", "measure": "accuracy_validation"}},
+          "tune": {"trials": 2}},
+         "grid: tune.objective: is accuracy_macro_validation, and search.stop.measure: "
+         "accuracy_validation would give up what the study looks for: write one for both, or leave "
+         "measure out"),
+        ({"search": {"stop": {"rule": "asha", "measure": "accuracy_tail"}}},
+         "grid: search.stop.measure: unknown choice 'accuracy_tail'; choose from "
+         "accuracy_validation, accuracy_macro_validation (did you mean accuracy_validation?)"),
         ({"retrain": {"stop": "median"}},
-         "grid: retrain.stop.rule: compares by accuracy_validation, and a retrain on all training "
+         "grid: retrain.stop.rule: compares by accuracy on V, and a retrain on all training "
          "images measures nothing but the test set, on which nothing may be decided: write "
          "retrain.recipe.images: search_half, which holds V out, or leave the rule out"),
     ],
