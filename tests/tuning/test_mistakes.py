@@ -24,6 +24,7 @@ def grid(search: dict[str, Any] | None = None, tune: dict[str, Any] | None = Non
     [
         ({"stop": {"collapse": {"alpha_entropy": 1.0}}}, {}, "after 5 of 2 epochs"),
         ({"stop": {"collapse": {"skip_connections": 0}}}, {}, "after 5 of 2 epochs"),
+        ({"recipe": {"test_every": {"low": 1, "high": 2}}}, {}, "test_every: trains nothing other"),
         ({}, {"objective": BOTH, "pareto": 0}, "write one from 1, or all"),
         ({}, {"objective": BOTH, "pareto": "most"}, "one from 1, or all"),
     ],
