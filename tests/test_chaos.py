@@ -10,10 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 VICTIMS = "point,damage,driver,stop"
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.mark.system
 def test_whatever_dies_the_same_command_ends_with_the_same_bits(tmp_path: Path) -> None:
     options = ["--fake", "--rounds", "4", "--seed", "1", "--victims", VICTIMS]
     done = subprocess.run(

@@ -189,6 +189,7 @@ def test_no_ray_cluster_at_the_address_is_one_message(tiny: Path, tmp_path: Path
     assert "Traceback" not in complaint
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("fake_runs")
 @pytest.mark.parametrize(
     ("executor", "number", "epochs"),
@@ -289,6 +290,7 @@ def test_cells_are_drawn_to_the_terminal_and_to_files(done_store: Path, tmp_path
     assert (barred.returncode, "name another file" in barred.stderr) == (2, True)
 
 
+@pytest.mark.system
 def test_a_report_is_one_page_with_its_figures_beside_it(done_store: Path, tmp_path: Path) -> None:
     done = cli("report", done_store, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr

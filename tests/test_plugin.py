@@ -74,6 +74,7 @@ def network_of(store: Path, trial_id: str) -> dict[str, torch.Tensor]:
     return state
 
 
+@pytest.mark.system
 def test_it_runs_from_end_to_end(installed: dict[str, str], tmp_path: Path) -> None:
     file, store = tmp_path / "grid.yaml", tmp_path / "store"
     file.write_text(yaml.safe_dump(GRID))
@@ -114,6 +115,7 @@ def test_its_phase_is_planned_and_counted(installed: dict[str, str], tmp_path: P
     assert rows["retrain"] == ["1", "0", "1"]
 
 
+@pytest.mark.system
 def test_it_passes_the_contract_tests_that_are_shipped(
     installed: dict[str, str], tmp_path: Path
 ) -> None:

@@ -53,6 +53,8 @@ TINY = Options(
     memory=False,
 )
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:

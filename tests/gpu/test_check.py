@@ -22,6 +22,7 @@ def test_every_part_has_a_limit_and_they_fit_into_the_time() -> None:
     assert check.ALL_S < 8 * 60
 
 
+@pytest.mark.system
 def test_a_part_that_fails_or_is_run_again_costs_no_other_its_figures(tmp_path: Path) -> None:
     asked = ("--images", str(tmp_path / "nowhere"), "--part", "trial", "--part", "environment")
     code, page = checked(tmp_path, *asked)

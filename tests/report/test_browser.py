@@ -20,7 +20,10 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(NAMES)} is installed")
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(NAMES)} is installed"),
+]
 
 READER = """<!doctype html><meta charset="utf-8"><body><iframe id="f" src="%s"
 style="border: 0; height: 900px; width: 400px"></iframe><pre id="seen"></pre><script>

@@ -117,6 +117,7 @@ def test_colours_follow_the_theme(page: Path) -> None:
     assert "prefers-color-scheme: dark" in text
 
 
+@pytest.mark.system
 def test_equal_tables_give_equal_bytes(sweep: Lab, page: Path, tmp_path: Path) -> None:
     """In another process, with another hash seed, other matplotlib settings and another day."""
     (tmp_path / "matplotlibrc").write_text("font.size: 30\nsvg.fonttype: none\n")

@@ -173,6 +173,7 @@ def page(tuned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(tuned, out)
 
 
+@pytest.mark.system
 def test_the_page_has_the_plots_of_every_study(page: Path, found: pd.DataFrame) -> None:
     parsed = Page(page)
     assert parsed.open == []

@@ -264,6 +264,7 @@ def test_a_study_is_exported_as_it_is(kind: str, stores: dict[str, Path], tmp_pa
                 assert getattr(told, what) == getattr(kept, what), what
 
 
+@pytest.mark.system
 def test_the_page_shows_every_study(kind: str, stores: dict[str, Path], tmp_path: Path) -> None:
     page = Page(write_report(stores[kind], tmp_path / "page"))
     assert page.open == []

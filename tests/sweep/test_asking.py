@@ -66,6 +66,7 @@ def states(store: Path) -> list[str]:
     return list(ns.load(store).attempts.state)
 
 
+@pytest.mark.system
 def test_a_paused_run_lives_and_starts_nothing_and_goes_on_from_its_checkpoint(
     tmp_path: Path, beside: ThreadPoolExecutor
 ) -> None:

@@ -259,6 +259,7 @@ def test_every_node_is_a_line_of_a_table_and_a_miss_is_a_line_of_its_own(
     assert asked[-1] == "h:1"
 
 
+@pytest.mark.system
 def test_two_nodes_read_what_each_other_writes(tmp_path: Path) -> None:
     """A real cluster of two nodes on this machine, which a session of this process would hide."""
     store = tmp_path / "store"

@@ -299,6 +299,7 @@ def test_retrains_are_compared_by_their_recipe(tmp_path: Path, fake_runs: None) 
             assert trials.recipe[peer] == row.recipe
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("ray_session", "fake_actors")
 def test_ray_prunes_by_the_same_record(tmp_path: Path) -> None:
     """Which trials depends on which run at once; what stands in the store is right of each."""

@@ -34,6 +34,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> ns.Frames:
     return ns.load(store)
 
 
+@pytest.mark.system
 def test_every_trial_is_done_once_with_the_same_bits_and_a_second_run_starts_nothing(
     executor: str, tmp_path: Path, reference: ns.Frames
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_store_that_another_run_holds_is_left_alone(executor: str, tmp_path: P
     assert store.states() == {}
 
 
+@pytest.mark.system
 def test_a_worker_that_is_asked_to_stop_goes_on_from_the_very_step(
     tmp_path: Path, reference: ns.Frames
 ) -> None:

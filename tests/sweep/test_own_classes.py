@@ -66,6 +66,7 @@ print(ns.run(grid({"sharp_darts": {"temperature": 0.25}}), "done", console="none
 """
 
 
+@pytest.mark.system
 def test_classes_of_a_script_are_used_by_rays_workers_or_refused_before_any_trial(
     tmp_path: Path,
 ) -> None:

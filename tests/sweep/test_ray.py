@@ -37,7 +37,7 @@ def grid(phase_resources: dict | None = None, **data: object) -> ns.Grid:
     )
 
 
-pytestmark = pytest.mark.usefixtures("ray_session", "fake_actors")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("ray_session", "fake_actors")]
 
 
 def run_on_ray(store: Path | str, a_grid: ns.Grid, **options: object):

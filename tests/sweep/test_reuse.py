@@ -98,6 +98,7 @@ def assert_equal(a: Store, b: Store, asked: list[tuple[Trial, int]]) -> None:
     pd.testing.assert_frame_equal(first, second, check_categorical=False)
 
 
+@pytest.mark.system
 def test_a_trial_has_the_bits_of_one_alone_whatever_ran_before_it_in_its_process(
     tmp_path: Path,
 ) -> None:
@@ -133,6 +134,7 @@ def alive() -> int:
     return sum(type(found) in (torch.Tensor, torch.nn.Parameter) for found in gc.get_objects())
 
 
+@pytest.mark.system
 def test_nothing_of_a_trial_is_held_when_it_has_ended(tmp_path: Path) -> None:
     """After the first, which fills tables of constants, no tensor more and no logger."""
     first, second, third = asked = [(trial, 1) for trial, _ in trials()[:1] * 3]

@@ -220,6 +220,7 @@ def driver(store: Path, shard: str, **env: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.system
 def test_two_side_by_side_are_the_whole_also_when_one_is_killed(tmp_path: Path) -> None:
     store = tmp_path / "parts"
     one = driver(store, "1/2")

@@ -217,6 +217,7 @@ def test_verbs_count_and_name_what_is_tuned(
     assert "tune.objective: accuracy_tail is measured on a test set" in line
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("ray_session", "fake_actors")
 def test_ray_comes_to_the_same_table(finished: Path, tmp_path: Path) -> None:
     assert run(grid(), tmp_path, executor="ray", console="none").complete

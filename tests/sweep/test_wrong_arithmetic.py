@@ -47,6 +47,7 @@ def test_a_wrong_operation_fails_trials_by_its_name_and_stops_the_run(tmp_path: 
     assert not any(result.transient for result in results)
 
 
+@pytest.mark.system
 def test_a_sound_device_is_checked_once_for_all_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_mistake_that_cannot_be_told_is_still_one() -> None:
     assert done.returncode == 2
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("executor", ["inline", "ray"])
 def test_a_run_whose_outputs_are_full_goes_on(tiny: Path, tmp_path: Path, executor: str) -> None:
     with FULL.open("w") as full:

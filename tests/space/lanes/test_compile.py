@@ -27,6 +27,7 @@ def compiled(tmp_path: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.system
 def test_every_kernel_compiles(tmp_path: Path) -> None:
     printed = compiled(tmp_path)
     for name in KERNELS:

@@ -23,6 +23,7 @@ def passed(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.system
 def test_kernels_are_compiled_ahead_of_time() -> None:
     assert " passed" in passed()
 
