@@ -12,7 +12,7 @@ from nas_sweeps.grid.tune import TuneSection
 from nas_sweeps.space.genotype import Genotype
 from nas_sweeps.store.records import State
 from nas_sweeps.trial import Data, MethodSpec, Origin, Trial
-from nas_sweeps.tuning import SAMPLERS, Study, Told, Values
+from nas_sweeps.tuning import MEASURES, SAMPLERS, Study, Told, Values
 
 TUNING = "tuning"  # what proposals are called, as long as nobody knows their values
 
@@ -265,6 +265,30 @@ def require_samplers(entries: Iterable[Entry]) -> None:
                 f"tune.sampler: {entry.study.sampler} needs the package {entry.study.lacks}, which "
                 f"is not installed here: pip install {entry.study.lacks}, or choose from {others}"
             )
+
+
+def require_objectives(known: Iterable[tuple[Entry, Seen]]) -> None:
+    """Raises ValueError where a study goes by what its trials did not measure when they were done.
+
+    Versions before schema 9 of a store measured plain accuracy on V alone.
+
+    Args:
+        known: entries of a plan and what they have become, as ``Scheduler.known`` says.
+    """
+    plain, macro = MEASURES
+    lacking = [
+        seen.trial.trial_id
+        for entry, seen in known
+        if isinstance(entry, TunedSlot) and entry.number is not None and seen.outcome is not None
+        if entry.study.objective == macro and seen.outcome.state == State.DONE
+        if getattr(seen.outcome, macro) is None and getattr(seen.outcome, plain) is not None
+    ]
+    if lacking:
+        raise ValueError(
+            f"tune.objective: {len(lacking)} trials of the store, {lacking[0]} first, were done by "
+            f"a version that did not measure {macro}: write objective: {plain}, or run into "
+            "another store"
+        )
 
 
 Measured = tuple[float, float]  # the objective of a trial, and its cost

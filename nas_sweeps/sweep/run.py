@@ -19,7 +19,7 @@ from nas_sweeps.data.splits import prepare
 from nas_sweeps.grid import Entry, Grid, Plan, plan
 from nas_sweeps.grid.model import as_grid
 from nas_sweeps.grid.shards import Shard
-from nas_sweeps.grid.tuned import require_samplers
+from nas_sweeps.grid.tuned import require_objectives, require_samplers
 from nas_sweeps.grid.whole_batches import require_whole_batches
 from nas_sweeps.paths import user_path
 from nas_sweeps.schedule import Scheduler, replay
@@ -163,6 +163,7 @@ def run(
     )
     before = asked.replayed()
     require_samplers(entry for entry, state in before.states() if state == State.WAITING)
+    require_objectives(before.known())
     _check_images(before, grid.places)
     keeper.create()
     named = None if part is None else str(part)

@@ -169,6 +169,21 @@ def test_a_grid_with_the_same_values_shares_the_trial(
     assert searched.xs("n", axis=1, level="statistic").to_numpy().sum() == 3, "still a result"
 
 
+def test_a_trial_of_a_version_that_measured_less_is_told_before_anything_runs(
+    tmp_path: Path, fake_runs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = ns.Grid.from_dict(TINY | {"search": TINY["search"] | {"methods": ["fairdarts"]}})
+    (default,) = ns.plan(plain).searches
+    with monkeypatch.context() as older:
+        older.setattr("nas_sweeps.testing.fake.MEASURES", ("accuracy_validation",))
+        assert run_inline(tmp_path, plain).complete
+    before = told(tmp_path)
+    with pytest.raises(ValueError, match=f"1 trials of the store, {default.trial_id} first, were"):
+        run_inline(tmp_path)
+    pd.testing.assert_frame_equal(told(tmp_path), before)
+    assert run_inline(tmp_path, grid(objective="accuracy_validation")).complete
+
+
 def test_a_failed_proposal_is_spent_and_the_study_goes_on(tmp_path: Path, fake_runs: None) -> None:
     lr = {"low": 0.01, "high": 1e6, "log": True}  # FakeRun diverges above 1000
     search = TINY["search"] | {
