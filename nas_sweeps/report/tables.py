@@ -76,7 +76,7 @@ def tuning_entries(found: pd.DataFrame) -> Lines:
     lines = [["cell", "winner", "measure", *(["setting"] if several else [])]]
     lines[0] += ["default", "tuned", "difference (95 %)"]
     for row in found.to_dict("records"):
-        measure = f"{row['measure'].removeprefix('accuracy_')}, {row['of']}"
+        measure = f"{row['measure'].removeprefix('accuracy_').replace('_', ' ')}, {row['of']}"
         means = [
             shown(row[of], row[f"{of}_sd"], row[f"{of}_n"], is_fraction(row["measure"]))
             for of in ("default", "tuned")

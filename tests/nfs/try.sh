@@ -86,7 +86,7 @@ halt -f -p
 INIT
 chmod +x "$folder/init"
 for i in 1 2; do
-    TMPDIR=$folder/memory linux.uml mem=2G root=/dev/root rootfstype=hostfs rootflags=/ ro quiet \
+    TMPDIR=$folder/memory linux.uml mem=4G root=/dev/root rootfstype=hostfs rootflags=/ ro quiet \
         init="$folder/init" vec0:transport=tap,ifname="$tag-c$i",depth=64,gro=1 \
         NAME="g$i" ADDRESS="$network.1$i" con=null con0=fd:0,fd:1 ssl=null \
         <&- >"$folder/log/g$i" 2>&1 & pids+=($!)

@@ -145,7 +145,7 @@ def test_a_table_says_it(tuned: Path, found: pd.DataFrame, lab: Lab) -> None:
     assert told["verdict"] in done.stdout
     assert f"study {told['study']} of {FAIR}: 5 of 5 proposals tried in" in done.stdout
     pasted = cli("table", tuned, "--tuning", "--format", "markdown")
-    assert f"| {FAIR} | tuned=5 | macro_validation, searches |" in pasted.stdout.replace("\\", "")
+    assert f"| {FAIR} | tuned=5 | macro validation, searches |" in pasted.stdout.replace("\\", "")
     assert told["verdict"] in pasted.stderr
     full = cli("table", tuned, "--tuning", "--format", "csv")
     first, *_ = csv.DictReader(io.StringIO(full.stdout))
