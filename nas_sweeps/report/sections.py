@@ -18,6 +18,7 @@ from nas_sweeps.report.pairs import method_pairs, win_matrix
 from nas_sweeps.report.planned import STATES, KeptGrid, shortfalls
 from nas_sweeps.report.studies import TunedCell
 from nas_sweeps.report.table1 import table1
+from nas_sweeps.report.tables import spoken
 from nas_sweeps.report.tuned import against_default, spent
 from nas_sweeps.store.records import State
 from nas_sweeps.tables import Frames
@@ -206,7 +207,8 @@ def tuning(frames: Frames, cells: Sequence[TunedCell]) -> Tuning | None:
     if not cells:
         return None
     bought, cost = against_default(frames, cells), spent(frames, cells)
-    bought = bought.assign(measured=bought["measure"] + ", " + bought["of"])
+    bought = bought.assign(measured=bought["measure"].map(spoken) + ", " + bought["of"])
+    cost = cost.assign(objective=cost["objective"].map(spoken))
     on_gpu = bool((cost["gpu_hours"] > 0).any())
     return Tuning(
         data_table(

@@ -76,7 +76,7 @@ def tuning_entries(found: pd.DataFrame) -> Lines:
     lines = [["cell", "winner", "measure", *(["setting"] if several else [])]]
     lines[0] += ["default", "tuned", "difference (95 %)"]
     for row in found.to_dict("records"):
-        measure = f"{row['measure'].removeprefix('accuracy_').replace('_', ' ')}, {row['of']}"
+        measure = f"{spoken(row['measure'])}, {row['of']}"
         means = [
             shown(row[of], row[f"{of}_sd"], row[f"{of}_n"], is_fraction(row["measure"]))
             for of in ("default", "tuned")
@@ -107,6 +107,11 @@ def formatted(lines: Lines, format: Literal["text", "markdown", "latex"]) -> str
 def is_fraction(value: str) -> bool:
     """Whether people read this column in percent."""
     return value.startswith("accuracy") or value == "macro_f1"
+
+
+def spoken(value: str) -> str:
+    """``macro validation`` for the column ``accuracy_macro_validation``."""
+    return value.removeprefix("accuracy_").replace("_", " ")
 
 
 def shown(mean: float, sd: float, n: int, percent: bool) -> str:

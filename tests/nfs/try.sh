@@ -29,8 +29,10 @@ command -v $needed >/dev/null && [[ -e $(echo /usr/lib/*/ganesha/libfsalvfs.so) 
 } || skip "apt-get does not install user-mode-linux, nfs-ganesha-vfs, nfs-common and kmod here"
 
 pids=()
+maps=$(</proc/sys/vm/max_map_count)
 clean_up() {
     set +e
+    echo "$maps" >/proc/sys/vm/max_map_count
     # A guest is a group of processes, of which its kernel is the first.
     for pid in "${pids[@]}"; do kill -KILL -- "-$pid" || kill -KILL "$pid"; done 2>/dev/null
     wait 2>/dev/null
@@ -85,6 +87,8 @@ export PYTHONPYCACHEPREFIX=$folder/bytecode PYTHONDONTWRITEBYTECODE=1
 halt -f -p
 INIT
 chmod +x "$folder/init"
+# Each page of a guest's process may be a map of a process here; with the usual 65,530, workers die.
+echo 1048576 >/proc/sys/vm/max_map_count || true
 for i in 1 2; do
     TMPDIR=$folder/memory linux.uml mem=4G root=/dev/root rootfstype=hostfs rootflags=/ ro quiet \
         init="$folder/init" vec0:transport=tap,ifname="$tag-c$i",depth=64,gro=1 \
