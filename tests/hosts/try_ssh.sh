@@ -81,7 +81,8 @@ until_all_are_there() {
         on h1 ray status 2>/dev/null | grep -A1 "^Active:" | grep -q "3 local.cluster.node" && return
         sleep 2
     done
-    echo "not all nodes came: see /tmp/ray of h1, and $folder/log/ray" >&2
+    on h1 bash -c 'cat /tmp/ray/session_latest/logs/monitor.*' >"$folder/log/monitor"
+    echo "not all nodes came: see $folder/log/monitor and $folder/log/ray" >&2
     return 1
 }
 until_status() {  # PATTERN: until `nas-sweeps status` has such a line
