@@ -103,8 +103,9 @@ def _start(address: str | None) -> None:
             ) from None
         raise ValueError(
             f"Ray's address {address}: no Ray cluster answers there ({error}); "
-            "start one with `ray start --head`, or leave the address out; a cluster that asks "
-            "for a token wants it here too, in ~/.ray/auth_token"
+            "a run starts on one of the cluster's nodes: start Ray here with `ray start`, or leave "
+            "the address out; a cluster that asks for a token wants it here too, in "
+            "~/.ray/auth_token"
         ) from None
 
 
