@@ -1,7 +1,7 @@
 #!/bin/bash
 # A sweep on three hosts of a Ray cluster, of which one loses its network, and one dies.
 #
-#     tests/hosts/try.sh [FOLDER]    six minutes; root on Linux; logs and stores stay in FOLDER
+#     tests/hosts/try.sh [FOLDER]    eleven minutes; root on Linux; logs and stores stay in FOLDER
 #
 # The hosts are namespaces of this machine with addresses of their own, Ray is started in each by
 # `ray start`, the store is a folder that all see, and trials are real ones on digits. In the end

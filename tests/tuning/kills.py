@@ -37,6 +37,16 @@ RESULTS = [
     "genotype_id",
     "epochs",
 ]
+ATTEMPT = [
+    "attempt",
+    "state",
+    "epochs_from",
+    "epochs_done",
+    "pid",
+    "started_at",
+    "heartbeat",
+    "note",
+]
 
 
 def main() -> int:
@@ -114,7 +124,11 @@ def _differences(said: argparse.Namespace, reference: Path, store: Path) -> list
     computed = frames.attempts.groupby("trial_id", observed=True).epochs_done.sum()
     planned = frames.trials.set_index("trial_id").epochs
     twice = computed[computed != planned.reindex(computed.index.astype(str)).to_numpy()]
-    found += [f"{trial}: {n} epochs computed, of {planned[trial]}" for trial, n in twice.items()]
+    for trial, n in twice.items():
+        attempts = frames.attempts[frames.attempts.trial_id == trial][ATTEMPT].to_string(
+            index=False
+        )
+        found.append(f"{trial}: {n} epochs computed, of {planned[trial]}:\n{attempts}")
     for phase, tune in (("search", grid.tune), ("retrain", grid.retrain.tune)):
         trials = frames.trials[frames.trials.phase == phase]
         spent = trials[trials.proposal.notna()].groupby("study").proposal.nunique()
