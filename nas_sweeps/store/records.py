@@ -87,10 +87,10 @@ class AttemptRecord:
     """One attempt at a trial: who, when, at what cost, and how it ended.
 
     ``state`` is ``running`` until the attempt says otherwise, so also of one that was killed.
-    ``cost`` is this attempt's
-    alone, up to its last sign of life: wall_s, cpu_s, gpu_hours, peak_mem_gib. ``epochs_from``
-    and ``epochs_done`` count the trial's finished epochs, before it and by it. ``note`` says what
-    a person should know of how it went on, such as that a checkpoint was damaged.
+    ``cost`` is this attempt's alone, up to its last sign of life: wall_s, cpu_s, gpu_hours,
+    peak_mem_gib. ``epochs_from`` and ``epochs_done`` count the trial's finished epochs, before and
+    after it. ``note`` says what a person should know of how it went on, such as that a checkpoint
+    was damaged.
     """
 
     host: str | None

@@ -107,7 +107,7 @@ ATTEMPTS = _schema(  # one row per attempt at a trial, whatever became of it
     (REPEATED, ["trial_id"]),
     (COUNT, ["attempt"]),
     (TEXT, ["state"]),  # running, stopped (asked to), lost (died), done, pruned, failed
-    (COUNT, ["epochs_from", "epochs_done"]),  # finished epochs of the trial: before it, by it
+    (COUNT, ["epochs_from", "epochs_done"]),  # finished epochs of the trial, before and after it
     (NUMBER, ["wall_s", "cpu_s", "gpu_hours", "peak_mem_gib"]),  # its own, to its last beat
     (TEXT, ["error_class", "error_message"]),
     (TIME, ["started_at", "heartbeat"]),

@@ -121,7 +121,8 @@ def _differences(said: argparse.Namespace, reference: Path, store: Path) -> list
         pd.testing.assert_frame_equal(_told(store), _told(reference), check_exact=True)
     except AssertionError as error:
         found.append(f"the tables differ: {error}")
-    computed = frames.attempts.groupby("trial_id", observed=True).epochs_done.sum()
+    each = frames.attempts.assign(epochs=frames.attempts.epochs_done - frames.attempts.epochs_from)
+    computed = each.groupby("trial_id", observed=True).epochs.sum()
     planned = frames.trials.set_index("trial_id").epochs
     twice = computed[computed != planned.reindex(computed.index.astype(str)).to_numpy()]
     for trial, n in twice.items():
