@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGTERM_TAKEN = """
@@ -124,6 +125,7 @@ def test_a_process_that_is_stuck_takes_with_it_what_it_started() -> None:
     assert not alive(int(done.stdout))
 
 
+@pytest.mark.system
 def test_workers_that_are_slow_to_go_end_with_the_ray_session() -> None:
     done = script(SLOW_WORKER)
     assert done.returncode == 0, done.stderr

@@ -47,7 +47,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+EVERYTHING = pytest.param("stride 1", marks=pytest.mark.system)  # by far the longest
+
+
+@pytest.mark.parametrize("name", [EVERYTHING, *(name for name in CASES if name != "stride 1")])
 def test_outputs_and_all_gradients_are_those_of_the_modules(name: str) -> None:
     case = CASES[name]
     plain, lanes = make(case)
