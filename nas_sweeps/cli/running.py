@@ -84,7 +84,7 @@ def plan(
     The estimate comes from trials of the same phase, method, recipe and
     kind of device that were measured in the grid's own store or in that of
     --from. Where only other distributions were measured it counts images,
-    then it takes other methods; another recipe it never takes. --calibrate
+    then it takes other methods or knobs; another recipe never. --calibrate
     runs some steps of what is still unknown, on this machine and alone on
     it, with DARTS_V2 for cells that are yet to be found.
 

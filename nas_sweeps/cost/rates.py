@@ -35,7 +35,12 @@ FREE = {"epochs", "lr", "lr_min", "momentum", "weight_decay", "grad_clip", "labe
 FREE |= {"nesterov", "warmup_epochs", "schedule"}
 FREE_SEEDS = {"subset_seed", "split_seed", "class_order_seed"}
 ASSUMED_SPREAD = 0.25  # of the logarithm of seconds, where one trial alone was measured
-HOW = ("of the same kind", "of other distributions", "of other methods", "of the same phase")
+HOW = (
+    "of the same kind",
+    "of other distributions",
+    "of other methods or knobs",
+    "of the same phase",
+)
 ROUGHLY = len(HOW) - 1  # the step that a plan does not take
 
 
