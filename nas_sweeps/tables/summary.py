@@ -64,7 +64,8 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
     out["search_seed"] = pd.array([o.get("seed") for o in origins], dtype="Int64")
     tuned = pd.Series([o.get("point") is not None for o in origins], dtype=bool)
     if tuned.any():  # by what tuned it: each has values of its own, and they are to compare
-        named = [_tuned(*pair) for pair in zip(out["setting"], out["recipe"], strict=True)]
+        called = _of_study(out["recipe"], _text([o.get("study") for o in origins]), out, tuned)
+        named = [_tuned(*pair) for pair in zip(out["setting"], called, strict=True)]
         out["setting"] = out["setting"].where(~tuned, _text(named))
         # What a study found may be what another grid asks for: that has the grid's names alone.
         given = [_given_names(json.loads(text)) for text in retrains["origins"].iloc[position]]
@@ -74,6 +75,17 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
     out["recipe"] = recipe_names(out)
     out["study"] = _text([o.get("study") for o in origins])
     return _called_tuned(out, "search_setting", untuned)
+
+
+def _of_study(
+    recipe: pd.Series[str], study: pd.Series[str], found: pd.DataFrame, tuned: pd.Series[bool]
+) -> pd.Series[Any]:
+    """Names of recipes, with the study where several have tuned the retraining of one network."""
+    cell = [recipe, *(found[name] for name in CELL)]
+    one = [*cell, found["search_id"], found["search_epoch"], found["genotype_id"], found["seed"]]
+    twice = study.where(tuned).groupby(one, dropna=False).transform("nunique") > 1
+    several = twice.groupby(cell, dropna=False).transform("any")
+    return recipe.mask(several & tuned & study.notna(), recipe + " of " + study)
 
 
 def _given_names(origins: list[dict[str, Any]]) -> str | None:

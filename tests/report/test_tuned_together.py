@@ -22,6 +22,7 @@ from nas_sweeps.space.size import size_of
 from nas_sweeps.store import Store
 from nas_sweeps.sweep.run import run
 from nas_sweeps.tables import Frames, load
+from nas_sweeps.tuning import MEASURES
 from tests.faked import faked
 from tests.report.test_page import Page
 from tests.report.tuned import WEIGHT
@@ -213,6 +214,19 @@ def test_a_study_of_a_cell_counts_each_seed_once(tmp_path: Path) -> None:
     (row,) = read_tuning(tmp_path)[0].to_dict("records")
     assert row["tuned_n"] == 1, "seed 2 of both genotypes"
     assert "run the grid into this store with retrain.tune=null" in row["verdict"]
+
+
+def test_two_studies_of_one_retraining_are_two_rows_of_a_table(tmp_path: Path) -> None:
+    trees = [retrained(per="cell", objective=objective) for objective in MEASURES]
+    frames = worked(tmp_path, *trees)
+    cells = tuned_cells(Store(tmp_path), frames)
+    networks = retrains(frames)
+    assert set(networks["what"]) == {f"tuned=4 of {cell.study.name}" for cell in cells}
+    assert networks.groupby("what", observed=True).size().tolist() == [6, 6], (
+        "3 seeds of 2 searches"
+    )
+    alone = worked(tmp_path / "alone", trees[0])
+    assert not retrains(alone)["setting"].str.contains(" of ").any()
 
 
 def test_a_proposal_is_not_complete_before_all_its_seeds_are(tmp_path: Path) -> None:
