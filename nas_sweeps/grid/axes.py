@@ -265,8 +265,7 @@ def objectives(value: Any) -> tuple[str, ...]:
             )
         if name not in (*MEASURES, *COSTS):
             raise problem(unknown("objective", name, [*MEASURES, *COSTS]))
-    kinds = [name in COSTS for name in named]
-    if kinds not in ([False], [False, True], [True, False]):
+    if [name in COSTS for name in named] not in ([False], [False, True], [True, False]):
         raise problem(
             f"name {' or '.join(MEASURES)}, alone or with {' or '.join(COSTS)}: "
             f"[{OBJECTIVE}, {COSTS[0]}]"

@@ -20,7 +20,7 @@ from nas_sweeps.report import style
 from nas_sweeps.report.figures import TUNING, FigureEntry
 from nas_sweeps.report.points import SIZES
 from nas_sweeps.report.studies import TunedCell
-from nas_sweeps.report.tables import is_fraction
+from nas_sweeps.report.tables import is_fraction, spoken
 from nas_sweeps.tuning.study import quiet
 
 if TYPE_CHECKING:
@@ -103,10 +103,9 @@ def _said(objective: str) -> str:
 
 def _bare(objective: str) -> str:
     """``validation accuracy``, ``parameters``."""
-    kind, _, rest = objective.partition("_")
-    if kind == "accuracy" and rest:
-        return f"{rest.replace('_', ' ')} accuracy"
-    return SIZES.get(objective, objective.replace("_", " "))
+    if objective.startswith("accuracy_"):
+        return f"{spoken(objective)} accuracy"
+    return SIZES.get(objective, spoken(objective))
 
 
 def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

@@ -48,7 +48,7 @@ def summarise(
     return {
         "accuracy_balanced": float(right_K.sum() / support_K.sum()),
         "accuracy_long_tailed": float((lt_K * recall_K).sum() / lt_K.sum()),
-        "accuracy_macro": float(recall_K.mean()),
+        "accuracy_macro": mean_recall(confusion_KK),
         "accuracy_head": _group_accuracy(recall_K, groups, "head"),
         "accuracy_medium": _group_accuracy(recall_K, groups, "medium"),
         "accuracy_tail": _group_accuracy(recall_K, groups, "tail"),

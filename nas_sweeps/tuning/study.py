@@ -40,7 +40,7 @@ from nas_sweeps.tuning.ranges import Range, plain_recipe, ranges_of, setting_of,
 if TYPE_CHECKING:
     import optuna
 
-# Measured on V, by which a study, a stop rule and nothing else of a sweep may go: no test set.
+# Measured on V: what a study or a stop rule may go by. No test set is.
 Measure = Literal["accuracy_validation", "accuracy_macro_validation"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 Sampler = Literal["tpe", "random", "cmaes", "nsga2"]
@@ -182,8 +182,7 @@ class Study(Identified):
     @property
     def lacks(self) -> str | None:
         """The package that its sampler needs and that is not installed here."""
-        missing = self.sampler == "cmaes" and find_spec("cmaes") is None
-        return "cmaes" if missing else None
+        return "cmaes" if self.sampler == "cmaes" and find_spec("cmaes") is None else None
 
     def stand_in(self, data: Data, seed: int) -> Trial | None:
         """A trial that takes as long as those that are tried; None: that needs a genotype."""
@@ -343,9 +342,9 @@ def _known(
 
 def _measured(study: Study, told: Told) -> list[float] | None:
     """What was measured of each objective; None where something was not."""
-    both = [told.objective, told.cost][: len(study.objectives)]
-    known = [value for value in both if value is not None]
-    return known if len(known) == len(both) else None
+    count = len(study.objectives)
+    known = [value for value in (told.objective, told.cost)[:count] if value is not None]
+    return known if len(known) == count else None
 
 
 def _state(told: Told, measured: Sequence[float] | None) -> optuna.trial.TrialState:
