@@ -53,18 +53,19 @@ kill -0 "$head" 2>/dev/null || { echo "no head: see $folder/log/head" >&2; exit 
 submit() {  # NAME [OPTION ...]
     ray job submit --submission-id "$1" "${@:2}" -- \
         "$PWD/.venv/bin/nas-sweeps" run "$PWD/experiments/quickstart.yaml" \
-        --set 'search.distributions=[{exp: 0.1}]' --store "$folder/store" --address auto
+        --set "search.distributions=[{exp: 0.1}]" --set retrain.recipe.epochs=80 \
+        --store "$folder/store" --address auto
 }
 
 echo "== submitted, and stopped in the middle"
 submit first --no-wait >/dev/null
 ray job logs --follow first >"$folder/log/first" 2>&1 & follower=$!
 for _ in {1..1200}; do
-    grep -qE "^retrain .*\| train +1/8" "$folder/log/first" && break
+    grep -qE "^retrain .*\| train +1/80" "$folder/log/first" && break
     kill -0 "$follower" 2>/dev/null || break
     sleep 0.5
 done
-grep -qE "^retrain .*\| train +1/8" "$folder/log/first"
+grep -qE "^retrain .*\| train +1/80" "$folder/log/first"
 ray job stop first >"$folder/log/stop" 2>&1
 wait "$follower" || true
 grep -o "Job 'first' was stopped" "$folder/log/stop"
