@@ -19,6 +19,7 @@ from nas_sweeps.names import DISTRIBUTION, TUNED, UNKNOWN, distribution_name, me
 from nas_sweeps.store.records import State
 from nas_sweeps.tables import Frames, attributed
 from nas_sweeps.tables.summary import CELL, recipe_part, without_proposals
+from nas_sweeps.trial import Origin
 
 KINDS = ("balance", "uniform", "natural", "exp", "step")
 
@@ -136,7 +137,8 @@ def _won(found: pd.DataFrame) -> Iterator[_Won]:
         pairs = [("" if pd.isna(study) else str(study), str(row["variant"]))]
         if "+" in pairs[0][0]:  # of a search that won several, its origins say which won what
             origins = json.loads(row.get("origins") or "[]")
-            pairs = [(o.get("study") or "", o.get("variant", "")) for o in origins]
+            won = (o for o in map(Origin.from_json, origins) if o.is_result)
+            pairs = [(o.study, o.variant) for o in won]
         for name, variant in pairs:
             for budget, point in re.findall(rf"{TUNED}(\d+)( #\d+)?", variant):
                 yield _Won(cell, name, int(budget), bool(point))

@@ -22,7 +22,7 @@ from nas_sweeps.report.winners import genotype_of
 from nas_sweeps.store import Store
 from nas_sweeps.store.records import State
 from nas_sweeps.tables import Frames, load
-from nas_sweeps.trial import Trial, trial_from_json
+from nas_sweeps.trial import Origin, Trial, trial_from_json
 from nas_sweeps.tuning import Study
 from nas_sweeps.tuning.study import quiet
 
@@ -181,16 +181,13 @@ def asked_by(study: Study, trials: pd.DataFrame) -> pd.DataFrame:
     asking = trials[trials["study"].fillna("").str.contains(study.name, regex=False)]
     places, numbers, called = list[int](), list[int | None](), list[str]()
     for place, text in enumerate(asking["origins"]):
-        for origin in json.loads(text):
-            # What goes on from the winner of a search names its study as well, and the search; the
-            # winner of a retraining names both too, and the point.
-            own = origin.get("search_id") is None or not (
-                origin.get("proposal") is None and origin.get("point") is None
-            )
-            if origin.get("study") == study.name and own:
+        for origin in map(Origin.from_json, json.loads(text)):
+            # What goes on from the winner of a search names its study as well.
+            own = origin.proposal is not None or origin.is_winner
+            if origin.study == study.name and own:
                 places.append(place)
-                numbers.append(origin.get("proposal"))
-                called.append(str(origin.get(name, "")))
+                numbers.append(origin.proposal)
+                called.append(getattr(origin, name))
     return asking.iloc[places].assign(number=pd.array(numbers, dtype="Int64"), called=called)
 
 

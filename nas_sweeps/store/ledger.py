@@ -171,12 +171,16 @@ class Store:
         return asked.trial
 
     def add_origin(self, trial_id: str, origin: Origin) -> None:
-        """Record that ``origin`` led to this retrain. Doing it again changes nothing."""
+        """Record that ``origin`` asked for this trial. Doing it again changes nothing."""
         files = self.layout.trial(trial_id)
         file = files.origin(origin.key)
         if file.name in files.names and origin in read_origins(files):
             return
         file.publish_json(origin.to_json())
+
+    def remove_origin(self, trial_id: str, origin: Origin) -> None:
+        """The contrary of ``add_origin``. Doing it again changes nothing."""
+        self.layout.trial(trial_id).origin(origin.key).remove()
 
     def proposals(self, prefixes: Collection[str]) -> dict[tuple[str, int, int], Trial]:
         """Trials that studies asked for, by study, number of the proposal and seed.

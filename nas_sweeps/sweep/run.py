@@ -36,6 +36,7 @@ from nas_sweeps.sweep.estimate import EstimateRecorder
 from nas_sweeps.sweep.executor import Executor, Setting, executor_of, needs_of
 from nas_sweeps.sweep.job import MAX_RETRIES, Job
 from nas_sweeps.sweep.limits import Limiter, Limits
+from nas_sweeps.sweep.links import Links
 from nas_sweeps.sweep.only import chosen_by
 from nas_sweeps.sweep.own_classes import own_of
 from nas_sweeps.sweep.progress import Progress, Silence
@@ -44,7 +45,7 @@ from nas_sweeps.tables import compact
 from nas_sweeps.tables.gather import gather
 from nas_sweeps.tables.schemas import SCHEMAS
 from nas_sweeps.train.form import check_switches
-from nas_sweeps.trial import DataPaths
+from nas_sweeps.trial import DataPaths, Origin
 from nas_sweeps.watch.follow import Follower
 from nas_sweeps.watch.trackers import require, trackers
 
@@ -279,16 +280,16 @@ def _kept(
     asked: _Asked, start: _Start, job: Job, recorder: EstimateRecorder, compacting: Compacting
 ) -> Iterator[None]:
     """What is in the store already is linked before; however it ends, tables are written after."""
-    known = len(start.linked)
-    _link(job.scheduler, asked.store, start.linked, start.trials.__contains__)
+    links = Links(asked.store, start.links)
+    links.write(job.scheduler, start.trials.__contains__)
     try:
         yield
     finally:
         if job.lease.holds():
             recorder.end()
-            _link(job.scheduler, asked.store, start.linked, asked.store.asked)
+            links.write(job.scheduler, asked.store.asked)
             compacting.end()
-            new = job.started or len(start.linked) > known or not start.compacted
+            new = job.started or links.changed or not start.compacted
             if new and job.lease.compacts():
                 job.lease.tell(ending=True)  # who ends from now on writes them after this one
                 compact(asked.store if job.started else asked.reader)
@@ -332,7 +333,7 @@ class _Start:
     inbox: Inbox
     damaged: frozenset[str]  # trials that are done, and of which something is lost
     trials: set[str]
-    linked: set[tuple[str, str]]  # retrains, and keys of origins that asked for them
+    links: list[tuple[str, Origin]]  # trials, and who asked for them
     compacted: bool  # the tables hold everything
 
 
@@ -365,23 +366,6 @@ def _start(asked: _Asked, lease: Lease) -> _Start:
         inbox=inbox,
         damaged=frozenset(unknown),
         trials=set(gathered.mtimes_ns),
-        linked=gathered.origins(),
+        links=gathered.links(),
         compacted=gathered.current,
     )
-
-
-def _link(
-    scheduler: Scheduler, store: Store, linked: set[tuple[str, str]], there: Callable[[str], bool]
-) -> None:
-    """Write down who else asked for retrains that are in the store already.
-
-    A retrain is keyed by its genotype: a later search, or another grid, may find the same one.
-
-    Args:
-        linked: retrains and keys of origins that are known to be written down; grows.
-        there: whether a trial is in the store.
-    """
-    for retrain_id, origin in scheduler.links():
-        if (retrain_id, origin.key) not in linked and there(retrain_id):
-            store.add_origin(retrain_id, origin)
-            linked.add((retrain_id, origin.key))

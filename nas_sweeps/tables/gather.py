@@ -98,14 +98,14 @@ class Gathered:
             if State(row["state"]).settled
         }
 
-    def origins(self) -> set[tuple[str, str]]:
-        """Which retrain was asked for by which origin: ids and keys."""
+    def links(self) -> list[tuple[str, Origin]]:
+        """Who asked for which trial, by its id."""
         rows = self.trials.select(["trial_id", "origins"]).to_pylist()
-        return {
-            (row["trial_id"], Origin.from_json(origin).key)
+        return [
+            (row["trial_id"], Origin.from_json(origin))
             for row in rows
             for origin in json.loads(row["origins"] or "[]")
-        }
+        ]
 
     def table(
         self, name: str, columns: Sequence[str] | None = None, trial_ids: pa.Array | None = None

@@ -243,7 +243,7 @@ def _all_origins(copies: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
     for _, row in copies:
         for origin in _origins(row):
             found.setdefault(json.dumps(origin, sort_keys=True), Origin.from_json(origin))
-    return origin_columns(tuple(found.values())) if found else {}
+    return origin_columns(copies[0][1]["phase"], tuple(found.values())) if found else {}
 
 
 def _origins(row: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from datetime import datetime
 from math import isfinite, nan
@@ -116,9 +116,7 @@ def read_trial(files: TrialFiles) -> TrialRows:
     row |= _spec_columns(spec) if spec else _columns_of_unknown(files)
     if isinstance(spec, SearchTrial):
         row |= {"method": spec.method.name, "variant": asked.variant if asked else ""}
-        row |= tuning_columns(read_origins(files))
-    elif row["phase"] != "search":
-        row |= origin_columns(read_origins(files))
+    row |= origin_columns(row["phase"], read_origins(files))
     row |= _result_columns(result) if result else {}
     attempts = [_attempt_row(of, record, of == newest) for of, record in records]
     whole = epochs_whole and classes_whole and ("spec" in row or not records)
@@ -265,7 +263,10 @@ def _columns_of_unknown(files: TrialFiles) -> Row:
         return {}
 
 
-def origin_columns(origins: tuple[Origin, ...]) -> Row:
+def origin_columns(phase: str, origins: tuple[Origin, ...]) -> Row:
+    """What those who asked for a trial say of it."""
+    if phase == "search":
+        return _tuning_columns(origins) if origins else {}
     return {
         "method": _joined(o.method for o in origins) or None,
         "variant": _joined(o.variant for o in origins),
@@ -275,30 +276,28 @@ def origin_columns(origins: tuple[Origin, ...]) -> Row:
         "search_epoch": max((o.search_epoch for o in origins if o.search_epoch), default=None),
         "study": _joined(o.study for o in origins) or None,
         "genotype_file": _joined(o.file for o in origins) or None,
-    } | _role(origins, [o for o in origins if o.point is not None])
+    } | _role(origins, any(o.is_winner and o.point is not None for o in origins))
 
 
-def tuning_columns(origins: tuple[Origin, ...]) -> Row:
+def _tuning_columns(origins: tuple[Origin, ...]) -> Row:
     """Of a search that studies asked for; a winner's variant says that it is one, and of how many.
 
     One that is both a proposal and the winner is the winner.
     """
-    if not origins:
-        return {}
-    won = [origin for origin in origins if origin.study and origin.proposal is None]
+    won = [origin for origin in origins if origin.is_winner]
     columns: Row = {
         "study": _joined(o.study for o in origins) or None,
         "origins": json.dumps([origin.to_json() for origin in origins]),
     }
-    columns |= _role(origins, won)
+    columns |= _role(origins, bool(won))
     return columns | ({"variant": _joined(o.variant for o in won)} if won else {})
 
 
-def _role(origins: Iterable[Origin], won: Collection[Origin]) -> Row:
+def _role(origins: Sequence[Origin], won: bool) -> Row:
     """What a trial is to the studies that asked for it, and the number of its proposal."""
-    asked = [(o.proposal, o.point) for o in origins]
-    numbers = [n for both in asked for n in both if n is not None]
-    role = WINNER if won else TUNING if numbers else None
+    numbers = [n for o in origins for n in (o.proposal, o.point) if n is not None]
+    tried = bool(numbers) or (bool(origins) and all(o.superseded for o in origins))
+    role = WINNER if won else TUNING if tried else None
     return {"role": role, "proposal": min(numbers, default=None)}
 
 

@@ -14,6 +14,7 @@ from nas_sweeps.phases import in_order
 from nas_sweeps.store.records import State
 from nas_sweeps.tables.frames import Frames, require_columns
 from nas_sweeps.tables.rows import TUNING
+from nas_sweeps.trial import Origin
 
 # Averages over these would compare what does not compare: each gets rows, or for the size of a
 # distribution columns, of its own as soon as one cell of the table would mix two values.
@@ -90,7 +91,8 @@ def _of_study(
 
 def _given_names(origins: list[dict[str, Any]]) -> str | None:
     """The names that grids give to the recipe of a trial, without those of a study's winner."""
-    names = {o["recipe"] for o in origins if o.get("recipe") and o.get("point") is None}
+    asked = [o for o in origins if _is_result(o)]
+    names = {o["recipe"] for o in asked if o.get("recipe") and o.get("point") is None}
     return "+".join(sorted(names)) or None
 
 
@@ -107,8 +109,9 @@ def without_proposals(trials: pd.DataFrame) -> pd.DataFrame:
     what was gone on from, for another grid."""
     if "role" not in trials or not (trials["role"] == TUNING).any():
         return trials
-    followed = set(trials["parents"].explode()) if "parents" in trials else set[str]()
-    return trials[(trials["role"] != TUNING).fillna(True) | trials["trial_id"].isin(followed)]
+    asked = trials[(trials["role"] != TUNING).fillna(True)]
+    followed = set(asked["parents"].explode()) if "parents" in asked else set[str]()
+    return trials[trials.index.isin(asked.index) | trials["trial_id"].isin(followed)]
 
 
 def untuned_settings(trials: pd.DataFrame) -> dict[str, str]:
@@ -135,7 +138,7 @@ def _won(searches: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     known = trials[trials["study"].notna()]
     for trial_id, text in zip(known["trial_id"], known["origins"], strict=True):
         for origin in json.loads(text):
-            if origin.get("study") and origin.get("proposal") is None:
+            if origin.get("study") and _is_result(origin):
                 won = origin.get("search_id") or trial_id
                 variants.setdefault(won, set()).add(origin["variant"])
                 studies.setdefault(won, set()).add(origin["study"])
@@ -162,7 +165,7 @@ def _called_tuned(found: pd.DataFrame, column: str, untuned: Mapping[str, str]) 
 def _merged(origins: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Origins but for names of recipes and of files: one trial is no two results. A proposal of a
     study is none."""
-    results = (o for o in origins if o.get("proposal") is None)
+    results = filter(_is_result, origins)
     bare = [{k: v for k, v in o.items() if k not in ("recipe", "file")} for o in results]
     told = {_end_of(origin) for origin in bare if origin.get("search_epoch")}
     return [
@@ -171,6 +174,10 @@ def _merged(origins: list[dict[str, Any]]) -> list[dict[str, Any]]:
         # The end of a search that is asked for by its epoch as well is asked for once.
         if origin not in bare[:i] and (origin.get("search_epoch") or _end_of(origin) not in told)
     ]
+
+
+def _is_result(origin: Mapping[str, Any]) -> bool:
+    return Origin.from_json(dict(origin)).is_result
 
 
 def _end_of(origin: dict[str, Any]) -> str:

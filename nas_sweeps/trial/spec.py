@@ -145,11 +145,24 @@ class Origin:
     study: str = added("")  # that tunes knobs
     proposal: int | None = added(None)  # of the study, its number; None: what it led to
     point: int | None = added(None)  # of what a study led to: the proposal that has its values
+    superseded: bool = added(False)  # a study led to it, and has another winner now
 
     @property
     def key(self) -> str:
         """Equal origins, equal key: linking twice is linking once."""
         return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
+
+    @property
+    def is_result(self) -> bool:
+        """Whether it asks for a result: what a study only tries, or chose once, is none."""
+        return self.proposal is None and not self.superseded
+
+    @property
+    def is_winner(self) -> bool:
+        """Whether it asks for the winner of its study, not for what goes on from the winner."""
+        return (
+            bool(self.study) and self.is_result and (not self.search_id or self.point is not None)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Its fields; those that were added later only where they say something."""
@@ -165,6 +178,7 @@ class Origin:
             raise ValueError(f"not an origin: {error}") from None
         kinds: dict[str, Any] = {"search_id": str | None}
         kinds |= dict.fromkeys(("seed", "search_epoch", "proposal", "point"), int | None)
+        kinds["superseded"] = bool
         if not all(isinstance(v, kinds.get(k, str)) for k, v in asdict(origin).items()):
             raise ValueError("not an origin: a value of another type than an origin's")
         return origin

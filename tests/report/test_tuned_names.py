@@ -124,7 +124,8 @@ def test_budgets_of_two_cells_are_not_one_that_grew() -> None:
 
 
 def test_a_search_that_won_two_studies_is_counted_for_each() -> None:
-    origins = [{"study": "aa", "variant": "tuned=2"}, {"study": "bb", "variant": "tuned=3"}]
+    pairs = (("aa", "tuned=2"), ("bb", "tuned=3"))
+    origins = [{"method": "darts", "study": study, "variant": of} for study, of in pairs]
     found = won(("tuned=2+tuned=3 of aa+bb", "aa+bb", 0.1)).assign(origins=json.dumps(origins))
     *_, said = caveats(found)
     assert said == (
