@@ -17,6 +17,7 @@ from nas_sweeps.cli.studies_view import studies_lines
 from nas_sweeps.data.profiles import known_counts, known_remarks
 from nas_sweeps.grid import Entry, Grid, GridError, plan
 from nas_sweeps.grid.expand import alike, method_of
+from nas_sweeps.grid.tuned import require_objectives
 from nas_sweeps.grid.whole_batches import too_large_batches
 from nas_sweeps.schedule import Scheduler, replay
 from nas_sweeps.schedule.peers import all_pruned
@@ -35,12 +36,14 @@ def plan_view(
     """Every trial of a grid, counted by phase and method, against what a store holds.
 
     Raises:
-        ValueError: what ``estimate_view`` raises, or the store holds what cannot be read.
+        ValueError: what ``estimate_view`` raises, or the store holds what cannot be read, or what
+            a study of the grid cannot go by.
     """
     question.require()
     store.check_version()
     planned = plan(grid)
     scheduler = replay(planned, store, retry="lost")
+    require_objectives(scheduler.known())
     yield f"{grid.name}: {len(planned)} trials"
     yield counts_table(scheduler)
     for phase in grid.phases:

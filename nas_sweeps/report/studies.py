@@ -94,7 +94,7 @@ def cell_named(cells: Sequence[TunedCell], name: str, store: str) -> TunedCell:
     ]
     found = exact or begun
     if len(found) != 1:
-        known = "; ".join(f"{cell.name} ({cell.study.name})" for cell in cells)
+        known = "; ".join(f"{cell.name} ({cell.study.name})" for cell in found or cells)
         hint = "" if found else did_you_mean(name, [cell.name for cell in cells])
         what = "several studies are" if found else "no study is"
         raise ValueError(f"{what} called '{name}' in store '{store}': choose from {known}{hint}")

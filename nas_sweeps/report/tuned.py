@@ -236,9 +236,8 @@ def remarks(found: pd.DataFrame, cost: pd.DataFrame) -> Iterator[str]:
             if on_gpu
             else f"{row['trial_hours']:.2f} trial-hours"
         )
-        said = (
-            f"study {row['study']} of {row['cell']}: {row['tried']} of {row['budget']} proposals "
-        )
+        cell = row["cell"].removesuffix(f" {row['study']}")  # of which there are several
+        said = f"study {row['study']} of {cell}: {row['tried']} of {row['budget']} proposals "
         said += f"tried in {hours}"
         said += f", {row['pruned']} of them pruned" if row["pruned"] else ""
         if row["gain"] == row["gain"]:

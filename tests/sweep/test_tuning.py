@@ -180,6 +180,10 @@ def test_a_trial_of_a_version_that_measured_less_is_told_before_anything_runs(
     before = told(tmp_path)
     with pytest.raises(ValueError, match=f"1 trials of the store, {default.trial_id} first, were"):
         run_inline(tmp_path)
+    (file := tmp_path / "tuned.yaml").write_text(grid().to_json())
+    planned = cli("plan", file, "--store", tmp_path)
+    assert (planned.returncode, planned.stdout) == (2, "")
+    assert f"1 trials of the store, {default.trial_id} first, were" in planned.stderr
     pd.testing.assert_frame_equal(told(tmp_path), before)
     assert run_inline(tmp_path, grid(objective="accuracy_validation")).complete
 
