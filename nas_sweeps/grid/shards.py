@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas_sweeps.grid.expand import Entry, Plan, Slot
 
@@ -35,7 +35,8 @@ class Shard:
 
         A chain, from a search to the retrains that go on from it, is in one part, and so are the
         searches of which the best goes on, and a study. The chains are dealt out in turn, so each
-        part has its share of every method and distribution.
+        part has its share of every method and distribution. A stop rule compares the trials of a
+        part.
         """
         chains = _Chains(plan)
         turns: dict[int, int] = {}  # by chain
@@ -44,7 +45,8 @@ class Shard:
             turn = turns.setdefault(chains.of(place), len(turns))
             if turn % self.of == self.number - 1:
                 mine[entry.phase].append(entry)
-        return Plan({phase: tuple(entries) for phase, entries in mine.items()})
+        parts = {phase: tuple(entries) for phase, entries in mine.items()}
+        return replace(plan, by_phase=parts)
 
 
 class _Chains:

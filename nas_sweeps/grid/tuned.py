@@ -74,6 +74,11 @@ class TunedSlot(Slot):
         return not self.number
 
     @property
+    def budget(self) -> int:
+        """Of a winner: of how many proposals."""
+        return (len(self.parents) - self.founders) // len(self.study.seeds)
+
+    @property
     def lasting(self) -> str:
         return f"{self.study.name} {self.origin.variant} {self.seed} {self.point}"
 
@@ -196,6 +201,13 @@ def tried(known: Iterable[tuple[Entry, Seen]]) -> dict[Study, list[Tried]]:
         ]
         for study, numbers in seeds.items()
     }
+
+
+def undominated(of: Iterable[Tried]) -> list[Values]:
+    """The values of the Pareto set of these proposals."""
+    known = {one.number: one for one in of if one.objective is not None}
+    measured = [(n, one.objective or 0.0, one.cost or 0.0) for n, one in known.items()]
+    return [known[number].values for number in pareto_set(measured)]
 
 
 def proposals(

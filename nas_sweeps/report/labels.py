@@ -170,7 +170,7 @@ def _tuned_text(won: Collection[_Won]) -> Iterator[str]:
             if i:
                 first = "its first " if old else ""
                 what = f"{'those' if points else 'that'} of {first}{budget}"
-                said.append(f"{who} {what}" + (", from when its budget was smaller" if old else ""))
+                said.append(f"{who} {what}" + (", of a smaller budget" if old else ""))
                 continue
             proposals = f"{budget} proposals of {'its' if named else 'a'} study"
             said.append(

@@ -68,6 +68,7 @@ class Scheduler:
         self._entries_of: dict[str, list[int]] = {}  # trial id to entries
         self._trials: dict[str, Trial] = {}  # that entries were resolved to, by id
         self._askers: dict[int, Origin] = {}  # of entries
+        self._filled: list[int] = []  # slots, since somebody asked
         self._origins: dict[str, list[Origin]] = {}  # of those, by id
         self._queued: set[str] = set()  # ids of trials that are ready or were
         self._cancelled: set[int] = set()  # entries
@@ -219,6 +220,12 @@ class Scheduler:
                 if seen is not None:
                     yield entry, seen
 
+    def filled(self) -> list[tuple[Slot, Seen]]:
+        """The chosen slots whose trial has become known since this was last asked."""
+        found, self._filled = self._filled, []
+        seen = ((self._entries[number], self._seen(number)) for number in found)
+        return [(e, of) for e, of in seen if isinstance(e, Slot) and of and self._chosen(e)]
+
     def left(self) -> Iterator[tuple[Entry, str | None]]:
         """Chosen trials that are waiting, each once, with their ids.
 
@@ -291,6 +298,7 @@ class Scheduler:
         origins = self._origins.setdefault(trial_id, [])
         if origin is not None:
             self._askers[number] = origin
+            self._filled.append(number)
             if origin not in origins:
                 origins.append(origin)
         self._trials.setdefault(trial_id, trial)

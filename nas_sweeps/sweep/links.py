@@ -7,59 +7,70 @@ may win. The store then says of the winner before, and of what goes on from it, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from nas_sweeps.grid.tuned import TunedSlot
+from nas_sweeps.grid import Entry
+from nas_sweeps.grid.expand import Seen
+from nas_sweeps.grid.tuned import TunedSlot, tried, undominated
 from nas_sweeps.schedule import Scheduler
-from nas_sweeps.store import Store
-from nas_sweeps.trial import Origin
+from nas_sweeps.store import Result, Store
+from nas_sweeps.sweep.watcher import Watcher
+from nas_sweeps.trial import Origin, Trial
 from nas_sweeps.tuning import Study, Values
 
 Link = tuple[str, Origin]  # the id of a trial, and one who asked for it
 
 
-class Links:
-    """Of one store.
+class Links(Watcher):
+    """What a run finds out, and what its store says of it.
 
     Args:
         known: what is written down there.
     """
 
-    def __init__(self, store: Store, known: Iterable[Link]) -> None:
-        self.store, self._known = store, dict.fromkeys(known)
+    def __init__(self, store: Store, scheduler: Scheduler, known: Iterable[Link]) -> None:
+        self.store, self.scheduler = store, scheduler
+        self._known = dict.fromkeys(known)
         self.changed = False  # something was written
 
-    def write(self, scheduler: Scheduler, there: Callable[[str], bool]) -> None:
-        """Write down what a run knows by now.
+    def settled(self, trial: Trial, result: Result) -> None:
+        """A study may have led to something by this. Raises OSError."""
+        self._supersede(self.scheduler.filled())
+
+    def write(self, there: Callable[[str], bool]) -> None:
+        """Write down everything that the run knows by now. Raises OSError.
 
         Args:
             there: whether a trial is in the store.
         """
-        wanted = dict.fromkeys(scheduler.links())
-        for link in wanted:
-            if link not in self._known and there(link[0]):
-                self._add(*link)
-            if link[1].study:
-                self._remove(link[0], replace(link[1], superseded=True))
-        for trial_id, origin in list(self._superseded(scheduler, wanted.keys())):
+        for trial_id, origin in self.scheduler.links():
+            if (trial_id, origin) not in self._known and there(trial_id):
+                self._add(trial_id, origin)
+            if origin.study:
+                self._remove(trial_id, replace(origin, superseded=True))
+        self._supersede(self.scheduler.known())
+
+    def _supersede(self, seen: Iterable[tuple[Entry, Seen]]) -> None:
+        """Where studies have led to these, say of what they had led to before that they did."""
+        won = _winners(self.scheduler, seen)
+        for trial_id, origin in self._superseded(won) if won else ():
             self._add(trial_id, replace(origin, superseded=True))
             self._remove(trial_id, origin)
 
-    def _superseded(self, scheduler: Scheduler, wanted: Collection[Link]) -> Iterator[Link]:
-        """What a study led to once, and what went on from there, where it has led elsewhere now."""
-        won = _winners(scheduler)
-        held = [link for link in self._known if link[1].study and link[1].is_result]
-        doubted = [link for link in held if link not in wanted]
-        lost = {link for link in doubted if link[1].is_winner and self._lost(*link, won)}
-        yield from lost
-        stand = {(of, by.study, by.variant) for of, by in {*held, *wanted} - lost}
-        studies = {name for name, _ in won}
-        for trial_id, origin in doubted:
-            before = origin.search_id, origin.study, origin.variant
-            if origin.study in studies and not origin.is_winner and before not in stand:
-                yield trial_id, origin
+    def _superseded(self, won: Mapping[tuple[str, str], _Won]) -> list[Link]:
+        """The winners before, and what went on from there."""
+        studies, wanted = {name for name, _ in won}, set(self.scheduler.links())
+        held = {link for link in self._known if link[1].study and link[1].is_result}
+        doubted = [link for link in held - wanted if link[1].study in studies]
+        lost = [link for link in doubted if link[1].is_winner and self._lost(*link, won)]
+        stand = {(of, by.study, by.variant) for of, by in (held | wanted).difference(lost)}
+        return lost + [
+            (trial_id, by)
+            for trial_id, by in doubted
+            if not by.is_winner and (by.search_id, by.study, by.variant) not in stand
+        ]
 
     def _lost(self, trial_id: str, origin: Origin, won: Mapping[tuple[str, str], _Won]) -> bool:
         """Whether a study that had led to a trial has led to other values, or searches, now."""
@@ -91,13 +102,20 @@ class _Won(NamedTuple):
     led_to: set[tuple[str | None, Values]]
 
 
-def _winners(scheduler: Scheduler) -> dict[tuple[str, str], _Won]:
-    """By study and name of its winners."""
+def _winners(
+    scheduler: Scheduler, seen: Iterable[tuple[Entry, Seen]]
+) -> dict[tuple[str, str], _Won]:
+    """By study and name of its winners, what it has led to by these entries."""
     found: dict[tuple[str, str], _Won] = {}
-    for entry, seen in scheduler.known():
-        if isinstance(entry, TunedSlot) and entry.number is None and seen.origin is not None:
-            won = found.setdefault(_name(seen.origin), _Won(entry.study, set()))
-            won.led_to.add((seen.origin.search_id, entry.study.values_of(seen.trial)))
+    for entry, of in seen:
+        if not isinstance(entry, TunedSlot) or entry.number is not None or of.origin is None:
+            continue
+        study, search_id = entry.study, of.origin.search_id
+        won = found.setdefault(_name(of.origin), _Won(study, set()))
+        won.led_to.add((search_id, study.values_of(of.trial)))
+        if study.cost:  # a point that no other beats stays one, whether or not it is asked for
+            points = undominated(tried(scheduler.known())[study][: entry.budget])
+            won.led_to.update((search_id, values) for values in points)
     return found
 
 

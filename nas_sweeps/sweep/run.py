@@ -173,6 +173,7 @@ def run(
         limiter = Limiter(limits, needs_of(grid), keeper, asked.measured) if limits else None
         recorder = asked.recorder(start.scheduler, lease)
         compacting = Compacting(keeper, lease, held=len(start.trials))
+        links = Links(keeper, start.scheduler, start.links)
         seen: Progress | Silence = Silence()
         if not start.scheduler.finished and (track or console != "none"):
             seen = _progress(asked, console, track)
@@ -181,7 +182,7 @@ def run(
             store=keeper,
             resources=grid.resources,
             lease=lease,
-            watchers=(seen, recorder, compacting),
+            watchers=(links, seen, recorder, compacting),
             slots=slots,
             max_retries=max_retries,
             fail_fast=fail_fast,
@@ -194,7 +195,7 @@ def run(
         if lease.found_paused:
             seen.told("the run before was paused when it died; this one is not")
         keeper.keep_grid(asked.resolved)
-        kept = _kept(asked, start, job, recorder, compacting)
+        kept = _kept(asked, start, job, links, recorder, compacting)
         with stopped_by_signals(job.stop, last_resort, job.say), kept:
             if not job.over:
                 with seen, where.pool(_setting(job, grid)) as pool:
@@ -277,17 +278,21 @@ def _progress(
 
 @contextmanager
 def _kept(
-    asked: _Asked, start: _Start, job: Job, recorder: EstimateRecorder, compacting: Compacting
+    asked: _Asked,
+    start: _Start,
+    job: Job,
+    links: Links,
+    recorder: EstimateRecorder,
+    compacting: Compacting,
 ) -> Iterator[None]:
     """What is in the store already is linked before; however it ends, tables are written after."""
-    links = Links(asked.store, start.links)
-    links.write(job.scheduler, start.trials.__contains__)
+    links.write(start.trials.__contains__)
     try:
         yield
     finally:
         if job.lease.holds():
             recorder.end()
-            links.write(job.scheduler, asked.store.asked)
+            links.write(asked.store.asked)
             compacting.end()
             new = job.started or links.changed or not start.compacted
             if new and job.lease.compacts():

@@ -267,12 +267,13 @@ def origin_columns(phase: str, origins: tuple[Origin, ...]) -> Row:
     """What those who asked for a trial say of it."""
     if phase == "search":
         return _tuning_columns(origins) if origins else {}
+    said = [o for o in origins if o.is_result] or origins  # a result that was also tried is one
     return {
-        "method": _joined(o.method for o in origins) or None,
-        "variant": _joined(o.variant for o in origins),
+        "method": _joined(o.method for o in said) or None,
+        "variant": _joined(o.variant for o in said),
         "parents": sorted({o.search_id for o in origins if o.search_id is not None}),
         "origins": json.dumps([o.to_json() for o in origins]),
-        "recipe": _joined(o.recipe for o in origins) or None,
+        "recipe": _joined(o.recipe for o in said) or None,
         "search_epoch": max((o.search_epoch for o in origins if o.search_epoch), default=None),
         "study": _joined(o.study for o in origins) or None,
         "genotype_file": _joined(o.file for o in origins) or None,
@@ -295,8 +296,9 @@ def _tuning_columns(origins: tuple[Origin, ...]) -> Row:
 
 def _role(origins: Sequence[Origin], won: bool) -> Row:
     """What a trial is to the studies that asked for it, and the number of its proposal."""
-    numbers = [n for o in origins for n in (o.proposal, o.point) if n is not None]
-    tried = bool(numbers) or (bool(origins) and all(o.superseded for o in origins))
+    asked = [(o.proposal, o.point) for o in origins if not o.superseded]
+    numbers = [n for both in asked for n in both if n is not None]
+    tried = bool(numbers) or (bool(origins) and not asked)
     role = WINNER if won else TUNING if tried else None
     return {"role": role, "proposal": min(numbers, default=None)}
 

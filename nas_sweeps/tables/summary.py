@@ -38,7 +38,7 @@ def attributed(frames: Frames, phase: str = "retrain") -> pd.DataFrame:
     what was chosen differs from cell to cell, and ``variant`` says that it was (``tuned=20``).
 
     Raises:
-        ValueError: there is no such phase.
+        ValueError: there is no such phase, or a study has different winners in several stores.
     """
     require_columns(frames.trials, "trials", "phase", "state")
     choices = dict.fromkeys([*in_order(), *sorted(set(frames.trials["phase"]))])
@@ -159,7 +159,26 @@ def _called_tuned(found: pd.DataFrame, column: str, untuned: Mapping[str, str]) 
     study = found["study"].where(won)
     several = study.groupby([found[name] for name in CELL], dropna=False).transform("nunique") > 1
     variant = found["variant"].mask(several & won, found["variant"] + " of " + found["study"])
+    _require_one_winner(found, study)
     return found.assign(**{column: before.fillna(found[column]), "variant": variant})
+
+
+def _require_one_winner(found: pd.DataFrame, study: pd.Series[str]) -> None:
+    """Raises ValueError where one study has different winners in several stores.
+
+    Args:
+        study: that each row is a winner of, null where it is none.
+    """
+    if "store" not in found or found["store"].nunique() < 2:
+        return
+    of, seed = ("search_id", "search_seed") if "search_id" in found else ("trial_id", "seed")
+    one = [*(found[name] for name in CELL), study, found[seed]]
+    twice = (found[of].groupby(one, dropna=False).transform("nunique") > 1) & study.notna()
+    if twice.any():
+        raise ValueError(
+            f"study {study[twice].iloc[0]} has another winner in one of the stores than in another "
+            f"({', '.join(found['store'].astype(str).unique())}): load one of them, or compare them"
+        )
 
 
 def _merged(origins: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -83,7 +83,7 @@ def test_an_older_winner_is_told_apart(store: Path, grown: Frames) -> None:
     *_, said = caveats(attributed(grown))
     assert said == (
         "tuned=6 is the winner of 6 proposals of a study, by the validation half, searched again "
-        "with every seed; tuned=2 that of its first 2, from when its budget was smaller"
+        "with every seed; tuned=2 that of its first 2, of a smaller budget"
     )
     done = cli("table", store)
     assert "tuned=2" in done.stdout
@@ -114,7 +114,7 @@ def test_a_study_that_replaced_another_one_is_not_its_larger_budget() -> None:
     )
     assert said == (
         f"tuned=3 of bb is the winner of 3 proposals of its study{BY}; tuned=2 of aa that of 2; "
-        "tuned=2 of bb that of its first 2, from when its budget was smaller"
+        "tuned=2 of bb that of its first 2, of a smaller budget"
     )
 
 
@@ -140,7 +140,7 @@ def test_points_of_a_pareto_set_are_no_winner() -> None:
     assert said == (
         "tuned=8 #k are points of the Pareto set of 8 proposals of a study, #k for proposal k, by "
         "the validation half and a second objective, searched again with every seed; tuned=2 #k "
-        "those of its first 2, from when its budget was smaller"
+        "those of its first 2, of a smaller budget"
     )
 
 

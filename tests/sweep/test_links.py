@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 import nas_sweeps as ns
 from nas_sweeps.store import Store
+from nas_sweeps.sweep.inline import InlinePool
+from nas_sweeps.sweep.links import Links
 from nas_sweeps.sweep.run import run
 from tests.sweep.tiny import TINY
 
@@ -73,6 +76,8 @@ def test_another_rule_leaves_one_winner(tmp_path: Path, fake_runs: None) -> None
     run_inline(alone, study(None, TUNED))
     assert winners(changed) == winners(alone) != first, "else this test would see no difference"
     same(answers(changed), answers(alone))
+    recipes = set(ns.attributed(ns.load(changed)).recipe)
+    assert recipes == {"tuned=4"}, "though some of these trials were proposals, too"
     roles = ns.load(changed).trials.set_index("trial_id").role
     assert set(roles[[*(first - winners(alone))]]) == {"tuning"}
 
@@ -112,3 +117,42 @@ def points(store: Path) -> set[int]:
     """The numbers that the table's rows of searches have."""
     found = ns.summarise(ns.load(store), "accuracy_macro_validation", phase="search")
     return {int(variant.partition("#")[2]) for variant in found.index.get_level_values("variant")}
+
+
+def test_what_a_kill_leaves_has_one_winner(
+    tmp_path: Path, fake_runs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_inline(tmp_path, study(RULE))
+    before = winners(tmp_path)
+    began = InlinePool.start
+
+    def dies(pool: InlinePool, trial_id: str, resources: Any) -> None:
+        won = any(origin.is_winner for origin in Store(tmp_path).origins(trial_id))
+        if won and trial_id not in before:
+            raise KeyboardInterrupt
+        began(pool, trial_id, resources)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(InlinePool, "start", dies)
+        killed.setattr(Links, "write", lambda self, there: None)  # nothing is done at the end
+        with pytest.raises(KeyboardInterrupt):
+            run_inline(tmp_path, study())
+    assert not winners(tmp_path) & before
+    run_inline(tmp_path, study())
+    assert not winners(tmp_path) & before
+
+
+@pytest.mark.parametrize("phase", ["search", "retrain"])
+def test_stores_with_different_winners_are_not_averaged(
+    tmp_path: Path, fake_runs: None, phase: str
+) -> None:
+    ruled, free = tmp_path / "ruled", tmp_path / "free"
+    run_inline(ruled, study(RULE))
+    run_inline(free, study())
+    (name,) = ns.load(free).trials.study.unique()
+    with pytest.raises(ValueError, match=f"study {name} has another winner in one of the stores"):
+        ns.summarise(ns.load([ruled, free]), "accuracy_balanced", phase=phase)
+    shutil.copytree(free, tmp_path / "copy")
+    frames = ns.load([free, tmp_path / "copy"])
+    told = ns.summarise(frames, "accuracy_balanced", phase=phase)
+    assert told.to_numpy().tolist()[0][-1] == 3

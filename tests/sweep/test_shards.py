@@ -271,3 +271,11 @@ def test_more_trials_than_a_driver_works_through_are_refused_with_the_parts(
         run(tmp_path / "s", None)
     assert not (tmp_path / "s").exists()
     assert run(tmp_path / "s", "1/2").complete
+
+
+def test_a_part_has_the_rules_of_its_plan() -> None:
+    a_grid = grid_of(stop={"collapse": {"not_finite": True}})
+    whole = ns.plan(a_grid)
+    assert whole.stops
+    assert Shard(1, 1).part(whole) == whole
+    assert Shard(2, 3).part(whole).stops == whole.stops
