@@ -148,7 +148,11 @@ def test_ray_says_which_actors_died_with_a_node_that_was_taken_away() -> None:
         metadata = SimpleNamespace(num_failures=failures, error_filename=said)
         over = status != "RUNNING"
         return SimpleNamespace(
-            trial_id=name, status=status, run_metadata=metadata, is_finished=lambda: over
+            trial_id=name,
+            status=status,
+            run_metadata=metadata,
+            pickled_error_file=None,
+            is_finished=lambda: over,
         )
 
     trials = [

@@ -87,13 +87,12 @@ class Cloud:
         above = psutil.Process(pid).parents()
         return next(name for name, raylet in self.nodes().items() if raylet in above)
 
-    def drain(self, node: str) -> None:
+    def drain(self, node: str, deadline_s: int) -> None:
         """Have Ray say that a node is about to be taken away."""
-        options = "--reason DRAIN_NODE_REASON_PREEMPTION --reason-message spot"
-        command = f"drain-node {options} --deadline-remaining-seconds 1 --node-id {node}"
-        subprocess.run(
-            [BIN / "ray", *command.split(), "--address", self.address], check=True, env=ENVIRONMENT
-        )
+        command = f"drain-node --node-id {node} --address {self.address}"
+        command += " --reason DRAIN_NODE_REASON_PREEMPTION --reason-message spot"
+        command += f" --deadline-remaining-seconds {deadline_s}"
+        subprocess.run([BIN / "ray", *command.split()], check=True, env=ENVIRONMENT)
 
     def take(self, node: str, how: Callable[[psutil.Process], None]) -> None:
         """Do to the raylet of a node, and to all that it runs, what ends a machine."""
@@ -159,8 +158,8 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 
 def grid(folder: Path, **changed: Any) -> Path:
-    """Searches of 12 s on one CPU each."""
-    search = TINY["search"] | {"recipe": TINY["search"]["recipe"] | {"epochs": 60}}
+    """Searches of 20 s on one CPU each."""
+    search = TINY["search"] | {"recipe": TINY["search"]["recipe"] | {"epochs": 100}}
     file = folder / "grid.yaml"
     file.write_text(json.dumps(TINY | {"search": search} | changed))
     return file
@@ -183,13 +182,13 @@ def started(cloud: Cloud, *arguments: object) -> Iterator[subprocess.Popen[str]]
         driver.wait()
 
 
-def running(driver: subprocess.Popen[str], store: Path) -> Any:
-    """An attempt that has a checkpoint."""
+def running(driver: subprocess.Popen[str], store: Path, number: int = 1) -> Any:
+    """So many attempts that have a checkpoint, once there are."""
     assert driver.poll() is None, driver.communicate()
-    if not list(store.glob("trials/*/*.checkpoint.pt")):
+    if len({file.parent for file in store.glob("trials/*/*.checkpoint.pt")}) < number:
         return None
     attempts = ns.load(store).attempts.query("state == 'running' and epochs_done > 0")
-    return next(attempts.itertuples(), None)
+    return [*attempts.itertuples()] if len(attempts) == number else None
 
 
 def goes_on(store: Path, trial_id: str) -> None:
@@ -200,23 +199,27 @@ def goes_on(store: Path, trial_id: str) -> None:
     assert lost.pid != done.pid
 
 
-def test_nodes_come_from_zero_and_go_and_a_preempted_one_costs_no_retry(
+def test_nodes_come_from_zero_and_go_and_preempted_ones_cost_no_retry(
     cloud: Cloud, tmp_path: Path
 ) -> None:
+    """One is gone after the deadline of its drain, the other ends at SIGTERM long before it."""
     store = tmp_path / "store"
     assert not cloud.nodes()
     with started(cloud, grid(tmp_path), "--store", store, "--max-retries", 0) as driver:
-        trial = wait_for(lambda: running(driver, store))
-        node = cloud.node_of(trial.pid)
-        cloud.drain(node)
-        time.sleep(1)
-        cloud.take(node, psutil.Process.kill)
+        trials = wait_for(lambda: running(driver, store, 2))
+        late, early = (cloud.node_of(trial.pid) for trial in trials)
+        assert late != early
+        cloud.drain(late, 1)
+        cloud.drain(early, 600)
+        cloud.take(late, psutil.Process.kill)
+        cloud.nodes()[early].terminate()
         said, _ = driver.communicate(timeout=120)
     assert driver.returncode == 0, said
-    goes_on(store, trial.trial_id)
+    for trial in trials:
+        goes_on(store, trial.trial_id)
     frames = ns.load(store)
     assert frames.trials.state.tolist() == ["done"] * 4
-    assert sorted(frames.attempts.state) == ["done"] * 4 + ["lost"]
+    assert sorted(frames.attempts.state) == ["done"] * 4 + ["lost"] * 2
     assert "tried again" not in said
     assert "% of 2 slots" in cli("status", store).stdout
     wait_for(lambda: not cloud.nodes())
@@ -230,7 +233,7 @@ def test_a_node_that_is_lost_without_a_word_costs_a_retry_and_another_is_asked_f
     search = TINY["search"] | {"methods": ["darts"], "recipe": recipe}
     file = grid(tmp_path, search=search, retrain={"winners": "none"})
     with started(cloud, file, "--store", store, "--max-retries", 1) as driver:
-        trial = wait_for(lambda: running(driver, store))
+        [trial] = wait_for(lambda: running(driver, store))
         cloud.take(cloud.node_of(trial.pid), psutil.Process.suspend)
         said, _ = driver.communicate(timeout=120)
     assert driver.returncode == 0, said
