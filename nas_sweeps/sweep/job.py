@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -122,8 +122,8 @@ class Job:
             self.look()
             if self.stopping is None:
                 self._guarded(self._fill, pool)
-                ready = {} if self.paused else self.scheduler.ready
-                self._standing.ask(pool, self._live, ready, self.slots)
+                ready = Counter(work.phase for work in self._due()) + Counter(self.scheduler.ready)
+                self._standing.ask(pool, self._live, {} if self.paused else ready, self.slots)
             elif not told:
                 told = True
                 pool.stop()
@@ -211,7 +211,7 @@ class Job:
         Where only what no limit allows is left, and nothing runs that could change that, the run
         is over.
         """
-        while (work := self._due() or self.scheduler.peek()) is not None:
+        while (work := next(self._due(), None) or self.scheduler.peek()) is not None:
             expected_s = self._too_long(work)
             if expected_s is None:
                 return work
@@ -384,8 +384,8 @@ class Job:
         """For a signal handler: the run is being stopped."""
         self._tell(lambda watcher: watcher.stopping(how))
 
-    def _due(self) -> Task | None:
-        return next((work for when, work in self._again if when <= time.monotonic()), None)
+    def _due(self) -> Iterator[Task]:
+        return (work for when, work in self._again if when <= time.monotonic())
 
     def _write_down(self, work: Task) -> None:
         trial_id = work.trial.trial_id

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -42,6 +43,7 @@ from nas_sweeps.sweep.ray_places import remedy, require_home  # noqa: E402
 
 require_home()  # importing Ray fails without one
 
+import cloudpickle  # noqa: E402
 import psutil  # noqa: E402
 import ray  # noqa: E402
 
@@ -130,6 +132,22 @@ def alive_nodes() -> list[dict[str, Any]]:
     """What Ray knows of each living node of the cluster."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node for node in nodes if node["Alive"]]
+
+
+def was_preempted(file: str | None) -> bool:
+    """Whether an actor, whose death stands pickled in a file, was on a node that was taken away.
+
+    The error itself (``ActorDiedError.preempted``) does not say it of a node that ends at SIGTERM
+    before its drain's deadline has passed, as a pod's does. Ray's table of actors does (Ray 2.60).
+    """
+    with contextlib.suppress(Exception):  # parts of Ray that other versions need not have
+        from ray._private.state import state
+        from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]
+
+        died = cloudpickle.loads(Path(file or "").read_bytes())
+        found = state.get_actor_info(ray.ActorID(bytes.fromhex(died.actor_id)))
+        return bool(ActorTableData.FromString(found).preempted)
+    return False
 
 
 def ask_for(bundles: list[dict[str, float]]) -> None:

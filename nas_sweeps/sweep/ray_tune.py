@@ -18,7 +18,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas_sweeps.sweep.ray_session import WHERE, alive_nodes, ask_for, room_now, session
+from nas_sweeps.sweep.ray_session import (
+    WHERE,
+    alive_nodes,
+    ask_for,
+    room_now,
+    session,
+    was_preempted,
+)
 
 # isort: split
 import ray
@@ -216,7 +223,8 @@ class _Listener(tune.Callback):
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         """Tell of actors that died. Where one would not be reset, Tune tells its searcher nothing.
 
-        Of one whose node was taken away (``ActorDiedError.preempted``) Tune counts no failure.
+        Of one whose node was taken away (``ActorDiedError.preempted``) Tune counts no failure,
+        where Ray's error knows of it.
         """
         self._running |= {trial.trial_id: trial for trial in trials[self._seen :]}
         self._seen = len(trials)  # of ten thousand that have ended none is looked at again
@@ -225,6 +233,7 @@ class _Listener(tune.Callback):
             if trial.status == "ERROR":
                 said = trial.run_metadata
                 preempted = said.error_filename is not None and said.num_failures == 0
+                preempted = preempted or was_preempted(trial.pickled_error_file)
                 self.searcher.tell(trial.trial_id, TAKEN if preempted else DIED, preempted)
 
 

@@ -42,8 +42,10 @@ class Cloud(Pool):
 
     where, grows = "a cloud", True
 
-    def __init__(self, store: Store, takes: int = 0) -> None:
+    def __init__(self, store: Store, takes: int = 0, last: int = -1) -> None:
         self.store, self.takes = store, takes  # so many trials lose their node first
+        self.last = last  # after so many endings every node is lost, once
+        self.idle = 0  # looks in a row at which nothing ran
         self.asked: list[Mapping[Resources, int]] = []
         self.gpus, self.running = 0.0, list[tuple[str, Resources]]()
 
@@ -52,15 +54,26 @@ class Cloud(Pool):
 
     def want(self, needs: Mapping[Resources, int]) -> None:
         self.asked.append(dict(needs))
-        self.gpus = min(3.0, sum(need.gpus * n for need, n in needs.items()))
+        self.grow()
+
+    def grow(self) -> None:
+        """What was asked for stands until something else is."""
+        self.gpus = min(3.0, sum(need.gpus * n for need, n in self.asked[-1].items()))
 
     def start(self, trial_id: str, resources: Resources) -> None:
         self.running.append((trial_id, resources))
         assert sum(need.gpus for _, need in self.running) <= self.gpus
 
     def ended(self, timeout_s: float) -> list[Ended]:
+        self.idle = 0 if self.running else self.idle + 1
+        assert self.idle < 100, "nothing is asked for, so no node comes, and the run waits for ever"
         if not self.running:
+            self.grow()
             return []
+        self.last -= 1
+        if self.last == -1:
+            lost, self.running, self.gpus = self.running, [], 0.0
+            return [Ended(trial_id, "lost its node", preempted=True) for trial_id, _ in lost]
         trial_id, _ = self.running.pop(0)
         if self.takes:
             self.takes -= 1
@@ -116,6 +129,12 @@ def test_nodes_that_are_taken_away_cost_no_try(tmp_path: Path) -> None:
     assert job.scheduler.counts()["search"][State.DONE] == 4
 
 
+def test_a_trial_that_lost_the_last_node_is_asked_for_again(tmp_path: Path) -> None:
+    pool = Cloud(Store(tmp_path), last=7)  # of eight trials
+    job = run(Store(tmp_path), pool, max_retries=0)
+    assert job.scheduler.counts()["retrain"][State.DONE] == 4
+
+
 def test_ray_says_which_actors_died_with_a_node_that_was_taken_away() -> None:
     import queue
 
@@ -129,7 +148,11 @@ def test_ray_says_which_actors_died_with_a_node_that_was_taken_away() -> None:
         metadata = SimpleNamespace(num_failures=failures, error_filename=said)
         over = status != "RUNNING"
         return SimpleNamespace(
-            trial_id=name, status=status, run_metadata=metadata, is_finished=lambda: over
+            trial_id=name,
+            status=status,
+            run_metadata=metadata,
+            pickled_error_file=None,
+            is_finished=lambda: over,
         )
 
     trials = [
