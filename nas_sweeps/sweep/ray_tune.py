@@ -54,7 +54,7 @@ class RayPool(Pool):
         elastic: it has an autoscaler, which is asked for what is ready.
     """
 
-    where = WHERE
+    where, keeps = WHERE, True
 
     def __init__(self, setting: Setting, address: str | None = None, elastic: bool = False) -> None:
         self.setting, self.address, self.grows = setting, address, elastic

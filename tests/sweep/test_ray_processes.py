@@ -35,10 +35,10 @@ class SlowSecond:
                 time.sleep(3.0)
 
 
-def test_a_process_that_is_starting_is_waited_for_while_shorter_trials_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from nas_sweeps.sweep import ray_tune
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What processes Tune has asked for, by what each is to hold."""
+    from nas_sweeps.sweep import ray_tune  # noqa: F401  it sets what Ray reads
 
     # isort: split
     from ray.air.execution._internal import RayActorManager
@@ -50,11 +50,31 @@ def test_a_process_that_is_starting_is_waited_for_while_shorter_trials_end(
         return add_actor(*arguments, **options)
 
     monkeypatch.setattr(RayActorManager, "add_actor", counted)
+    return asked
+
+
+def worked(store: Path, **search: Any) -> int:
+    """How many trials there were."""
+    grid = ns.Grid.from_dict(TINY | {"search": TINY["search"] | {"seeds": 6} | search})
+    assert run(grid, store, executor="ray", console="none").complete
+    return len(ns.load(store).attempts)
+
+
+def test_a_process_that_is_starting_is_waited_for_while_shorter_trials_end(
+    asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nas_sweeps.sweep import ray_tune
+
     loaded = tmp_path / "loaded"
     loaded.mkdir()
     monkeypatch.setattr(ray_tune, "run_in_worker", SlowSecond(ray_tune.run_in_worker, loaded))
-    grid = ns.Grid.from_dict(TINY | {"search": TINY["search"] | {"seeds": 6}})
-    assert run(grid, tmp_path / "store", executor="ray", console="none").complete
-    attempts = ns.load(tmp_path / "store").attempts
-    assert len(attempts) > 12
+    assert worked(tmp_path / "store") > 12
     assert len(asked) == 2, "two trials at once, each in a process of its own"
+
+
+def test_phases_that_take_different_resources_do_not_end_each_others_processes(
+    asked: list[Any], tmp_path: Path
+) -> None:
+    """Two searches at once, of a GPU each; in strict order retrains go after every two."""
+    assert worked(tmp_path / "store", resources={"gpus": 1}, methods=["darts"]) > 6
+    assert len(asked) <= 4
