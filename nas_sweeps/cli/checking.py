@@ -15,6 +15,8 @@ from nas_sweeps.cli.options import NOT_ALL_DONE, USER_ERROR, Overrides, StoreOpt
 if TYPE_CHECKING:
     from nas_sweeps.grid import Grid
 
+WIDEST = 10_000  # columns: rich measures no wider than the screen, unless it is told of this one
+
 
 def doctor(
     grid_file: Annotated[
@@ -47,7 +49,7 @@ def doctor(
     whether the store can be written to, what Ray sees, and by a small task
     on each node of the cluster its versions, GPUs, images and clock, and
     that it reads what every other node writes into the store. A line that
-    does not begin with ✓ says what to do.
+    begins with ✗ says what to do; with …, what a run fetches by itself.
 
     To start a Ray session takes some ten seconds; --executor inline needs
     none, and --address names one that is there.
@@ -64,20 +66,39 @@ def doctor(
         if every_node and finding.row is not None:
             nodes[finding.what] = finding.row
         if not finding.good or finding.what not in nodes:
-            _line(finding.what, finding.good, finding.text)
+            _line(finding.what, finding.good, finding.text, finding.later)
     if nodes:
-        out.print(_table(nodes))
+        _show(nodes)
     if mistaken or not well:
         raise typer.Exit(USER_ERROR if mistaken else NOT_ALL_DONE)
 
 
-def _table(nodes: Mapping[str, Mapping[str, str]]) -> Table:
-    """A line for each node; one that did not answer has none but its name."""
-    columns = list(dict.fromkeys(what for row in nodes.values() for what in row))
+def _show(nodes: Mapping[str, Mapping[str, str]]) -> None:
+    """A line of what is the same on all nodes that answered, and a table of the rest.
+
+    Where the table is too wide for the terminal its rows are lines. A node that did not answer has
+    none but its name.
+    """
+    from nas_sweeps.sweep.finding import WRONG
+
+    answers = [row for row in nodes.values() if row]
+    columns = list(dict.fromkeys(what for row in answers for what in row))
+    if len(answers) > 1:
+        looked_at = [what for what in columns if what != "clock"]  # which is no two nodes' own
+        held = {what: {row.get(what, WRONG) for row in answers} for what in looked_at}
+        alike = [what for what in looked_at if len(held[what]) == 1 and WRONG not in held[what]]
+        same = ", ".join(f"{what} {answers[0][what]}" for what in alike)
+        _line("nodes", True, f"{len(answers)} answered" + (same and f", all with {same}"))
+        columns = [what for what in columns if what not in alike]
     table = Table("node", *columns)
     for name, row in nodes.items():
         table.add_row(name.removeprefix("node "), *(row.get(what, "") for what in columns))
-    return table
+    if out.measure(table, options=out.options.update(width=WIDEST)).maximum <= out.width:
+        out.print(table)
+        return
+    for name, row in nodes.items():
+        told = ", ".join(f"{what} {row[what]}" for what in columns if what in row)
+        out.print(Text(f"  {name:<10} {told}".rstrip()), soft_wrap=True)
 
 
 def _grid(grid_file: Path | None, overrides: list[str] | None) -> tuple[Grid | None, bool]:
@@ -94,7 +115,8 @@ def _grid(grid_file: Path | None, overrides: list[str] | None) -> tuple[Grid | N
         return None, True
 
 
-def _line(what: str, good: bool, text: str) -> None:
-    marks = ("!!", "ok") if out.options.ascii_only else ("✗", "✓")
-    line = f"{marks[good]} {what:<10} {' '.join(text.split())}"
+def _line(what: str, good: bool, text: str, later: bool = False) -> None:
+    wrong, well, comes = ("!!", "ok", "..") if out.options.ascii_only else ("✗", "✓", "…")
+    mark = comes if later else well if good else wrong
+    line = f"{mark} {what:<10} {' '.join(text.split())}"
     out.print(Text(line, style="" if good else "red"), soft_wrap=True)

@@ -3,7 +3,8 @@
 Of the ready trials those of the latest phase go first, and the trial that is next waits until it
 fits: a smaller one behind it does not overtake it. That is what the scheduler and the executors do,
 so a simulated run starts the trials of a real one in the real order, if they take as long as was
-said.
+said; but for the minutes that a trial waits for one that takes as much as a free process holds
+(``sweep.standing``).
 """
 
 from __future__ import annotations

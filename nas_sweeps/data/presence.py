@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 from nas_sweeps.data.cache import downloads_folder
 from nas_sweeps.data.datasets import DATASETS, Archive, Dataset
@@ -20,21 +21,32 @@ _KIND = {
 SHOWN = 12  # digits of a hash that a person compares
 
 
-def find_images(data: Data, places: DataPaths) -> str:
-    """What is here, with the hash of its content.
+class Presence(NamedTuple):
+    """What was found, in words.
+
+    Attributes:
+        here: there are images; else a run is going to download them.
+    """
+
+    text: str
+    here: bool = True
+
+
+def find_images(data: Data, places: DataPaths) -> Presence:
+    """What is here, with the hash of its content, or what a run downloads.
 
     Raises:
-        ValueError: it is missing, incomplete, or not what was planned; the message says what
-            to do.
+        ValueError: images that nothing downloads are missing, incomplete, or not what was planned;
+            the message says what to do.
     """
     if data.dataset == "custom":
-        return _custom(data, places)
+        return Presence(_custom(data, places))
     source = DATASETS.build(data.dataset)
     if source.archive is not None:
         return _downloaded(data, places, source, source.archive)
     images = load_images(data, places)
     digest = hashlib.sha256(images.train_NCHW.contiguous().numpy().tobytes()).hexdigest()
-    return f"{data.dataset}, {source.origin}, sha256 of its pixels {digest[:SHOWN]}"
+    return Presence(f"{data.dataset}, {source.origin}, sha256 of its pixels {digest[:SHOWN]}")
 
 
 def _custom(data: Data, places: DataPaths) -> str:
@@ -53,20 +65,22 @@ def _custom(data: Data, places: DataPaths) -> str:
     return f"{here}; {len(files.left_out):,} files not read" if files.left_out else here
 
 
-def _downloaded(data: Data, places: DataPaths, source: Dataset, archive: Archive) -> str:
+def _downloaded(data: Data, places: DataPaths, source: Dataset, archive: Archive) -> Presence:
     decoded = cache_file(data.dataset, data, places)
     if decoded.exists():
         digest = hashlib.sha256(decoded.read_bytes()).hexdigest()
-        return f"{data.dataset}, decoded in {decoded}, sha256 {digest[:SHOWN]}"
+        return Presence(f"{data.dataset}, decoded in {decoded}, sha256 {digest[:SHOWN]}")
     root = downloads_folder(places)
     if not _is_whole(root, source, archive):
-        raise ValueError(
+        return Presence(
             f"{data.dataset} is not in {root}, or not whole: the first run downloads it (about "
-            f"{archive.megabytes} MB); without a network put {archive.name} there first"
+            f"{archive.megabytes} MB); without a network put {archive.name} there first",
+            here=False,
         )
     if archive.md5 is None:
-        return f"{data.dataset} in {root / archive.name}, as torchvision finds it"
-    return f"{data.dataset} in {root}, as published: archive of md5 {archive.md5[:SHOWN]}"
+        return Presence(f"{data.dataset} in {root / archive.name}, as torchvision finds it")
+    known = f"archive of md5 {archive.md5[:SHOWN]}"
+    return Presence(f"{data.dataset} in {root}, as published: {known}")
 
 
 def _is_whole(root: Path, source: Dataset, archive: Archive) -> bool:

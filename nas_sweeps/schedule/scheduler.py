@@ -8,6 +8,7 @@ and a cell is finished before the next is begun.
 from __future__ import annotations
 
 import heapq
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Task:
 
     trial: Trial
     origins: tuple[Origin, ...] = ()
+    ready_s: float = 0.0  # since when it is ready, by a monotonic clock
 
     @property
     def phase(self) -> str:
@@ -70,7 +72,7 @@ class Scheduler:
         self._askers: dict[int, Origin] = {}  # of entries
         self._filled: list[int] = []  # slots, since somebody asked
         self._origins: dict[str, list[Origin]] = {}  # of those, by id
-        self._queued: set[str] = set()  # ids of trials that are ready or were
+        self._queued: dict[str, float] = {}  # ids of trials that are ready or were, since when
         self._cancelled: set[int] = set()  # entries
         latest_first = sorted(self._phases, key=depth, reverse=True)
         self._ready: dict[str, deque[Trial]] = {phase: deque() for phase in latest_first}
@@ -83,25 +85,32 @@ class Scheduler:
                 self._children.setdefault(parent, []).append(number)
             self._resolve(number)
 
-    def next_task(self) -> Task | None:
-        """The next trial to run, which is live from now on; None if none is ready now."""
-        task = self.peek()
+    def next_task(self, phase: str | None = None) -> Task | None:
+        """The next trial to run, which is live from now on; None if none is ready now.
+
+        Args:
+            phase: of which it shall be; None: the latest phase that has one.
+        """
+        task = self.peek(phase)
         if task is not None:
             self._ready[task.phase].popleft()
             self._live[task.trial.trial_id] = task.trial
         return task
 
-    def peek(self) -> Task | None:
+    def peek(self, phase: str | None = None) -> Task | None:
         """What ``next_task`` would hand out."""
-        ready = next(filter(None, self._ready.values()), None)
+        asked = self._ready.values() if phase is None else (self._ready[phase],)
+        ready = next(filter(None, asked), None)
         if ready is None:
             return None
-        return Task(trial=ready[0], origins=tuple(self._origins.get(ready[0].trial_id, ())))
+        trial_id = ready[0].trial_id
+        origins = tuple(self._origins.get(trial_id, ()))
+        return Task(trial=ready[0], origins=origins, ready_s=self._queued[trial_id])
 
     def drop(self, trial_id: str) -> None:
         """A live trial has ended without an outcome and is left: it waits, and is not ready."""
         del self._live[trial_id]
-        self._queued.discard(trial_id)
+        self._queued.pop(trial_id, None)
 
     def cancel(self, meant: Callable[[Entry], bool]) -> set[str]:
         """Leave a part of the chosen trials; what could only follow them waits.
@@ -113,7 +122,8 @@ class Scheduler:
         self._cancelled |= {n for n, entry in entries if self._chosen(entry) and meant(entry)}
         for phase, ready in self._ready.items():
             left = [trial.trial_id for trial in ready if not self.wants(trial.trial_id)]
-            self._queued.difference_update(left)
+            for trial_id in left:
+                del self._queued[trial_id]
             self._ready[phase] = deque(t for t in ready if t.trial_id in self._queued)
         return {trial_id for trial_id in self._live if not self.wants(trial_id)}
 
@@ -293,7 +303,7 @@ class Scheduler:
         self._entries_of.setdefault(trial_id, []).append(number)
         known = trial_id in self._queued or trial_id in self._settled or trial_id in self._live
         if not known and self._chosen(entry) and number not in self._cancelled:
-            self._queued.add(trial_id)
+            self._queued[trial_id] = time.monotonic()
             self._ready[trial.phase].append(trial)
         origins = self._origins.setdefault(trial_id, [])
         if origin is not None:

@@ -216,9 +216,13 @@ def _missing(path: Path) -> list[Path]:
 def _grid(grid: Grid) -> Iterator[Finding]:
     planned = plan(grid)
     yield checked("grid", partial(_plannable, grid, planned))
-    found = checked("data", partial(find_images, next(iter(planned)).data, grid.places))
-    yield found
-    if found.good:
+    try:
+        found = find_images(next(iter(planned)).data, grid.places)
+    except (ValueError, OSError) as error:
+        yield Finding("data", False, str(error))
+        return
+    yield Finding("data", True, found.text, later=not found.here)
+    if found.here:
         yield checked("subsets", partial(drawn, planned, grid.places))
 
 

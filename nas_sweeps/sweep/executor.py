@@ -44,6 +44,7 @@ class Pool:
     """
 
     where = "this machine"  # in words, for messages
+    keeps = False  # a worker's process goes on with the next trial that takes as much
     grows = False  # nodes may come when they are asked for: what fits on none now is not refused
 
     def room(self) -> Room:

@@ -111,7 +111,7 @@ class Job:
             ValueError: no node of the pool could ever hold a trial.
             OSError: the store failed.
         """
-        room = self._room(pool)
+        room, self._standing.keeps = self._room(pool), pool.keeps
         if not pool.grows:
             require_room({phase: self.resources(phase) for phase in self.phases}, room, pool.where)
         self._tell(lambda watcher: watcher.begin(room))
@@ -211,7 +211,7 @@ class Job:
         Where only what no limit allows is left, and nothing runs that could change that, the run
         is over.
         """
-        while (work := next(self._due(), None) or self.scheduler.peek()) is not None:
+        while (work := next(self._due(), None) or self._standing.next(self.scheduler)) is not None:
             expected_s = self._too_long(work)
             if expected_s is None:
                 return work
@@ -250,7 +250,7 @@ class Job:
         elif any(waiting is work for _, waiting in self._again):
             self._again = [(when, w) for when, w in self._again if w is not work]
         else:
-            self.scheduler.next_task()
+            self.scheduler.next_task(work.phase)
 
     def _hand_out(self, work: Task) -> Task:
         self._take(work)

@@ -17,7 +17,7 @@ from nas_sweeps.grid import Grid
 from nas_sweeps.store import Store
 from nas_sweeps.sweep.doctor import probed
 from nas_sweeps.sweep.executor import needs_of, require_room
-from nas_sweeps.sweep.finding import Finding, checked
+from nas_sweeps.sweep.finding import WRONG, Finding, checked
 from nas_sweeps.sweep.ray_session import WHERE, alive_nodes, room_now, session
 from nas_sweeps.trial import Data, DataPaths
 
@@ -146,7 +146,7 @@ def see_others(node: Node, looker: Any, wrote: dict[str, str], until: float) -> 
             "the same folder, and that a listing shows what another machine has written"
         )
     if not unseen:
-        node.row["store"] = "written, read"
+        node.row["store"] = "written and read"
 
 
 def see_clock(node: Node, looker: Any, until: float) -> None:
@@ -213,7 +213,7 @@ class Looker:
                 row[what] = check()
             except (ValueError, OSError) as error:
                 problems.append(str(error))
-                row[what] = "wrong"
+                row[what] = WRONG
         return {"versions": versions(), "problems": problems, "row": row}
 
     def unseen(self, nodes: list[str]) -> list[str]:
@@ -278,8 +278,8 @@ def _look_at_images(asked: Asked) -> str:
     if asked.data is None:
         return "not asked"
     if asked.places.path is None:
-        find_images(asked.data, asked.places)
-        return asked.data.dataset
+        here = find_images(asked.data, asked.places).here
+        return asked.data.dataset if here else "to download"
     found = fingerprint(asked.places.path, asked.places, asked.data)
     if found != asked.data.fingerprint:
         raise ValueError(f"data.path {asked.places.path} holds other images there than here")

@@ -30,6 +30,7 @@ from nas_sweeps.sweep.ray_session import (
 # isort: split
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -60,7 +61,7 @@ class RayPool(Pool):
         elastic: it has an autoscaler, which is asked for what is ready.
     """
 
-    where = WHERE
+    where, keeps = WHERE, True
 
     def __init__(self, setting: Setting, address: str | None = None, elastic: bool = False) -> None:
         self.setting, self.address, self.grows = setting, address, elastic
@@ -104,6 +105,7 @@ class RayPool(Pool):
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=self._searcher,
+                scheduler=_AsTheyCame(),  # type: ignore[no-untyped-call]
                 num_samples=-1,  # any number would cut the sweep short without a word
                 # A new process costs seconds of imports, and of a GPU's first use. What follows a
                 # trial goes to its actor where it takes as much; ``_trainable`` says what else.
@@ -202,6 +204,18 @@ class _Searcher(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher when it starts."""
         return {}
+
+
+class _AsTheyCame(FIFOScheduler):
+    """Names no trial that is to start next: Tune then starts all of them, in their order.
+
+    One that waits for its new process would be named. Tune gives it any process that has just got
+    free, stops the one that was starting for it, and starts a third for the trial that came next:
+    where trials take less time than a process to start, none ever comes up.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None, always."""
 
 
 class _Listener(tune.Callback):

@@ -163,7 +163,7 @@ def test_what_is_left_out_is_counted_and_told_once(tmp_path, places, png, monkey
     with pytest.warns(UserWarning, match=r"not read: 2 of \.png, 2 of \.csv") as told:
         grid = Grid.from_dict(tree)
     assert len(told) == 1
-    assert find_images(grid.data.spec(0), grid.places).endswith("; 4 files not read")
+    assert find_images(grid.data.spec(0), grid.places).text.endswith("; 4 files not read")
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_labels_are_part_of_the_identity(write, places, custom) -> None:
     assert fingerprint(folder, places(), source) == first
     table(folder / "a.csv", ("file", "label"), ("A", "y"), ("B", "x"))
     assert fingerprint(folder, places(), source) != first
-    assert "4 image files of label files" in find_images(source, places(folder))
+    assert "4 image files of label files" in find_images(source, places(folder)).text
 
 
 # MedMNIST's archives
@@ -157,7 +157,7 @@ def test_an_archive_of_arrays_is_read_as_it_is(tmp_path, places, custom, channel
     assert len(images.test_labels) == 2
     assert len(load_images(custom(test_split="validation"), places(file)).test_labels) == 4
     assert load_images(custom(image_size=8), places(file)).train_NCHW.shape[-1] == 8
-    assert "one .npz file" in find_images(custom(), places(file))
+    assert "one .npz file" in find_images(custom(), places(file)).text
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import nas_sweeps as ns
 from nas_sweeps.cli import app
+from nas_sweeps.cli.options import out
 from nas_sweeps.space import arithmetic
 from nas_sweeps.space.arithmetic import Checked, WrongArithmetic
 from nas_sweeps.space.comparison import Error
@@ -23,6 +24,7 @@ from nas_sweeps.sweep import doctor
 from nas_sweeps.sweep.doctor import Finding, examine
 from nas_sweeps.sweep.run import run
 from tests.sweep.tiny import TINY
+from tests.verbs import cli
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -74,11 +76,22 @@ def test_a_store_that_cannot_be_is_said_to_be_none(tmp_path: Path) -> None:
     assert "there is a file in the way" in finding.text
 
 
-def test_missing_images_and_impossible_subsets_are_told(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("NAS_SWEEPS_CACHE", str(tmp_path))
-    missing = found(None, grid(data={"dataset": "cifar10"}))
-    assert "cifar-10-python.tar.gz" in missing["data"].text
-    assert "subsets" not in missing
+def test_images_that_a_run_downloads_are_told_and_are_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_SWEEPS_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "grid.yaml"
+    file.write_text(grid(data={"dataset": "cifar10"}).to_json())
+    done = cli("doctor", file, "--executor", "inline", "--store", tmp_path / "store")
+    (said,) = (line for line in done.stdout.splitlines() if line.split()[1] == "data")
+    assert said.startswith("… data       cifar10 is not in")
+    assert "the first run downloads it (about 170 MB); without a network put cifar" in said
+    assert " subsets " not in done.stdout, "nothing is downloaded to count them"
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_impossible_subsets_are_told() -> None:
     many = found(None, grid(data={"dataset": "digits", "n_max": 5000}))
     assert many["data"].good
     assert "lower data.n_max" in many["subsets"].text
@@ -177,14 +190,16 @@ def test_a_node_with_another_store_or_other_images_says_so(tmp_path: Path) -> No
         assert there.unseen(["n1", "n2"]) == ["n2"], "of which nothing was written"
 
 
-def test_images_that_a_node_lacks_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_a_node_lacks_and_downloads_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from nas_sweeps.sweep.nodes import Asked, Looker
 
     monkeypatch.setenv("NAS_SWEEPS_CACHE", str(tmp_path))
     asked = Asked.of(grid(data={"dataset": "cifar10"}), None, "")
     answer = Looker(asked, "n1").look(gpus=0)
-    assert "cifar10 is not in" in answer["problems"][0]
-    assert answer["row"]["images"] == "wrong"
+    assert answer["problems"] == []
+    assert answer["row"]["images"] == "to download"
     assert Looker(Asked.of(grid(), None, ""), "n1").look(gpus=0)["row"]["images"] == "digits"
 
 
@@ -212,7 +227,7 @@ def test_a_node_that_does_not_see_what_another_wrote_says_so() -> None:
     (finding,) = blind.findings()
     assert "does not see what node gpu2 has written; see that both mount" in finding.text
     assert well.findings()[0].good
-    assert well.row["store"] == "written, read"
+    assert well.row["store"] == "written and read"
 
 
 @pytest.mark.usefixtures("answers")
@@ -252,11 +267,59 @@ def test_every_node_is_a_line_of_a_table_and_a_miss_is_a_line_of_its_own(
         "✗ node b     its clock is late; set it",
         "✗ node b     it has no images; bring them",
     ]
+    assert lines[3] == "✓ nodes      2 answered, all with torch 2.15.0"
     (row,) = (line.split("│") for line in lines if line.startswith("│ a"))
-    assert [word.strip() for word in row[1:-1]] == ["a", "2.15.0", "+0.01 s"]
+    assert [word.strip() for word in row[1:-1]] == ["a", "+0.01 s"]
     assert sum(line.startswith("│ b") for line in lines) == 1
     CliRunner().invoke(app, ["doctor", "--every-node", "--address", "h:1"])
     assert asked[-1] == "h:1"
+
+
+ROW = {
+    "python": "3.11.7",
+    "torch": "2.15.0",
+    "GPU": "8 NVIDIA H100 80GB HBM3",
+    "store": "written and read",
+    "images": "2f8a6c03b1d4",
+    "clock": "+0.00 s",
+}
+HOST = "ip-10-0-12-34.eu-west-1.compute.internal"
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_no_word_about_a_node_is_cut_by_a_narrow_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {
+        f"node {HOST}": ROW,
+        "node gpu2": ROW | {"images": "wrong", "clock": "-0.02 s"},
+        "node gpu3": ROW | {"images": "wrong", "GPU": "none", "store": "not asked"},
+    }
+    findings = [Finding(name, "wrong" not in row.values(), "", row) for name, row in rows.items()]
+    monkeypatch.setattr(
+        doctor, "examine", lambda *_: [*findings, Finding("node gpu4", False, "", {})]
+    )
+    monkeypatch.setattr(out, "_width", width)
+    said = CliRunner().invoke(app, ["doctor", "--every-node"]).output
+    assert "✓ nodes      3 answered, all with python 3.11.7, torch 2.15.0\n" in said
+    about = [line for line in said.splitlines() if line[0] in "│ "]
+    assert len(about) == 4
+    assert all(len(line) <= width for line in about) or about[0].startswith("  node ip-10")
+    for line, row in zip(about, rows.values(), strict=False):
+        assert all(row[what] in line for what in ("GPU", "store", "images", "clock"))
+    assert HOST in about[0]
+    assert "gpu4" in about[3]
+
+
+def test_what_is_wrong_on_all_nodes_is_not_among_what_they_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = {"torch": "2.15.0", "images": "wrong"}
+    findings = [Finding(f"node {name}", False, "it has none", row) for name in "ab"]
+    monkeypatch.setattr(doctor, "examine", lambda *_: findings)
+    said = CliRunner().invoke(app, ["doctor", "--every-node"]).output
+    assert "✓ nodes      2 answered, all with torch 2.15.0\n" in said
+    assert said.count("wrong") == 2
 
 
 @pytest.mark.system
@@ -268,7 +331,8 @@ def test_two_nodes_read_what_each_other_writes(tmp_path: Path) -> None:
     )
     assert told.returncode == 0, told.stdout + told.stderr
     assert "sees 2 nodes" in told.stdout
-    assert told.stdout.count("written, read") == 2
+    assert "2 answered, all with python" in told.stdout
+    assert "store written and read" in told.stdout
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
