@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 from nas_sweeps.grid import Entry
@@ -107,6 +108,7 @@ def _winners(
 ) -> dict[tuple[str, str], _Won]:
     """By study and name of its winners, what it has led to by these entries."""
     found: dict[tuple[str, str], _Won] = {}
+    proposals = cache(lambda: tried(scheduler.known()))
     for entry, of in seen:
         if not isinstance(entry, TunedSlot) or entry.number is not None or of.origin is None:
             continue
@@ -114,7 +116,7 @@ def _winners(
         won = found.setdefault(_name(of.origin), _Won(study, set()))
         won.led_to.add((search_id, study.values_of(of.trial)))
         if study.cost:  # a point that no other beats stays one, whether or not it is asked for
-            points = undominated(tried(scheduler.known())[study][: entry.budget])
+            points = undominated(proposals()[study][: entry.budget])
             won.led_to.update((search_id, values) for values in points)
     return found
 
