@@ -90,6 +90,8 @@ def _show(nodes: Mapping[str, Mapping[str, str]]) -> None:
         same = ", ".join(f"{what} {answers[0][what]}" for what in alike)
         _line("nodes", True, f"{len(answers)} answered" + (same and f", all with {same}"))
         columns = [what for what in columns if what not in alike]
+    if not columns:
+        return
     table = Table("node", *columns)
     for name, row in nodes.items():
         table.add_row(name.removeprefix("node "), *(row.get(what, "") for what in columns))

@@ -25,6 +25,7 @@ from nas_sweeps.registry import Registry
 from nas_sweeps.store import Store
 from nas_sweeps.sweep.finding import Finding, checked
 from nas_sweeps.sweep.own_classes import Used, pack
+from nas_sweeps.sweep.ray_token import keep_token_from
 from nas_sweeps.trial import DataPaths, Resources
 
 
@@ -177,6 +178,7 @@ class Ray(Executor):
     elastic: bool = False
 
     def pool(self, setting: Setting) -> Pool:
+        keep_token_from(self.address)
         from nas_sweeps.sweep.ray_tune import RayPool
 
         return RayPool(setting, self.address, self.elastic)
@@ -185,6 +187,7 @@ class Ray(Executor):
         return [("Ray", Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())))]
 
     def findings(self, grid: Grid | None, store: Store | None) -> Iterator[Finding]:
+        keep_token_from(self.address)
         try:
             from nas_sweeps.sweep.nodes import looked_at
 

@@ -12,14 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-
-def auth_mode() -> dict[str, str]:
-    """Show the token of a cluster where there is one: `ray start` asks for it since Ray 2.59, and
-    who names an address shows none unless told to. A cluster without a token does not mind."""
-    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    there = named or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
-    return {"RAY_AUTH_MODE": "token"} if there else {}
-
+from nas_sweeps.sweep.ray_token import MODE, has_token
 
 # Read by Ray when it is imported, hence before. `uv run` would otherwise ship the working
 # directory to every worker and build an environment there; auto-loggers write five files a trial.
@@ -35,7 +28,7 @@ for _name, _value in {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     # Ray that was imported before has made up its mind, and its daemons have to agree with it.
-    **({} if "ray" in sys.modules else auth_mode()),
+    **({MODE: "token"} if has_token() and "ray" not in sys.modules else {}),
 }.items():
     os.environ.setdefault(_name, _value)
 

@@ -19,6 +19,7 @@ import nas_sweeps as ns
 from nas_sweeps.store import Store
 from nas_sweeps.sweep import asking, job
 from nas_sweeps.sweep.doctor import examine
+from nas_sweeps.sweep.ray_token import has_token
 from nas_sweeps.sweep.run import run
 from nas_sweeps.sweep.stopping import Interrupted
 from nas_sweeps.testing import fake
@@ -284,21 +285,19 @@ def test_a_doctor_looks_at_ray_and_at_every_node(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cluster_is_shown_its_token_where_there_is_one(
+def test_a_user_has_a_token_in_a_file_or_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nas_sweeps.sweep.ray_session import auth_mode
-
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert auth_mode() == {}
+    assert not has_token()
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray/auth_token").write_text("secret")
-    assert auth_mode() == {"RAY_AUTH_MODE": "token"}
+    assert has_token()
     monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
-    assert auth_mode() == {"RAY_AUTH_MODE": "token"}
+    assert has_token()
 
 
 def test_a_sigterm_while_ray_starts_is_a_stop_like_any_other(
