@@ -99,6 +99,12 @@ def caveats(found: pd.DataFrame) -> Iterator[str]:
                 for method, values in each.items()
             )
     yield from _tuned_text(set(_won(named)))
+    said = " ".join(named["recipe"].dropna().unique()) if "recipe" in named else ""
+    for budget in sorted(set(re.findall(rf"{TUNED}(\d+)", said)), key=int):
+        yield (
+            f"recipe {TUNED}{budget}: each retrained with the best of {budget} proposals of a "
+            "study, by the validation half"
+        )
 
 
 def given_up(frames: Frames) -> Iterator[str]:

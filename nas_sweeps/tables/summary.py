@@ -362,13 +362,14 @@ def _check_names(found: pd.DataFrame, *lists: Sequence[str]) -> None:
 
 def _splitting(found: pd.DataFrame, names: Sequence[str], taken: Sequence[str]) -> list[str]:
     """Those of ``names``, in their order, without which a cell would hold two values of one; and
-    the variant of what is tuned, which no table may leave unsaid."""
+    what says that something is tuned, which no table may leave unsaid."""
     chosen: list[str] = []
     for name in names:
         if name not in taken and name in found:  # a search has no setting of its search
             keys: Any = [*taken, *chosen] or [0] * len(found)  # without any, all is one cell
             cells = found.groupby(keys, dropna=False, observed=True)[name]
-            tuned = name == "variant" and found[name].str.startswith(TUNED).any()
+            said = found[name].dropna().unique() if name in ("variant", "recipe") else ()
+            tuned = any(TUNED in str(each) for each in said)
             chosen += [name] if tuned or (cells.nunique(dropna=False) > 1).any() else []
     return chosen
 

@@ -65,12 +65,14 @@ def test_rows_say_what_was_tried_and_what_it_led_to(finished: Path) -> None:
 def test_proposals_are_no_results_and_tuned_values_are_one_setting(finished: Path) -> None:
     frames = ns.load(finished)
     found = ns.summarise(frames, "accuracy_balanced")
-    assert found.index.names == ["method"], "values that differ between seeds split no row"
+    assert found.index.names == ["method", "recipe"]
+    assert set(found.index.get_level_values("recipe")) == {"tuned=5"}, "however values differ"
     assert found.xs("n", axis=1, level="statistic").to_numpy().ravel().tolist() == [2, 2]
     with pytest.raises(KeyError):
         found.loc["tuning"]
     shown = cli("table", finished)
     assert (shown.returncode, "(2)" in shown.stdout) == (0, True)
+    assert "recipe tuned=5: each retrained with the best of 5 proposals of a study" in shown.stdout
 
 
 def test_values_that_differ_between_genotypes_of_a_cell_are_averaged(
