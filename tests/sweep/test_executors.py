@@ -59,6 +59,7 @@ class TestInline(PoolContract):
     own_processes = False
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", ["ray"])
 @pytest.mark.usefixtures("ray_session")
 class TestRay(PoolContract):
