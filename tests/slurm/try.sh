@@ -94,7 +94,7 @@ sinfo --Node --long
 
 export HOME=$folder/home NAS_SWEEPS_RUNS=nas_sweeps.testing.fake:RUNS
 export NAS_SWEEPS_FAKE_STEP_S=${NAS_SWEEPS_FAKE_STEP_S:-2}
-rm -rf "$folder"/stores/*
+rm -rf "$folder"/stores/* "$folder"/*.out  # to which Slurm would append
 
 # submit STORE [OPTION OF SBATCH ...]: prints the number of the job. Fewer GPUs and minutes than in
 # the file; the signal comes up to a minute before the time that it names.
