@@ -37,6 +37,8 @@ trap clean_up EXIT
 clean_up 2>/dev/null
 set -e
 
+# Of an earlier trial nothing is kept: Slurm would go on with its jobs, and append to their output.
+rm -rf "${folder:?}"/{state,spool,stores,log} "$folder"/*.out
 mkdir -p "$folder"/{state,spool/n1,spool/n2,log,home,stores}
 make_network "$tag" "$network" "$folder/hosts" "${nodes[@]}"
 
@@ -94,7 +96,6 @@ sinfo --Node --long
 
 export HOME=$folder/home NAS_SWEEPS_RUNS=nas_sweeps.testing.fake:RUNS
 export NAS_SWEEPS_FAKE_STEP_S=${NAS_SWEEPS_FAKE_STEP_S:-2}
-rm -rf "$folder"/stores/* "$folder"/*.out  # to which Slurm would append
 
 # submit STORE [OPTION OF SBATCH ...]: prints the number of the job. Fewer GPUs and minutes than in
 # the file; the signal comes up to a minute before the time that it names.
