@@ -222,10 +222,14 @@ class Scheduler:
                 left = state == State.WAITING and number in self._cancelled
                 yield entry, State.CANCELLED if left else state
 
-    def known(self) -> Iterator[tuple[Entry, Seen]]:
-        """Every chosen entry whose trial is known, with its outcome if it has one."""
+    def known(self, chosen: bool = True) -> Iterator[tuple[Entry, Seen]]:
+        """Every entry whose trial is known, with its outcome if it has one.
+
+        Args:
+            chosen: the chosen ones alone.
+        """
         for number, entry in enumerate(self._entries):
-            if number in self._resolved and self._chosen(entry):
+            if number in self._resolved and (not chosen or self._chosen(entry)):
                 seen = self._seen(number)
                 if seen is not None:
                     yield entry, seen

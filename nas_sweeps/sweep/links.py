@@ -108,7 +108,7 @@ def _winners(
 ) -> dict[tuple[str, str], _Won]:
     """By study and name of its winners, what it has led to by these entries."""
     found: dict[tuple[str, str], _Won] = {}
-    proposals = cache(lambda: tried(scheduler.known()))
+    proposals = cache(lambda: tried(scheduler.known(chosen=False)))
     for entry, of in seen:
         if not isinstance(entry, TunedSlot) or entry.number is not None or of.origin is None:
             continue

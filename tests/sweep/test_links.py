@@ -113,6 +113,18 @@ def test_another_rule_leaves_the_points_of_one_pareto_set(tmp_path: Path, fake_r
     assert set(retrained.search_id) <= winners(tmp_path)
 
 
+def test_fewer_points_of_a_part_of_the_plan_leave_the_others(
+    tmp_path: Path, fake_runs: None
+) -> None:
+    two = {"objective": ["accuracy_macro_validation", "num_params"]}
+    run_inline(tmp_path, study(**two, pareto=8))
+    told = points(tmp_path)
+    assert len(told) > 2, "else this test would see no difference"
+    only = "phase == 'retrain' or variant == 'tuned=8'"  # the winners, without their proposals
+    run(study(**two, pareto=2), tmp_path, executor="inline", console="none", only=only)
+    assert points(tmp_path) == told
+
+
 def points(store: Path) -> set[int]:
     """The numbers that the table's rows of searches have."""
     found = ns.summarise(ns.load(store), "accuracy_macro_validation", phase="search")
